@@ -1,0 +1,70 @@
+"""Strict reading and writing of dataclass configs: every mistake names its key and the nearest."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from blt.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
+    """Build dataclass ``cls`` from plain data; ``where`` (a file) opens every error message.
+
+    Raises:
+        UserError: unknown key (names the nearest known one), wrong type, impossible value.
+    """
+    _forbid_unknown(cls, data, where, "")
+    try:
+        # As JSON, strict mode still takes lists for tuples and whole numbers for floats.
+        adapter = TypeAdapter(cls)
+        return adapter.validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise UserError(f"{where}: {key + ': ' if key else ''}{reason}{given}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data of a dataclass, fit for JSON and TOML: None left out, tuples as lists."""
+    return {
+        field.name: _plain(value)
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) is not None
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
+    """Walk nested dataclasses; pydantic ignores keys that a plain dataclass does not have."""
+    if not isinstance(data, dict):
+        return
+    hints = get_type_hints(cls)
+    for key, value in data.items():
+        if key not in hints:
+            raise UserError(f"{where}: unknown key {prefix + key!r}{_nearest(key, list(hints))}")
+        for nested in (hints[key], *get_args(hints[key])):
+            if dataclasses.is_dataclass(nested):
+                _forbid_unknown(nested, value, where, f"{prefix}{key}.")
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"

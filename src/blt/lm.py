@@ -1,0 +1,265 @@
+"""What users hold: a language model over bytes that scores, patches, saves and writes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blt import checkpoint, patching, vocab
+from blt.config_io import from_dict, to_dict
+from blt.errors import UserError
+from blt.model.blt import ByteLatentTransformer
+from blt.model.byte_transformer import ByteTransformer
+from blt.model.config import ByteTransformerConfig, Config
+from blt.model.packing import PackedBatch, Spans, pack
+from blt.runtime import keep_freed_memory
+
+SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A document cut into patches: three views of the same boundaries, and why."""
+
+    starts: Tensor  # [T] bool, position t starts a patch
+    lengths: Tensor  # [P] bytes
+    ids: Tensor  # [T] patch that position t lies in
+    entropies: Tensor | None  # [T] nats, of the prediction of byte t+1; None: the rule needs none
+    opens_next: bool  # would position T start a patch?
+
+    @property
+    def mean_size(self) -> float:
+        """Bytes per patch."""
+        return patching.mean_patch_size(self.starts)
+
+
+class LanguageModel(nn.Module):
+    """What a BLT and a byte transformer without patches have in common."""
+
+    kind: str
+    config: Any
+
+    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
+        """Documents, each ids [T] with T >= 1 → logits of all, end to end [N, 260]."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @overload
+    def logits(self, ids: Tensor) -> Tensor: ...
+    @overload
+    def logits(self, ids: Sequence[Tensor]) -> list[Tensor]: ...
+
+    @torch.no_grad()
+    def logits(self, ids: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Next-byte logits after every position.
+
+        Args:
+            ids: one document [T] int64, or a list of documents of any lengths. A document starts
+                with BOS (``blt.encode`` puts it there).
+
+        Returns:
+            float32 [T, 260], or a list of them.
+
+        Raises:
+            ValueError: ids of another type or shape, or out of range.
+        """
+        if isinstance(ids, Tensor):
+            return self.logits([ids])[0]
+        documents = [vocab.check_ids(document).to(self.device) for document in ids]
+        out = [torch.empty(0, vocab.VOCAB_SIZE, device=self.device)] * len(documents)
+        for group in _groups([len(document) for document in documents]):
+            packed = self.packed_logits([documents[index] for index in group]).float()
+            parts = packed.split([len(documents[index]) for index in group])
+            for index, part in zip(group, parts, strict=True):
+                out[index] = part
+        return out
+
+    @torch.no_grad()
+    def bits_per_byte(self, text: vocab.Text, context: int | None = None) -> float:
+        """Cross-entropy of the bytes of ``text`` in bits per byte, the first one given BOS.
+
+        Args:
+            text: ``str`` or bytes-like.
+            context: score in pieces of this many bytes, each starting anew; None: in one piece,
+                whose cost grows with the square of its number of patches.
+
+        Returns:
+            bits per byte; 0.0 for an empty text.
+        """
+        data = vocab.to_bytes(text)
+        size = context or max(1, len(data))
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        nats = 0.0
+        for group in _groups([len(piece) + 1 for piece in pieces]):
+            documents = [vocab.encode(pieces[index]).to(self.device) for index in group]
+            logits = self.packed_logits(documents)
+            targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
+            nats += sum(
+                F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="sum").item()
+                for x, y in zip(logits.split(8192), targets.split(8192), strict=True)
+                if (y != vocab.PAD).any()
+            )
+        return nats / math.log(2) / max(1, len(data))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors into ``folder``, whole or not at all."""
+        checkpoint.save(folder, {"kind": self.kind, "model": to_dict(self.config)}, self)
+
+    def generate(self, prompt: vocab.Text = b"", **options: Any) -> bytes:
+        """Continue ``prompt``; see :func:`blt.generate.sampling.generate`."""
+        from blt.generate.sampling import generate
+
+        return generate(self, prompt, **options)
+
+
+class ByteLM(LanguageModel, ByteTransformer):
+    """Byte transformer without patches: entropy model, or baseline."""
+
+    kind = "byte"
+    config: ByteTransformerConfig
+
+    def __init__(self, config: ByteTransformerConfig) -> None:
+        keep_freed_memory()
+        ByteTransformer.__init__(self, config)
+
+    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
+        spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
+        return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
+
+
+class BLT(LanguageModel, ByteLatentTransformer):
+    """A Byte Latent Transformer with its entropy model (paper §3)."""
+
+    kind = "blt"
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        keep_freed_memory()
+        ByteLatentTransformer.__init__(self, config)
+
+    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
+        return self(self.pack(documents))  # type: ignore[no-any-return]
+
+    def pack(self, documents: Sequence[Tensor]) -> PackedBatch:
+        """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end."""
+        return pack(documents, self.decide(documents)[0])
+
+    def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
+        return decide(self.config.patching, self.entropy_model, documents)
+
+    def patch(self, text: vocab.Text | Tensor) -> Patches:
+        """Cut a document into patches.
+
+        Args:
+            text: ``str`` or bytes-like, in front of which BOS is put as a position of its own; or
+                ids [T] int64, taken as they are.
+        """
+        ids = vocab.check_ids(text) if isinstance(text, Tensor) else vocab.encode(text)
+        return patch(self.config.patching, self.entropy_model, ids.to(self.device))
+
+
+@torch.no_grad()
+def decide(
+    config: patching.PatchingConfig,
+    entropy_model: ByteTransformer | None,
+    documents: Sequence[Tensor],
+    **tables: Any,
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Boundaries [T + 1] bool and entropies [T] (None where the rule needs none) per document."""
+    entropies: list[Tensor | None] = [None] * len(documents)
+    if config.needs_entropies:
+        if entropy_model is None:
+            raise UserError(f"patching rule {config.rule!r} needs an entropy model")
+        entropies = list(document_entropies(entropy_model, documents, config.newline_reset))
+    decisions = [
+        patching.decide(config, ids, entropy, **tables)
+        for ids, entropy in zip(documents, entropies, strict=True)
+    ]
+    return decisions, entropies
+
+
+@torch.no_grad()
+def document_entropies(
+    entropy_model: ByteTransformer, documents: Sequence[Tensor], newline_reset: bool = False
+) -> tuple[Tensor, ...]:
+    """Entropies in nats, [T] per document; with a reset, context restarts after each newline."""
+    lengths = [len(ids) for ids in documents]
+    spans = Spans.from_lengths(lengths, documents[0].device)
+    ids = torch.cat(list(documents))
+    context = spans
+    if newline_reset:
+        newlines = (ids == ord("\n") + vocab.OFFSET).nonzero().flatten() + 1
+        cuts = sorted({*spans.offsets, *newlines.tolist()})
+        sizes = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
+        context = Spans.from_lengths(sizes, ids.device)
+    return spans.split(entropy_model.entropies(ids, context))
+
+
+def patch(
+    config: patching.PatchingConfig,
+    entropy_model: ByteTransformer | None,
+    ids: Tensor,
+    **tables: Any,
+) -> Patches:
+    """Cut one document, ids [T], into patches by any rule."""
+    if len(ids) == 0:
+        none = torch.empty(0, dtype=torch.int64)
+        return Patches(none.bool(), none, none, None, opens_next=True)
+    (decisions,), (entropies,) = decide(config, entropy_model, [ids], **tables)
+    starts = decisions[:-1]
+    return Patches(
+        starts=starts,
+        lengths=patching.starts_to_lengths(starts),
+        ids=patching.starts_to_ids(starts),
+        entropies=entropies,
+        opens_next=bool(decisions[-1]),
+    )
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of non-empty documents, in groups of about SCORING_BYTES; a longer one alone."""
+    groups: list[list[int]] = []
+    size = SCORING_BYTES
+    for index, length in enumerate(lengths):
+        if length == 0:
+            continue
+        if size + length > SCORING_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(index)
+        size += length
+    return groups
+
+
+CLASSES: dict[str, tuple[type[LanguageModel], type[Any]]] = {
+    "blt": (BLT, Config),
+    "byte": (ByteLM, ByteTransformerConfig),
+}
+
+
+def load(folder: str | os.PathLike[str]) -> BLT | ByteLM:
+    """Load a model folder written by ``lm.save``.
+
+    Raises:
+        UserError: missing, damaged or foreign checkpoint; says which file and the way out.
+    """
+    config = checkpoint.read_config(folder)
+    kind = config.get("kind")
+    if kind not in CLASSES:
+        raise UserError(f"{folder}/{checkpoint.CONFIG}: unknown kind {kind!r}; known: blt, byte")
+    model_class, config_class = CLASSES[kind]
+    where = f"{folder}/{checkpoint.CONFIG}: model"
+    model = checkpoint.build(model_class, from_dict(config_class, config.get("model", {}), where))
+    checkpoint.load_weights(folder, model)
+    return model.eval()  # type: ignore[return-value]

@@ -1,0 +1,103 @@
+"""Shapes of the models, as plain dataclasses. Defaults are a laptop-sized model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from blt.patching import PatchingConfig
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _check_heads(name: str, dim: int, heads: int) -> None:
+    _require(dim > 0 and heads > 0, f"{name}_dim and {name}_heads must be positive")
+    _require(dim % heads == 0, f"{name}_dim {dim} is not a multiple of {name}_heads {heads}")
+    _require(
+        dim // heads % 2 == 0,
+        f"{name}_dim / {name}_heads must be even (RoPE rotates pairs), got {dim // heads}",
+    )
+
+
+@dataclass(frozen=True)
+class ByteTransformerConfig:
+    """A byte-level transformer with a sliding window: entropy model, or baseline without patches.
+
+    Raises:
+        ValueError: an impossible shape; names the field.
+    """
+
+    dim: int = 256
+    heads: int = 4
+    layers: int = 4
+    ff_dim: int = 688
+    sliding_window: int = 512  # bytes
+    rope_theta: float = 500000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_heads("entropy_model.", self.dim, self.heads)
+        for name in ("layers", "ff_dim", "sliding_window"):
+            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A Byte Latent Transformer (paper §3). Widths are features, windows are bytes.
+
+    Raises:
+        ValueError: an impossible shape; names the field.
+    """
+
+    # local encoder and decoder, on bytes
+    local_dim: int = 256
+    local_heads: int = 4
+    encoder_layers: int = 1
+    encoder_ff_dim: int = 688
+    decoder_layers: int = 4
+    decoder_ff_dim: int = 688
+    sliding_window: int = 512
+    # global transformer, on patches
+    global_dim: int = 512
+    global_heads: int = 8
+    global_layers: int = 8
+    global_ff_dim: int = 1376
+    # between the two
+    cross_attention_k: int = 2  # slices per patch
+    encoder_cross_attention: Literal["last", "all"] = "last"
+    decoder_cross_attention: Literal["first", "all"] = "all"
+    # hash n-gram embeddings: one table per size and function
+    hash_ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
+    hash_functions: int = 1
+    hash_rows: int = 50000
+    rope_theta: float = 500000.0
+    norm_eps: float = 1e-5
+    patching: PatchingConfig = field(default_factory=PatchingConfig)
+    entropy_model: ByteTransformerConfig | None = field(default_factory=ByteTransformerConfig)
+
+    def __post_init__(self) -> None:
+        _check_heads("local", self.local_dim, self.local_heads)
+        _check_heads("global", self.global_dim, self.global_heads)
+        for name in (
+            "encoder_layers encoder_ff_dim decoder_layers decoder_ff_dim sliding_window "
+            "global_layers global_ff_dim cross_attention_k hash_functions hash_rows"
+        ).split():
+            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        _require(self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all")
+        _require(
+            self.decoder_cross_attention in ("first", "all"), "decoder_cross_attention: first or all"
+        )
+        _require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
+        _require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")
+        _require(
+            self.entropy_model is not None or not self.patching.needs_entropies,
+            f"patching rule {self.patching.rule!r} needs an entropy_model",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        """Features of one head of a local layer."""
+        return self.local_dim // self.local_heads

@@ -1,0 +1,104 @@
+"""Byte embedding plus hash n-gram embeddings (paper §3.2.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blt.model.layers import init_linear
+from blt.vocab import VOCAB_SIZE
+
+PRIMES = (
+    1000000007,
+    5915587277,
+    1500450271,
+    3267000013,
+    5754853343,
+    4093082899,
+    9576890767,
+    3628273133,
+    2860486313,
+    5463458053,
+    3367900313,
+)
+
+
+def ngram_rows(
+    ids: Tensor, positions: Tensor, sizes: tuple[int, ...], functions: int, rows: int
+) -> Tensor:
+    """Rows of the fused hash table that each byte's n-grams fall into.
+
+    ``h = Σ_j id[t-n+1+j]·a^j`` in wrapping int64; ids before the document's start count as 0.
+
+    Args:
+        ids: [N] flat packed ids.
+        positions: [N] index from each document's start.
+        sizes: n-gram sizes in bytes.
+        functions: number of hash functions; table of function f and size s starts at
+            ``(f * len(sizes) + index of s) * rows``.
+        rows: rows of one table.
+
+    Returns:
+        [N, functions * len(sizes)] int64
+    """
+    longest = max(sizes, default=1)
+    back = [ids]  # back[j][t] = id at t - j, or 0 before the document
+    for j in range(1, longest):
+        shifted = torch.cat((ids.new_zeros(min(j, len(ids))), ids[: len(ids) - j]))[: len(ids)]
+        back.append(torch.where(positions >= j, shifted, 0))
+    columns = []
+    for prime in PRIMES[:functions]:
+        for n in sizes:
+            hashed = torch.zeros_like(ids)
+            for j in range(n):  # Horner from the newest byte, which has the highest power
+                hashed = hashed * prime + back[j]
+            columns.append(hashed % rows + len(columns) * rows)
+    return torch.stack(columns, dim=1)
+
+
+class _SparseRowSum(torch.autograd.Function):
+    """Sum of table rows per byte, with a coalesced sparse gradient for the table."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = table.shape
+        return F.embedding_bag(rows, table, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (rows,) = ctx.saved_tensors  # [N, C]
+        flat, order = rows.flatten().sort()
+        touched, counts = torch.unique_consecutive(flat, return_counts=True)
+        first = counts.cumsum(0) - counts
+        # The gradient of a row is the sum of those of the bytes that used it: again a bag.
+        values = F.embedding_bag(order // rows.shape[1], grad, first, mode="sum")
+        sparse = torch.sparse_coo_tensor(
+            touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None
+
+
+class ByteEmbedding(nn.Module):
+    """Sum of a byte's embedding and those of the n-grams that end in it."""
+
+    def __init__(self, dim: int, sizes: tuple[int, ...], functions: int, rows: int) -> None:
+        super().__init__()
+        self.sizes, self.functions, self.rows = sizes, functions, rows
+        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim))
+        self.ngram = nn.Parameter(torch.empty(rows * functions * len(sizes), dim))
+        self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
+        init_linear(self.byte, dim)
+        init_linear(self.ngram, dim)
+
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:  # [N], [N] -> [N, d]
+        x = F.embedding(ids, self.byte)
+        if not self.sizes:
+            return x
+        rows = ngram_rows(ids, positions, self.sizes, self.functions, self.rows)
+        if self.sparse_gradients:
+            return x + _SparseRowSum.apply(self.ngram, rows)  # type: ignore[no-any-return]
+        return x + F.embedding_bag(rows, self.ngram, mode="sum")
