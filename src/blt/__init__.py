@@ -1,11 +1,13 @@
 """Byte Latent Transformer: language models that read bytes (arXiv 2412.09871)."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from blt.lm import BLT, ByteLM, Patches, load
-from blt.model.config import ByteTransformerConfig, Config
-from blt.patching import PatchingConfig
-from blt.vocab import decode, encode
+if TYPE_CHECKING:
+    from blt.lm import BLT, ByteLM, Patches, load
+    from blt.model.config import ByteTransformerConfig, Config
+    from blt.patching import PatchingConfig
+    from blt.vocab import decode, encode
 
 __version__ = "0.1.0"
 
@@ -22,8 +24,31 @@ __all__ = [
     "load",
 ]
 
+# Looked up on first use, so that `blt --help` does not wait seconds for PyTorch.
+_HOMES = {
+    "BLT": "blt.lm",
+    "ByteLM": "blt.lm",
+    "ByteTransformerConfig": "blt.model.config",
+    "Config": "blt.model.config",
+    "Patches": "blt.lm",
+    "PatchingConfig": "blt.patching",
+    "decode": "blt.vocab",
+    "encode": "blt.vocab",
+    "load": "blt.lm",
+}
 
-def from_transformers(hf_model: Any) -> BLT:
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+def from_transformers(hf_model: Any) -> "BLT":
     """A BLT with the weights of a ``transformers`` ``BltForCausalLM`` and of its patcher."""
     from blt.convert.transformers import from_transformers as convert
 

@@ -81,8 +81,8 @@ class CrossAttention(nn.Module):
         self.out = Linear(dim, dim)
 
     def project(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[.., d] → q, k, v, each [.., H, D], q scaled."""
-        q = self.query(self.query_norm(queries)) * self.scale
+        """[.., d] → q, k, v, each [.., H, D]."""
+        q = self.query(self.query_norm(queries))
         k, v = self.key_value(self.key_value_norm(keys)).chunk(2, dim=-1)
         heads = (self.heads, -1)
         return q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
@@ -94,10 +94,43 @@ class PatchesFromBytes(CrossAttention):
     def forward(self, patches: Tensor, x: Tensor, patch_ids: Tensor) -> Tensor:
         """patches [P, k, d], bytes x [N, d], patch_ids [N] → [P, k, d]."""
         q, k, v = self.project(patches, x)  # [P, k, H, D], [N, H, D] twice
-        scores = (gather(q, patch_ids) * k[:, None]).sum(-1)  # [N, k, H]
+        scores = (gather(q, patch_ids) * k[:, None]).sum(-1) * self.scale  # [N, k, H]
         weights = segment_softmax(scores, patch_ids, len(patches)).to(v.dtype)
         attended = segment_sum(weights[..., None] * v[:, None], patch_ids, len(patches))
         return patches + self.out(attended.flatten(2))
+
+
+class _AttendToOwnPatch(torch.autograd.Function):
+    """q [N, H, D], k and v [P, k, H, D] of each byte's patch → [N, H, D].
+
+    Keeps its inputs only: what is gathered per byte is gathered again in backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, scale: float
+    ) -> Tensor:
+        weights = _slice_weights(q, k.index_select(0, patch_ids), scale)
+        ctx.save_for_backward(q, k, v, patch_ids, weights)
+        ctx.scale = scale
+        return (weights[..., None] * v.index_select(0, patch_ids)).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, patch_ids, weights = ctx.saved_tensors
+        d_weights = (grad[:, None] * v.index_select(0, patch_ids)).sum(-1)
+        dv = segment_sum(weights[..., None] * grad[:, None], patch_ids, len(v))
+        d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
+        d_scores = (d_scores * ctx.scale)[..., None]  # [N, k, H, 1]
+        dq = (d_scores * k.index_select(0, patch_ids)).sum(1)
+        dk = segment_sum(d_scores * q[:, None], patch_ids, len(k))
+        return dq, dk, dv, None, None
+
+
+def _slice_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """q [N, H, D], k [N, k, H, D] → attention weights over the k slices  # [N, k, H]."""
+    scores = (q[:, None] * k).sum(-1) * scale
+    return torch.softmax(scores, 1)
 
 
 class BytesFromPatches(CrossAttention):
@@ -106,7 +139,5 @@ class BytesFromPatches(CrossAttention):
     def forward(self, x: Tensor, patches: Tensor, patch_ids: Tensor) -> Tensor:
         """bytes x [N, d], patches [P, k, d], patch_ids [N] → [N, d]."""
         q, k, v = self.project(x, patches)  # [N, H, D], [P, k, H, D] twice
-        scores = (q[:, None] * gather(k, patch_ids)).sum(-1)  # [N, k, H]
-        weights = torch.softmax(scores.float(), 1).to(v.dtype)
-        attended = (weights[..., None] * gather(v, patch_ids)).sum(1)  # [N, H, D]
-        return x + self.out(attended.flatten(1))
+        attended = _AttendToOwnPatch.apply(q, k, v, patch_ids, self.scale)
+        return x + self.out(attended.flatten(1))  # type: ignore[no-any-return]

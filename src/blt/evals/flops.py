@@ -1,0 +1,182 @@
+"""Floating-point operations per byte, counted as the paper counts them (§4.5, equations 13-17).
+
+All counts are of one forward pass; a training step is :data:`TRAINING_FACTOR` times that. Embedding
+and hash n-gram look-ups, norms, and the projections that only pool or resize patches cost nothing.
+The paper leaves the entropy model out of its sum; here it is a term of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+TRAINING_FACTOR = 3  # forward, plus backward at twice its cost
+BYTE_VALUES = 256  # the output head as the paper counts it; our 4 special ids are left out
+
+FeedForward = Literal["actual", "paper"]
+
+
+class ByteTransformerShape(Protocol):
+    """What is read of ``blt.ByteTransformerConfig``."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def ff_dim(self) -> int: ...
+    @property
+    def sliding_window(self) -> int: ...
+
+
+class BLTShape(Protocol):
+    """What is read of ``blt.Config``."""
+
+    @property
+    def local_dim(self) -> int: ...
+    @property
+    def encoder_layers(self) -> int: ...
+    @property
+    def encoder_ff_dim(self) -> int: ...
+    @property
+    def decoder_layers(self) -> int: ...
+    @property
+    def decoder_ff_dim(self) -> int: ...
+    @property
+    def global_dim(self) -> int: ...
+    @property
+    def global_layers(self) -> int: ...
+    @property
+    def global_ff_dim(self) -> int: ...
+    @property
+    def cross_attention_k(self) -> int: ...
+    @property
+    def encoder_cross_attention(self) -> str: ...
+    @property
+    def decoder_cross_attention(self) -> str: ...
+    @property
+    def sliding_window(self) -> int: ...
+    @property
+    def entropy_model(self) -> ByteTransformerShape | None: ...
+
+
+def attention_flops(dim: int, layers: int, keys: float) -> float:
+    """Scores and weighted sum of causal attention over ``keys`` keys, per query."""
+    return 4 * layers * dim * (keys + 1) / 2
+
+
+def transformer_flops(
+    dim: int, layers: int, keys: float, vocab: int = 0, ff_dim: float | None = None
+) -> float:
+    """FLOPs of a transformer per position (the paper's ``Transf``).
+
+    Args:
+        dim: width ``h``.
+        layers: number of layers ``l``.
+        keys: positions within reach of attention ``m``: the context, or the window.
+        vocab: width of the output head ``V``; 0 for none.
+        ff_dim: inner width of the SwiGLU feed-forward, which costs ``6·h·ff_dim`` per layer. None
+            is the paper's ``2·2·h·4h``, which is what ``ff_dim = 8/3·h`` costs.
+    """
+    ff_dim = 8 / 3 * dim if ff_dim is None else ff_dim
+    per_layer = 8 * dim * dim + 6 * dim * ff_dim
+    return attention_flops(dim, layers, keys) + layers * per_layer + 2 * dim * vocab
+
+
+def cross_attention_flops(dim: int, layers: int, keys: float, kv_per_query: float) -> float:
+    """FLOPs of cross-attention per query (the paper's ``XAttn``).
+
+    Args:
+        dim: width of queries, keys and values.
+        layers: how many cross-attention layers there are.
+        keys: keys that one query sees.
+        kv_per_query: keys to be projected per query ``r``.
+    """
+    projections = (2 * kv_per_query + 2) * 2 * layers * dim * dim
+    return attention_flops(dim, layers, keys) + projections
+
+
+@dataclass(frozen=True)
+class FlopsPerByte:
+    """FLOPs of one forward pass per byte of text, by part."""
+
+    global_: float
+    encoder: float
+    decoder: float
+    encoder_cross: float
+    decoder_cross: float
+    entropy_model: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The paper's sum, without the entropy model."""
+        return self.global_ + self.encoder + self.decoder + self.encoder_cross + self.decoder_cross
+
+    @property
+    def total_with_entropy_model(self) -> float:
+        """What reading a byte costs when patches are not known beforehand."""
+        return self.total + self.entropy_model
+
+    @property
+    def training(self) -> float:
+        """Forward and backward, the entropy model left out (it is not trained along)."""
+        return TRAINING_FACTOR * self.total
+
+
+def byte_transformer_flops(
+    shape: ByteTransformerShape, context_bytes: int | None = None, ff: FeedForward = "actual"
+) -> float:
+    """Forward FLOPs per byte of an entropy model or of a baseline without patches."""
+    keys = _window(shape.sliding_window, context_bytes)
+    ff_dim = shape.ff_dim if ff == "actual" else None
+    return transformer_flops(shape.dim, shape.layers, keys, BYTE_VALUES, ff_dim)
+
+
+def flops_per_byte(
+    config: BLTShape, patch_size: float, context_bytes: int, ff: FeedForward = "actual"
+) -> FlopsPerByte:
+    """Forward FLOPs per byte of a Byte Latent Transformer.
+
+    Args:
+        config: a ``blt.Config``, or anything with those fields.
+        patch_size: mean patch size in bytes.
+        context_bytes: document length in bytes; the global transformer sees
+            ``context_bytes / patch_size`` patches.
+        ff: "actual" counts the config's feed-forward widths, for shares of a machine's peak.
+            "paper" counts ``8/3`` of the width as the paper does, whatever the config says: its
+            published numbers come from that. The released shapes round their widths up, which
+            makes "actual" 0.5 % to 2 % higher.
+
+    Raises:
+        ValueError: a patch size below 1 byte, or a context shorter than a patch.
+    """
+    if not 1 <= patch_size <= context_bytes:
+        raise ValueError(f"patch_size must be in 1..{context_bytes} bytes, got {patch_size}")
+    actual = ff == "actual"
+    dim, k = config.local_dim, config.cross_attention_k
+    keys = _window(config.sliding_window, context_bytes)
+    encoder_crosses = config.encoder_layers if config.encoder_cross_attention == "all" else 1
+    decoder_crosses = config.decoder_layers if config.decoder_cross_attention == "all" else 1
+    encoder_ff, decoder_ff, global_ff = (
+        (config.encoder_ff_dim, config.decoder_ff_dim, config.global_ff_dim)
+        if actual
+        else [None] * 3
+    )
+    per_patch = transformer_flops(
+        config.global_dim, config.global_layers, context_bytes / patch_size, ff_dim=global_ff
+    )
+    entropy = config.entropy_model
+    return FlopsPerByte(
+        global_=per_patch / patch_size,
+        encoder=transformer_flops(dim, config.encoder_layers, keys, ff_dim=encoder_ff),
+        decoder=transformer_flops(dim, config.decoder_layers, keys, BYTE_VALUES, decoder_ff),
+        # k queries per patch read its bytes; each byte is one query that reads k slices.
+        encoder_cross=cross_attention_flops(dim, encoder_crosses, patch_size, patch_size / k)
+        * (k / patch_size),
+        decoder_cross=cross_attention_flops(dim, decoder_crosses, k, k / patch_size),
+        entropy_model=byte_transformer_flops(entropy, context_bytes, ff) if entropy else 0.0,
+    )
+
+
+def _window(sliding_window: int, context_bytes: int | None) -> int:
+    return sliding_window if context_bytes is None else min(sliding_window, context_bytes)

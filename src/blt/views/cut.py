@@ -1,0 +1,64 @@
+"""What ``blt patch`` shows: the text in patches, how surprising each was, and the sums."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from blt.cutting import Cut
+from blt.patching import PatchingConfig
+from blt.views.terminal import legend, print_patches, render_patches, summary_line
+
+MOST_ROWS = 40  # patches listed one by one; --json has them all
+
+
+def print_json(cut: Cut) -> None:
+    """One JSON object on one line."""
+    print(json.dumps(cut.to_json()))
+
+
+def print_cut(cut: Cut) -> None:
+    """Print to a terminal with colours, or to a pipe with separators."""
+    console = Console()
+    print_patches(console, cut.patches, cut.entropies, colour_by="entropy")
+    if cut.entropies is not None:
+        if console.color_system is not None:
+            console.print(legend())
+        _print_rows(console, cut, cut.entropies)
+    console.print(summary_line(cut.patches, cut.entropies), soft_wrap=True, highlight=False)
+    console.print(f"rule: {describe(cut.config)}", soft_wrap=True, highlight=False)
+
+
+def describe(config: PatchingConfig) -> str:
+    """A rule and the parameters that it uses, in one line."""
+    parts = {
+        "entropy": f", θ = {config.threshold:.4f} nats",
+        "entropy-monotonic": f", a rise above θ = {config.threshold:.4f} nats",
+        "entropy-combined": f", θ = {config.threshold:.4f} nats and a rise above "
+        f"{config.threshold_add:.4f} nats",
+        "static": f", every {config.stride} bytes",
+    }
+    text = config.rule + parts.get(config.rule, "")
+    if config.needs_entropies and config.newline_reset:
+        text += ", context reset after newlines"
+    if config.max_patch_length is not None:
+        text += f", at most {config.max_patch_length} bytes per patch"
+    return text
+
+
+def _print_rows(console: Console, cut: Cut, entropies: list[float]) -> None:
+    if not cut.lengths:
+        return
+    table = Table("bytes", "nats", "bits", "patch", box=None, pad_edge=False)
+    rows = list(zip(cut.starts, cut.patches, strict=True))
+    for start, patch in rows[:MOST_ROWS]:
+        nats = entropies[start]
+        shown = render_patches([patch], colour=False)
+        shown.plain = shown.plain.replace("\n", "")  # its mark ⏎ says it
+        table.add_row(str(len(patch)), f"{nats:.3f}", f"{nats / math.log(2):.2f}", shown)
+    console.print(table)
+    if len(rows) > MOST_ROWS:
+        console.print(f"… and {len(rows) - MOST_ROWS} more patches (--json lists all)")
