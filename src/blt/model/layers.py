@@ -40,27 +40,31 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """PyTorch's own has no fused backward on CPUs: fwd + bwd 5.8 ms at [8192, 256], here 1.2."""
+    """PyTorch's own has no fused backward on CPUs: fwd + bwd 5.8 ms at [8192, 256], here 1.2.
+
+    Keeps its output, which the product after it keeps anyway, instead of its wider input.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
         exact = x if x.dtype == torch.float64 else x.float()
         mean_square = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square() / x.shape[-1]
         scale = (mean_square + eps).rsqrt()
-        normed = exact * scale
-        ctx.save_for_backward(normed.to(out_dtype), weight, scale)
+        out = (exact * scale).mul_(weight).to(out_dtype)
+        ctx.save_for_backward(out, weight, scale)
         ctx.in_dtype = x.dtype
-        return (normed * weight).to(out_dtype)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        normed, weight, scale = ctx.saved_tensors
-        normed, grad = normed.to(scale.dtype), grad.to(scale.dtype)
-        projected = grad * normed
-        d_weight = projected.flatten(0, -2).sum(0)
-        along = torch.mv(projected.flatten(0, -2), weight.to(scale.dtype)) / normed.shape[-1]
-        dx = (grad * weight).sub_(normed * along.view_as(scale)).mul_(scale)
-        return dx.to(ctx.in_dtype), d_weight.to(weight.dtype), None, None
+        out, weight, scale = ctx.saved_tensors
+        grad, out = grad.to(scale.dtype), out.to(scale.dtype)
+        # A weight of exactly 0 hides what it scaled: its own gradient is taken as 0.
+        inverse = torch.where(weight == 0, 0.0, 1.0 / weight)
+        along = grad * out
+        d_weight = along.flatten(0, -2).sum(0) * inverse
+        dx = grad * weight - (out * inverse) * along.mean(-1, keepdim=True)
+        return dx.mul_(scale).to(ctx.in_dtype), d_weight.to(weight.dtype), None, None
 
 
 class RMSNorm(nn.Module):
