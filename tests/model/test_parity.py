@@ -115,7 +115,9 @@ def peer(shape: Shape) -> Any:
 
 
 def random_ids(shape: Shape) -> Tensor:
-    ids = torch.randint(4, 260, (shape.length,), generator=torch.Generator().manual_seed(shape.seed))
+    ids = torch.randint(
+        4, 260, (shape.length,), generator=torch.Generator().manual_seed(shape.seed)
+    )
     ids[0] = 1
     return ids
 

@@ -101,11 +101,15 @@ def _common(parts: list[Any]) -> tuple[float, float]:
     for part in parts:
         name = type(part).__name__
         if part.num_key_value_heads != part.num_attention_heads:
-            raise UserError(f"{name}: grouped-query attention (num_key_value_heads) is not supported")
+            raise UserError(
+                f"{name}: grouped-query attention (num_key_value_heads) is not supported"
+            )
         if part.hidden_act not in ("silu", "swish"):
             raise UserError(f"{name}: hidden_act {part.hidden_act!r} is not supported, only silu")
         if getattr(part, "vocab_size", VOCAB_SIZE) != VOCAB_SIZE:
-            raise UserError(f"{name}: vocab_size {part.vocab_size} is not supported, only {VOCAB_SIZE}")
+            raise UserError(
+                f"{name}: vocab_size {part.vocab_size} is not supported, only {VOCAB_SIZE}"
+            )
         rope_type = part.rope_parameters.get("rope_type", "default")
         if rope_type != "default":
             raise UserError(f"{name}: rope_type {rope_type!r} is not supported, only default")

@@ -1,12 +1,12 @@
 """The Byte Latent Transformer, arXiv 2412.09871, figure 2, from bottom to top.
 
-    bytes ──► entropy model ──► patch boundaries
-      │                               │
-      └─► local encoder ──► patches ──┘
-             │                 │
-             │        global latent transformer
-             │                 │
-             └─► local decoder ◄──┘ ──► next byte
+bytes ──► entropy model ──► patch boundaries
+  │                               │
+  └─► local encoder ──► patches ──┘
+         │                 │
+         │        global latent transformer
+         │                 │
+         └─► local decoder ◄──┘ ──► next byte
 """
 
 from __future__ import annotations

@@ -81,14 +81,14 @@ class Config:
     def __post_init__(self) -> None:
         _check_heads("local", self.local_dim, self.local_heads)
         _check_heads("global", self.global_dim, self.global_heads)
-        for name in (
-            "encoder_layers encoder_ff_dim decoder_layers decoder_ff_dim sliding_window "
-            "global_layers global_ff_dim cross_attention_k hash_functions hash_rows"
-        ).split():
+        for name in ["encoder_layers", "encoder_ff_dim", "decoder_layers", "decoder_ff_dim", "sliding_window", "global_layers", "global_ff_dim", "cross_attention_k", "hash_functions", "hash_rows"]:
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        _require(self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all")
         _require(
-            self.decoder_cross_attention in ("first", "all"), "decoder_cross_attention: first or all"
+            self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all"
+        )
+        _require(
+            self.decoder_cross_attention in ("first", "all"),
+            "decoder_cross_attention: first or all",
         )
         _require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
         _require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")

@@ -53,9 +53,7 @@ def gather(x: Tensor, ids: Tensor) -> Tensor:
 def segment_max(x: Tensor, ids: Tensor, segments: int) -> Tensor:
     """Maximum per segment: x [N, d], ids [N] → [segments, d]; no segment is empty."""
     index = ids[:, None].expand_as(x)
-    return x.new_zeros(segments, x.shape[1]).scatter_reduce(
-        0, index, x, "amax", include_self=False
-    )
+    return x.new_zeros(segments, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)
 
 
 def segment_softmax(scores: Tensor, ids: Tensor, segments: int) -> Tensor:

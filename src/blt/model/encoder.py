@@ -37,9 +37,7 @@ class LocalEncoder(nn.Module):
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns byte states [N, d] and patch states [P, k * d]."""
-        x = self.transformer(
-            self.embedding(batch.ids, batch.documents.positions), batch.documents
-        )
+        x = self.transformer(self.embedding(batch.ids, batch.documents.positions), batch.documents)
         pooled = segment_max(x, batch.patch_ids, batch.num_patches)
         patches = self.patch_projection(pooled).unflatten(-1, (self.k, -1))  # [P, k, d]
         # The module adds its input, and so do we: released weights need both (design: 2x + attn).

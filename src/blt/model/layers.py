@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from blt.model.attention import attention
 from blt.model.packing import Spans
 
-
 FF_CHUNK = 16384  # bytes
 INIT_ROWS = 16384
 
