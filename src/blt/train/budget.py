@@ -1,0 +1,87 @@
+"""How much of a training is done, by steps or by the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from blt.train.recipe import TrainConfig
+
+EVAL_SHARE = 0.1  # of the time, for evaluations before the last one
+WRITE_SPEED = 2e8  # bytes per second of a checkpoint, until one was measured
+
+
+class Budget:
+    """Share of the training that is done.
+
+    Of a budget in seconds, the time that one step, the last checkpoint and what is scored at the
+    end take is set aside, so that all of it fits.
+
+    Args:
+        config: steps, seconds, or both: the first to end ends it.
+        spent: seconds used before, by preparations or by the run that is resumed.
+        scored_bytes: what will be scored at the end, by the last evaluation and after it.
+        checkpoint_bytes: size of a checkpoint; 0 where none is written.
+    """
+
+    def __init__(
+        self, config: TrainConfig, spent: float, *, scored_bytes: int, checkpoint_bytes: int
+    ) -> None:
+        self._config = config
+        self._start = time.monotonic() - spent
+        self._scored_bytes = scored_bytes
+        self._evaluating = 0.0  # seconds so far
+        self._score_speed = 0.0  # bytes per second, of the last evaluation
+        self._fastest_step = math.inf  # seconds; the first steps warm up
+        self._step_seconds = 0.0  # of the last one
+        self.checkpoint_seconds = checkpoint_bytes / WRITE_SPEED
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, what was spent before included."""
+        return time.monotonic() - self._start
+
+    def progress(self, step: int, batch_bytes: int) -> float:
+        """0..1 after ``step`` steps of ``batch_bytes``."""
+        shares = []
+        if self._config.steps is not None:
+            shares.append(step / self._config.steps)
+        if self._config.seconds is not None:
+            reserve = min(self._reserve(batch_bytes), self._config.seconds / 2)
+            shares.append(self.seconds / (self._config.seconds - reserve))
+        return min(1.0, max(shares))
+
+    def seconds_left(self, step: int) -> float:
+        """Estimate."""
+        left = []
+        if self._config.steps is not None:
+            left.append((self._config.steps - step) * self._step_seconds)
+        if self._config.seconds is not None:
+            left.append(self._config.seconds - self.seconds)
+        return max(0.0, min(left))
+
+    def stepped(self, seconds: float) -> None:
+        """Take note of a step."""
+        self._step_seconds = seconds
+        self._fastest_step = min(self._fastest_step, seconds)
+
+    def evaluated(self, num_bytes: int, seconds: float) -> None:
+        """Take note of an evaluation."""
+        self._evaluating += seconds
+        self._score_speed = num_bytes / max(1e-9, seconds)
+
+    def affords_evaluation(self, num_bytes: int, batch_bytes: int) -> bool:
+        """Would evaluations between steps stay a small part of the time, if that is limited?"""
+        if self._config.seconds is None:
+            return True
+        expected = self._evaluating + self._score_seconds(num_bytes, batch_bytes)
+        return expected <= EVAL_SHARE * self.seconds
+
+    def _reserve(self, batch_bytes: int) -> float:
+        scoring = self._score_seconds(self._scored_bytes, batch_bytes)
+        return self._step_seconds + self.checkpoint_seconds + scoring
+
+    def _score_seconds(self, num_bytes: int, batch_bytes: int) -> float:
+        # Without a backward pass a byte takes less than half of a step's time.
+        speed = self._score_speed or 2 * batch_bytes / self._fastest_step
+        return num_bytes / speed if speed else 0.0

@@ -1,0 +1,113 @@
+"""θ for a wanted patch size, and the patch size that a θ gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blt import lm, patching, vocab
+from blt.data.loader import segments
+from blt.errors import UserError
+from blt.evals.bpb import BATCH_BYTES, grouped
+from blt.model.byte_transformer import ByteTransformer
+from blt.model.packing import PackedBatch
+from blt.patching import PatchingConfig
+from blt.train.precision import autocast
+
+SAMPLE_BYTES = 262144
+
+
+def calibrate(
+    entropy_model: ByteTransformer,
+    documents: Sequence[bytes],
+    target: float,
+    config: PatchingConfig,
+    *,
+    context_bytes: int = 2048,
+    sample_bytes: int = SAMPLE_BYTES,
+    dtype: torch.dtype = torch.float32,
+) -> PatchingConfig:
+    """Set θ so that patches of ``documents`` have ``target`` bytes on average.
+
+    Args:
+        documents: text to sample from: training text, never held-out text.
+        target: bytes per patch.
+        config: an entropy rule; all but its threshold stays.
+        context_bytes: documents are cut into pieces of at most so many bytes.
+        sample_bytes: how much text to look at.
+
+    Raises:
+        UserError: another rule, no text, or a target below 1.
+    """
+    pieces = sample(documents, context_bytes, sample_bytes)
+    found = list(_entropies(entropy_model, pieces, config, dtype))
+    count = sum(map(len, pieces))
+    try:
+        # Each piece's BOS is a patch of its own for patching.calibrate, but not for the user.
+        ids, patches = count + len(pieces), count / max(1.0, target) + len(pieces)
+        return patching.calibrate(found, min(target, ids / max(1.0, patches)), config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def mean_patch_size(
+    config: PatchingConfig,
+    entropy_model: ByteTransformer | None,
+    documents: Sequence[bytes],
+    *,
+    context_bytes: int = 2048,
+    sample_bytes: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Bytes per patch of ``documents`` (BOS not counted), or of a sample of them; 0.0 for none."""
+    pieces = sample(documents, context_bytes, sample_bytes)
+    patches = 0
+    for group in grouped(pieces, BATCH_BYTES):
+        ids = [vocab.encode(piece).to(_device(entropy_model)) for piece in group]
+        with autocast(_device(entropy_model), dtype):
+            decisions, _ = lm.decide(config, entropy_model, ids)
+        patches += sum(int(decision[1:-1].sum()) for decision in decisions)
+    return sum(map(len, pieces)) / max(1, patches)
+
+
+def batch_patch_size(batch: PackedBatch) -> float:
+    """Bytes per patch of a batch, in which each document's BOS is a patch of its own."""
+    documents = len(batch.documents.offsets) - 1
+    return (len(batch.ids) - documents) / max(1, batch.num_patches - documents)
+
+
+def sample(documents: Sequence[bytes], context_bytes: int, size: int | None) -> list[bytes]:
+    """Pieces of at most ``context_bytes`` from everywhere, about ``size`` bytes (None: all)."""
+    pieces = segments(documents, context_bytes)
+    if size is None or sum(map(len, pieces)) <= size:
+        return pieces
+    chosen: list[bytes] = []
+    total = 0
+    for index in np.random.default_rng(0).permutation(len(pieces)):
+        if total >= size:
+            break
+        chosen.append(pieces[index])
+        total += len(pieces[index])
+    return chosen
+
+
+def _entropies(
+    entropy_model: ByteTransformer,
+    pieces: Sequence[bytes],
+    config: PatchingConfig,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and entropies of each piece."""
+    device = _device(entropy_model)
+    for group in grouped(pieces, BATCH_BYTES):
+        ids = [vocab.encode(piece).to(device) for piece in group]
+        with autocast(device, dtype):
+            found = lm.document_entropies(entropy_model, ids, config.newline_reset)
+        yield from zip((x.cpu() for x in ids), (x.cpu() for x in found), strict=True)
+
+
+def _device(model: torch.nn.Module | None) -> torch.device:
+    return torch.device("cpu") if model is None else next(model.parameters()).device

@@ -1,0 +1,129 @@
+"""Optimisers: AdamW for dense matrices, a lazy row-wise Adam for hash tables; and the schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from blt.model.embedding import ByteEmbedding
+
+
+class RowwiseAdam(Optimizer):
+    """Adam without momentum and with one second moment per row, for sparse gradients.
+
+    A row's moment is the running mean square of its gradients, over the steps that touched it:
+    rows that a step does not touch cost nothing and stay as they are. State: two floats per row.
+
+    Args:
+        params: tables [rows, d] whose gradients are sparse COO tensors over rows.
+        lr: step length, as root mean square per element.
+        beta: decay of the second moment.
+        eps: added to the root of the second moment.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, beta: float = 0.95, eps: float = 1e-8
+    ) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._update(table, **{key: group[key] for key in ("lr", "beta", "eps")})
+
+    def _update(self, table: Tensor, lr: float, beta: float, eps: float) -> None:
+        state = self.state[table]
+        if not state:
+            zeros = torch.zeros(len(table), dtype=torch.float32, device=table.device)
+            state.update(mean_square=zeros, weight=zeros.clone())
+        grad = coalesced(table.grad)  # type: ignore[arg-type]
+        rows, values = grad.indices()[0], grad.values()  # [R], [R, d]
+        square = values.float().square().mean(-1)
+        moments = []
+        for name, new in (("mean_square", square), ("weight", torch.ones_like(square))):
+            moments.append(state[name][rows].lerp_(new, 1 - beta))
+            state[name][rows] = moments[-1]
+        mean_square, weight = moments  # what the weights of all means so far sum up to: bias
+        scale = -lr / ((mean_square / weight).sqrt_() + eps)
+        table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
+
+
+def optimizers(
+    model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float
+) -> list[Optimizer]:
+    """AdamW for all that is dense, RowwiseAdam for hash tables, whose gradients become sparse.
+
+    Only matrices decay; norms and embeddings do not.
+    """
+    tables, embeddings = [], set()
+    for name, module in model.named_modules():
+        if isinstance(module, ByteEmbedding):
+            module.sparse_gradients = True
+            tables.append(module.ngram)
+            embeddings |= {f"{name}.byte", f"{name}.ngram"}
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not any(parameter is table for table in tables):
+            decays = parameter.dim() == 2 and name not in embeddings and name != "byte"
+            (matrices if decays else others).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    dense = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+    tables = [table for table in tables if len(table)]
+    return [dense, RowwiseAdam(tables, lr, betas[1])] if tables else [dense]
+
+
+def coalesced(grad: Tensor) -> Tensor:
+    """``grad`` with each row once.
+
+    One backward pass leaves hash tables' gradients so, but autograd forgets to say it; sorting them
+    again would cost as much as half of the other gradients.
+    """
+    rows = grad._indices()[0]
+    if grad.is_coalesced() or not bool((rows.diff() > 0).all()):
+        return grad.coalesce()
+    return torch.sparse_coo_tensor(
+        grad._indices(), grad._values(), grad.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def clip_gradients(parameters: Sequence[Tensor], limit: float) -> float:
+    """Scale gradients, dense and sparse, so that their norm together is at most ``limit``.
+
+    Returns:
+        the norm before; gradients stay as they are when it is not finite.
+    """
+    grads: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = coalesced(parameter.grad)  # the norm of a row is that of its sum
+            grads.append(parameter.grad._values())
+        elif parameter.grad is not None:
+            grads.append(parameter.grad)
+    norm = float(nn.utils.get_total_norm(grads))
+    if math.isfinite(norm) and norm > limit:
+        torch._foreach_mul_(grads, limit / norm)
+    return norm
+
+
+def learning_rate(progress: float, lr: float, warmup: float, min_ratio: float) -> float:
+    """Linear warm-up, then a cosine down to ``min_ratio * lr``.
+
+    Args:
+        progress: share of the training that is done, 0..1.
+        warmup: share of the training that warms up.
+    """
+    if progress < warmup:
+        return lr * progress / warmup
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))))
+    return lr * (min_ratio + (1 - min_ratio) * cosine)

@@ -1,0 +1,179 @@
+"""Recipes: one TOML file describes one experiment, whole."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from blt.config_io import from_dict, to_dict
+from blt.errors import UserError
+from blt.model.config import ByteTransformerConfig, Config
+from blt.train.precision import Precision
+
+POSITIVE = (
+    *("steps", "seconds", "lr", "clip"),
+    *("log_every", "eval_bytes", "checkpoint_every_seconds"),
+)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to learn from; lengths in bytes."""
+
+    sources: tuple[str, ...] = ()  # files, folders, globs, "builtin:python"
+    heldout: float = 0.05  # share of documents that is never trained on
+    max_bytes: int | None = None  # of all sources together
+    context_bytes: int = 2048  # longest piece of a document that the model sees at once
+    batch_bytes: int = 8192  # ids per step
+
+    def __post_init__(self) -> None:
+        _require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
+        _require(0 < self.heldout < 1, f"data.heldout must be between 0 and 1, got {self.heldout}")
+        for name, least in (("max_bytes", 1), ("context_bytes", 1), ("batch_bytes", 2)):
+            value = getattr(self, name)
+            enough = value is None or value >= least
+            _require(enough, f"data.{name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how to train. With both ``steps`` and ``seconds`` the first to end ends it."""
+
+    steps: int | None = None
+    seconds: float | None = None  # wall clock, evaluations and checkpoints included
+    lr: float = 1e-3
+    min_lr_ratio: float = 0.1  # of lr, at the end of the cosine
+    warmup: float = 0.05  # share of the training
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0  # norm of all gradients together
+    precision: Precision = "auto"
+    device: str = "auto"
+    log_every: int = 1  # steps
+    evals: int = 5  # held-out evaluations, evenly spread, the last one at the end
+    eval_bytes: int = 32768  # of held-out text per evaluation
+    checkpoint_every_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.steps is not None or self.seconds is not None,
+            "train: steps or seconds must say when to stop",
+        )
+        for name in POSITIVE:
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"train.{name} must be positive, got {value}")
+        for name in ("min_lr_ratio", "warmup"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"train.{name} must be between 0 and 1, got {value}")
+        for beta in self.betas:
+            _require(0 <= beta < 1, f"train.betas must be at least 0 and below 1, got {beta}")
+        _require(self.weight_decay >= 0, f"train.weight_decay must not be {self.weight_decay}")
+        _require(self.evals >= 0, f"train.evals must not be negative, got {self.evals}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment: a BLT, or a byte transformer (an entropy model, or a flat baseline)."""
+
+    kind: Literal["blt", "byte"]
+    data: DataConfig
+    train: TrainConfig
+    seed: int = 0
+    model: Config | None = None  # of kind "blt"; its entropy_model is replaced by the one loaded
+    byte_model: ByteTransformerConfig | None = None  # of kind "byte"
+    entropy_model: str | None = None  # of kind "blt": a trained model's folder, or "pretrained"
+    target_patch_size: float = 4.5  # bytes; θ is calibrated to it; 0 keeps the recipe's threshold
+
+    def __post_init__(self) -> None:
+        if self.kind == "blt":
+            _require(self.byte_model is None, "byte_model: only for kind 'byte'; use model")
+            model = self.model or Config()
+            if self.entropy_model is None and not model.patching.needs_entropies:
+                model = replace(model, entropy_model=None)
+            object.__setattr__(self, "model", model)
+            _require(
+                self.entropy_model is not None or not model.patching.needs_entropies,
+                f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
+                "'pretrained'",
+            )
+        else:
+            _require(self.model is None, "model: only for kind 'blt'; use byte_model")
+            _require(self.entropy_model is None, "entropy_model: only for kind 'blt'")
+            object.__setattr__(self, "byte_model", self.byte_model or ByteTransformerConfig())
+        _require(
+            self.target_patch_size == 0 or self.target_patch_size >= 1,
+            f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
+        )
+        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+
+def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: TOML file.
+        overrides: ``dotted.name=value`` with a TOML value; a string needs no quotes.
+
+    Raises:
+        UserError: missing or damaged file, unknown key, wrong type, impossible value or shape;
+            names file and key.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_bytes().decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name a recipe (recipes/*.toml)") from None
+    for override in overrides:
+        _apply(data, override)
+    return from_dict(Recipe, data, " with ".join((str(path), *overrides)))
+
+
+def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
+    """Write ``recipe`` with every default spelled out; the file appears whole."""
+    beside = Path(f"{path}.new")
+    beside.write_text(tomli_w.dumps(to_dict(recipe)))
+    os.replace(beside, path)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Dotted names of what differs between two recipes."""
+    a, b = _flat(to_dict(old)), _flat(to_dict(new))
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one dotted name."""
+    name, equals, text = override.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not key or not all(sections):
+        raise UserError(f"{override}: an override looks like section.key=value")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise UserError(f"{override}: {section!r} is a value, not a section")
+    try:
+        data[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        data[key] = text.strip()  # a string whose quotes the shell took
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

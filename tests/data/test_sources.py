@@ -1,0 +1,123 @@
+"""Documents are read exactly, and whatever cannot be read is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blt.data import python_corpus, read
+from blt.data.sources import MAX_BROKEN_LINES
+from blt.errors import UserError
+
+
+def lines(*texts: str) -> bytes:
+    return b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
+
+
+def test_a_file_is_one_document_byte_for_byte(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 3
+    (tmp_path / "any.txt").write_bytes(data)
+    assert read([tmp_path / "any.txt"]).documents == [data]
+
+
+def test_jsonl_is_one_document_per_line_packed_or_not(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines("one", "", "zwei\n ü") + b"\n")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines("three")))
+    corpus = read([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"])
+    assert corpus.documents == [b"one", "zwei\n ü".encode(), b"three"]
+    assert corpus.broken == []
+
+
+def test_a_folder_gives_its_text_in_a_fixed_order_and_leaves_out_what_is_binary(
+    tmp_path: Path,
+) -> None:
+    for name, data in {
+        "b.md": b"b",
+        "a/z.py": b"z",
+        "a/c.txt.gz": gzip.compress(b"c"),
+        "a/d.rst": b"",
+        "image.png": b"text, but called an image",
+        "blob": b"\x7fELF\0\0",
+        ".git/config": b"hidden",
+        "__pycache__/x.txt": b"hidden",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert read([tmp_path]).documents == [b"b", b"c", b"z"]
+    assert read([f"{tmp_path}/**/*.py"]).documents == [b"z"]
+    assert read([tmp_path / "blob"]).documents == [b"\x7fELF\0\0"]  # named itself
+
+
+def test_a_limit_is_shared_among_the_sources_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a" * 100)
+    (tmp_path / "b.txt").write_bytes(b"b" * 100)
+    sources = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert read(sources, max_bytes=20).documents == [b"a" * 10, b"b" * 10]
+
+
+def test_broken_lines_are_named_and_skipped_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    broken = [b"{", b'{"text": 3}', b"[]", b'{"other": "x"}', b'{"text": "\\ud800"}', b"\xff"]
+    path.write_bytes(lines("good") + b"\n".join(broken) + b"\n" + lines("also good"))
+    corpus = read([path])
+    assert corpus.documents == [b"good", b"also good"]
+    assert [line.split(": ")[0] for line in corpus.broken] == [f"{path}:{n}" for n in range(2, 8)]
+
+    path.write_bytes(lines("good") + b"{\n" * (MAX_BROKEN_LINES + 1))
+    with pytest.raises(UserError, match=rf"a\.jsonl:{MAX_BROKEN_LINES + 2}: .*more than"):
+        read([path])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=5))
+def test_any_lines_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, data: list[bytes]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "x.jsonl"
+    path.write_bytes(lines("good") + b"\n".join(data))
+    corpus = read([path])
+    assert corpus.documents[0] == b"good"
+    filled = [line for line in b"\n".join(data).split(b"\n") if line.strip()]
+    assert len(corpus.documents) - 1 + len(corpus.broken) == len(filled)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("missing.txt", None, "no such file"),
+        ("*.none", None, "no such file"),
+        ("empty.txt", b"", "no text in it"),
+        ("empty.jsonl", b"\n\n", "no text in it"),
+        ("damaged.txt.gz", b"not gzip", "damaged gzip"),
+        ("cut.txt.gz", gzip.compress(b"some text" * 99)[:-9], "damaged gzip"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    tmp_path: Path, name: str, data: bytes | None, message: str
+) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        read([tmp_path / name])
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_no_sources_and_empty_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name at least one"):
+        read([])
+    with pytest.raises(UserError, match="no text in it"):
+        read([tmp_path])
+
+
+def test_every_python_has_its_own_corpus() -> None:
+    documents = python_corpus(400_000)
+    assert sum(map(len, documents)) == 400_000
+    assert all(documents)
+    assert documents == python_corpus(400_000)
+    assert b"".join(documents).startswith(b"".join(python_corpus(100_000)))
+    assert read(["builtin:python"], 400_000).documents == documents
