@@ -1,0 +1,12 @@
+"""`blt bench`: this library beside ``transformers``, on the same shape, work and machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def run(json_path: Path | None = None, only: tuple[str, ...] = ()) -> int:
+    """See :func:`blt.bench.run.run`; imported late because every measurement is a new process."""
+    from blt.bench.run import run as run_benchmarks
+
+    return run_benchmarks(json_path, only)

@@ -1,0 +1,89 @@
+"""The benchmark's shape, for both sides: 31M active parameters and 77M in hash tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blt.model.config import Config
+from blt.patching import lengths_to_starts
+from blt.vocab import OFFSET
+
+MEAN_PATCH_SIZE = 4.5  # bytes
+CONFIG = Config()  # the library's default shape is the benchmark's
+
+
+def transformers_model() -> Any:
+    """``BltForCausalLM`` of the same shape, random weights from seed 0."""
+    from transformers import BltConfig, BltForCausalLM
+
+    c = CONFIG
+    local = {
+        "hidden_size": c.local_dim,
+        "num_attention_heads": c.local_heads,
+        "hidden_size_global": c.global_dim,
+        "cross_attn_k": c.cross_attention_k,
+    }
+    assert c.entropy_model is not None
+    torch.manual_seed(0)
+    return BltForCausalLM(
+        BltConfig(
+            cross_attn_k=c.cross_attention_k,
+            encoder_hash_byte_group_size=list(c.hash_ngram_sizes),
+            encoder_hash_byte_group_vocab=c.hash_rows,
+            local_attention_window_len=c.sliding_window,
+            encoder_config={
+                **local,
+                "num_hidden_layers": c.encoder_layers,
+                "intermediate_size": c.encoder_ff_dim,
+                "cross_attn_all_layers": False,
+            },
+            decoder_config={
+                **local,
+                "num_hidden_layers": c.decoder_layers,
+                "intermediate_size": c.decoder_ff_dim,
+                "cross_attn_all_layers": True,
+            },
+            global_config={
+                "hidden_size": c.global_dim,
+                "num_attention_heads": c.global_heads,
+                "num_hidden_layers": c.global_layers,
+                "intermediate_size": c.global_ff_dim,
+            },
+            patcher_config={
+                "hidden_size": c.entropy_model.dim,
+                "num_attention_heads": c.entropy_model.heads,
+                "num_hidden_layers": c.entropy_model.layers,
+                "intermediate_size": c.entropy_model.ff_dim,
+            },
+        )
+    )
+
+
+def random_ids(batch: int, length: int) -> Tensor:
+    """[batch, length] int64 bytes, the same on both sides."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(OFFSET, OFFSET + 256, (batch, length), generator=generator)
+
+
+def random_patches(batch: int, length: int) -> Tensor:
+    """Patch lengths [batch, P], mean 4.5 bytes, equal in number as transformers wants.
+
+    The first patch is BOS alone; each row sums to ``length``.
+    """
+    generator = torch.Generator().manual_seed(2)
+    count = round(length / MEAN_PATCH_SIZE)
+    rows = []
+    for _ in range(batch):
+        cuts = torch.randperm(length - 2, generator=generator)[: count - 2].sort().values + 2
+        edges = torch.cat((torch.tensor([0, 1]), cuts, torch.tensor([length])))
+        rows.append(torch.diff(edges))
+    return torch.stack(rows)
+
+
+def decisions(lengths: Tensor) -> list[Tensor]:
+    """Patch lengths [batch, P] → per document [T + 1] bool; none opens after the last byte."""
+    closed = torch.zeros(1, dtype=torch.bool)
+    return [torch.cat((lengths_to_starts(row), closed)) for row in lengths]
