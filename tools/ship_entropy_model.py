@@ -1,6 +1,6 @@
 """Put a trained entropy model into the package, its weights stored as bfloat16 to keep it small.
 
-    python tools/ship_entropy_model.py runs/entropy-pretrained/checkpoint
+python tools/ship_entropy_model.py runs/entropy-pretrained/checkpoint
 """
 
 from __future__ import annotations

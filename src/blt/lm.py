@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, overload
 
 import torch
@@ -201,7 +202,7 @@ def document_entropies(
     if newline_reset:
         newlines = (ids == ord("\n") + vocab.OFFSET).nonzero().flatten() + 1
         cuts = sorted({*spans.offsets, *newlines.tolist()})
-        sizes = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
+        sizes = [end - start for start, end in pairwise(cuts)]
         context = Spans.from_lengths(sizes, ids.device)
     return spans.split(entropy_model.entropies(ids, context))
 

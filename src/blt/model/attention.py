@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def attention(
 
 def _blocks(offsets: tuple[int, ...], window: int | None) -> Iterator[tuple[int, int, int]]:
     """(first query, end, first key) of every block."""
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in pairwise(offsets):
         for first in range(start, end, BLOCK):
             # One key more than the window needs, so that full blocks have round widths.
             first_key = start if window is None else max(start, first - window)

@@ -44,6 +44,20 @@ class ByteTransformerConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
 
 
+_POSITIVE = (
+    "encoder_layers",
+    "encoder_ff_dim",
+    "decoder_layers",
+    "decoder_ff_dim",
+    "sliding_window",
+    "global_layers",
+    "global_ff_dim",
+    "cross_attention_k",
+    "hash_functions",
+    "hash_rows",
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """A Byte Latent Transformer (paper §3). Widths are features, windows are bytes.
@@ -81,7 +95,7 @@ class Config:
     def __post_init__(self) -> None:
         _check_heads("local", self.local_dim, self.local_heads)
         _check_heads("global", self.global_dim, self.global_heads)
-        for name in ["encoder_layers", "encoder_ff_dim", "decoder_layers", "decoder_ff_dim", "sliding_window", "global_layers", "global_ff_dim", "cross_attention_k", "hash_functions", "hash_rows"]:
+        for name in _POSITIVE:
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _require(
             self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all"

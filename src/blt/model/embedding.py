@@ -49,7 +49,7 @@ def ngram_rows(
     for j in range(1, longest):
         shifted = torch.cat((ids.new_zeros(min(j, len(ids))), ids[: len(ids) - j]))[: len(ids)]
         back.append(torch.where(positions >= j, shifted, 0))
-    columns = []
+    columns: list[Tensor] = []
     for prime in PRIMES[:functions]:
         for n in sizes:
             hashed = torch.zeros_like(ids)

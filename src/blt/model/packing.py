@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Spans:
 
     @property
     def lengths(self) -> list[int]:
-        return [end - start for start, end in zip(self.offsets, self.offsets[1:], strict=False)]
+        return [end - start for start, end in pairwise(self.offsets)]
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """[N, ...] → one view per document."""

@@ -1,0 +1,258 @@
+"""The command ``blt``: one verb per job. Imports that are slow happen inside the verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+from blt import __version__
+from blt.errors import UserError
+
+DESCRIPTION = """Byte Latent Transformer: language models that read bytes, not tokens.
+
+Start with `blt patch "some text"`, or train a model of your own in ten minutes with `blt demo`.
+`blt VERB --help` explains a verb."""
+
+
+def patch(
+    text: Positional[str | None] = None,
+    /,
+    *,
+    file: Path | None = None,
+    rule: str | None = None,
+    threshold: float | None = None,
+    threshold_add: float | None = None,
+    stride: int | None = None,
+    max_patch_length: int | None = None,
+    newline_reset: bool = False,
+    target: float | None = None,
+    model: Path | None = None,
+    tokenizer: Path | None = None,
+    table: Path | None = None,
+    make_table: Path | None = None,
+    order: int = 2,
+    json: bool = False,
+) -> None:
+    """Cut text into patches, and show where and why.
+
+    Args:
+        text: Text to cut. Left out: --file, or what comes through a pipe.
+        file: Cut the bytes of this file; any bytes will do.
+        rule: entropy, entropy-monotonic, entropy-combined, space, static, byte, lookup or bpe.
+        threshold: Entropy rules: start a patch where the next byte's entropy is above this (nats).
+        threshold_add: entropy-combined: the entropy must also rise by more than this (nats).
+        stride: static: bytes per patch.
+        max_patch_length: Split longer patches into runs of this many bytes.
+        newline_reset: The entropy model forgets everything after each newline.
+        target: Choose the threshold that gives patches of so many bytes on average in this text.
+        model: Folder of a BLT or byte model to cut with, instead of the one inside the package.
+        tokenizer: bpe: a tokenizer.json.
+        table: lookup: a table written by --make-table.
+        make_table: Write a lookup table learned from this text to this file; cut nothing.
+        order: --make-table: how many of the last bytes the table looks at, 1 to 3.
+        json: Print one JSON object: entropies in nats, patches as text and exactly in base64.
+    """
+    from blt import cutting
+    from blt.views.cut import print_cut, print_json
+
+    data = _read_input(text, file)
+    parameters = {
+        "threshold": threshold,
+        "threshold_add": threshold_add,
+        "stride": stride,
+        "max_patch_length": max_patch_length,
+        "newline_reset": newline_reset or None,
+    }
+    cutter = cutting.build(rule, parameters, model=model, table=table, tokenizer=tokenizer)
+    if target is not None:
+        cutter = cutter.calibrated(data, target)
+    if make_table is not None:
+        print(cutter.write_table(data, make_table, order))
+    else:
+        (print_json if json else print_cut)(cutter.cut(data))
+
+
+def train(
+    recipe: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    run: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Train the model that a recipe describes.
+
+    Args:
+        recipe: TOML file of one experiment: text, model, optimiser, how long.
+        overrides: Changes to the recipe, such as train.seconds=60.
+        run: Folder to make, for checkpoint and metrics. Left out: runs/RECIPE-DATE-TIME.
+        resume: Go on from the checkpoint in the run folder.
+    """
+    from time import strftime
+
+    from rich.console import Console
+
+    from blt.train.job import train_recipe
+    from blt.train.recipe import read_recipe
+    from blt.views.progress import training_bar
+
+    if resume and run is None:
+        raise UserError("--resume needs --run FOLDER, the run to go on with")
+    folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
+    console = Console()
+    with training_bar(console, recipe.stem) as show:
+        train_recipe(read_recipe(recipe, overrides), folder, resume, show)
+    console.print(
+        f'next: blt generate {folder}/checkpoint "some text"', soft_wrap=True, markup=False
+    )
+
+
+def generate(
+    folder: Positional[Path],
+    prompt: Positional[str] = "",
+    /,
+    *,
+    max_bytes: int = 256,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+) -> None:
+    """Let a model continue a prompt.
+
+    Args:
+        folder: Model folder, such as RUN/checkpoint.
+        prompt: Text to continue; "-" reads it from a pipe.
+        max_bytes: How many bytes to write at most.
+        temperature: 0 always takes the most likely byte; higher is more varied.
+        top_k: Choose among the k most likely bytes only.
+        seed: The same seed writes the same text.
+        raw: Write the bytes as they are, also where they are not valid UTF-8.
+    """
+    import blt
+    from blt.views.stream import write_stream
+
+    data = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
+    options = {"max_bytes": max_bytes, "temperature": temperature, "top_k": top_k, "seed": seed}
+    write_stream(blt.load(folder), data, options, raw=raw)
+
+
+def bench(*, json: Path | None = None, only: tuple[str, ...] = ()) -> int:
+    """Measure speed and memory beside transformers on this machine.
+
+    Args:
+        json: Also write the results to this file.
+        only: Names of the benchmarks to run; left out: all of them.
+    """
+    from blt.bench import run
+
+    return run(json, only)
+
+
+def demo(
+    *,
+    text: Path | None = None,
+    run: Path | None = None,
+    minutes: float = 9.0,
+    patch_size: float = 4.5,
+    seed: int = 0,
+) -> None:
+    """Train a small model in ten minutes, and compare and watch it.
+
+    Args:
+        text: Text file or folder to learn from, instead of this Python's own source and docs.
+        run: Folder to write to; left out: runs/demo-DATE-TIME.
+        minutes: Time for everything together.
+        patch_size: Bytes per patch that the threshold is calibrated to.
+        seed: Of the weights, the order of the data and the sample.
+    """
+    from blt.demo import run_demo
+
+    run_demo(text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed)
+
+
+VERBS: dict[str, Any] = {
+    "patch": patch,
+    "train": train,
+    "generate": generate,
+    "bench": bench,
+    "demo": demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args in (["--version"], ["-V"]):
+        print(f"blt {__version__}")
+        return 0
+    try:
+        status = _run(args or ["--help"])
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as interrupt:
+        print(f"blt: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left: so do we, without a word at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (OSError, ValueError) as error:
+        if os.environ.get("BLT_DEBUG"):
+            raise
+        print(f"blt: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(args: list[str]) -> int:
+    try:
+        status = tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="blt",
+            description=DESCRIPTION,
+            args=args,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+        )
+    except SystemExit as stop:  # --help, or arguments that tyro has already explained
+        return stop.code if isinstance(stop.code, int) else 2
+    return status or 0
+
+
+WAYS_OUT = {
+    FileNotFoundError: "check the path",
+    PermissionError: "check its permissions",
+    IsADirectoryError: "give a file, not a folder",
+    NotADirectoryError: "give a folder, not a file",
+}
+
+
+def _one_line(error: Exception) -> str:
+    """What, where and the way out."""
+    if isinstance(error, OSError) and error.filename is not None:
+        way_out = WAYS_OUT.get(type(error))
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return f"{message}; {way_out}" if way_out else message
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _read_input(text: str | None, file: Path | None) -> bytes:
+    """The bytes to cut, from the one place that was named."""
+    if text is not None and file is not None:
+        raise UserError("both a text and --file are given; choose one")
+    if file is not None:
+        return file.read_bytes()
+    if text is not None:
+        return os.fsencode(text)
+    if sys.stdin.isatty():
+        raise UserError('no text to cut; try: blt patch "some text", --file FILE, or a pipe')
+    return sys.stdin.buffer.read()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""``blt demo``: a small BLT from scratch in ten minutes, beside what everybody knows.
+
+text ─► entropy model ─► θ ─► BLT ─► baseline, for the same time ─► scores ─► sample ─► report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt import vocab
+from blt.cutting import Cut, Cutter
+from blt.data import read, segments, split
+from blt.data.sources import PYTHON
+from blt.errors import UserError
+from blt.evals.bpb import bits_per_byte, choose
+from blt.evals.compressors import compressors
+from blt.generate.sampling import stream
+from blt.lm import ByteLM, LanguageModel
+from blt.model.config import ByteTransformerConfig, Config
+from blt.patching import PatchingConfig
+from blt.pretrained import save_patching
+from blt.train.calibration import calibrate, mean_patch_size
+from blt.train.job import build_blt, loader
+from blt.train.loop import Report, fit
+from blt.train.precision import choose_device, choose_dtype
+from blt.train.recipe import DataConfig, Recipe, TrainConfig, write_recipe
+from blt.train.run import CHECKPOINT, RECIPE, RunFolder, open_run
+from blt.views.demo import Screen, Theta, Trained, write_demo_report
+
+# Shares of all the time; the rest is for reading, calibration, scores, sample and report.
+ENTROPY_SHARE, BLT_SHARE = 0.13, 0.34  # the baseline gets as much as the BLT
+SCORED_BYTES = 524288  # of held-out text, at most
+SHOWN_BYTES = 600
+SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 400, 60
+TOLERANCE = 0.02  # of the patch size asked for
+
+ENTROPY_MODEL = ByteTransformerConfig(dim=96, heads=3, layers=2, ff_dim=264, sliding_window=256)
+MODEL = Config(
+    local_dim=128,
+    local_heads=4,
+    encoder_ff_dim=352,
+    decoder_layers=2,
+    decoder_ff_dim=352,
+    sliding_window=256,
+    global_dim=256,
+    global_heads=4,
+    global_layers=4,
+    global_ff_dim=704,
+    hash_rows=30000,
+    entropy_model=ENTROPY_MODEL,
+)
+BASELINE = ByteTransformerConfig(dim=192, heads=6, layers=4, ff_dim=528, sliding_window=256)
+LEARNING_RATE = {"entropy_model": 3e-3, "blt": 2e-3, "baseline": 3e-3}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user chose."""
+
+    text: Path | None  # None: this Python's own source and documentation
+    folder: Path  # run folder to make
+    minutes: float  # for everything together
+    patch_size: float  # bytes
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise UserError(f"--minutes must be positive, got {self.minutes}")
+        if not 1 <= self.patch_size < float("inf"):
+            raise UserError(f"--patch-size must be at least 1 byte, got {self.patch_size}")
+
+    @property
+    def data(self) -> DataConfig:
+        source = PYTHON if self.text is None else str(self.text)
+        return DataConfig(sources=(source,), context_bytes=2048, batch_bytes=4096)
+
+    def recipe(self, name: str, share: float, **model: Any) -> Recipe:
+        """The recipe of one of the three models."""
+        train = TrainConfig(
+            seconds=60 * self.minutes * share,
+            lr=LEARNING_RATE[name],
+            min_lr_ratio=0.02,
+            log_every=10,
+            evals=0,
+            checkpoint_every_seconds=30.0,
+        )
+        return Recipe(data=self.data, train=train, seed=self.seed, **model)
+
+    def blt_recipe(self, patching: PatchingConfig | None) -> Recipe:
+        """The BLT's; with θ once it is known."""
+        return self.recipe(
+            "blt",
+            BLT_SHARE,
+            kind="blt",
+            model=replace(MODEL, patching=patching or PatchingConfig()),
+            entropy_model=str(self.folder / "entropy_model" / CHECKPOINT),
+            target_patch_size=0.0 if patching else self.patch_size,
+        )
+
+
+def run_demo(
+    *,
+    text: Path | None = None,
+    folder: Path | None = None,
+    minutes: float = 9.0,
+    patch_size: float = 4.5,
+    seed: int = 0,
+) -> Path:
+    """Run the whole demo; returns its run folder.
+
+    Args:
+        text: file or folder to learn from; None: this Python's own source and documentation.
+        folder: run folder to make; None: ``runs/demo-DATE-TIME``.
+        minutes: for everything together.
+        patch_size: bytes per patch that θ is calibrated to.
+        seed: of weights, batches and the sample.
+
+    Raises:
+        UserError: bad text or folder.
+        KeyboardInterrupt: says where the last checkpoint is.
+    """
+    folder = folder or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    plan = Plan(text, folder, minutes, patch_size, seed)
+    try:
+        _Demo(plan).run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(folder)) from None
+    return folder
+
+
+class _Demo:
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.folder, self.context = plan, plan.folder, plan.data.context_bytes
+        self.deadline = time.monotonic() + 60 * plan.minutes
+        self.screen = Screen()
+        self.device = choose_device("auto")
+        self.dtype = choose_dtype("auto", self.device)
+
+    def run(self) -> None:
+        """The demo, step by step."""
+        plan, screen = self.plan, self.screen
+        self.parts = split(read(plan.data.sources).documents, plan.data.heldout)
+        screen.text(plan.data.sources[0], self.parts)
+        run = open_run(self.folder, plan.blt_recipe(None))
+
+        entropy = self.train_bytes("entropy model", "entropy_model", ENTROPY_MODEL, ENTROPY_SHARE)
+        theta = self.calibrate(entropy.model)
+        screen.threshold(theta)
+        save_patching(self.folder / "entropy_model" / CHECKPOINT, theta.config)
+
+        recipe = plan.blt_recipe(theta.config)
+        write_recipe(self.folder / RECIPE, recipe)  # now with θ
+        model = build_blt(recipe.model or MODEL, entropy.model, plan.seed)
+        blt = self.train("BLT", model, recipe, run)
+        baseline = self.train_bytes("byte transformer", "baseline", BASELINE, BLT_SHARE)
+
+        scores = self.score([blt, baseline])
+        run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
+        screen.scores(scores, [blt, baseline])
+        cut = self.cut(Cutter(theta.config, entropy.model))
+        screen.patches(cut)
+        prompt = b"import " if plan.text is None else self.heldout()[0][:40]
+        sample = self.write(blt.model, prompt)
+        report = self.folder / "report.html"
+        write_demo_report(report, self.parts, theta, [blt, baseline], scores, cut, prompt, sample)
+        screen.next_steps(self.folder, prompt)
+
+    def train_bytes(
+        self, title: str, name: str, shape: ByteTransformerConfig, share: float
+    ) -> Trained[Any]:
+        """Train a byte transformer in a run folder of its own."""
+        recipe = self.plan.recipe(name, share, kind="byte", byte_model=shape)
+        torch.manual_seed(self.plan.seed)
+        return self.train(title, ByteLM(shape), recipe, open_run(self.folder / name, recipe))
+
+    def train(
+        self, title: str, model: LanguageModel, recipe: Recipe, run: RunFolder
+    ) -> Trained[Any]:
+        """Train ``model`` for the time that its recipe gives it."""
+        reports: list[Report] = []
+        batches = loader(self.parts.train, recipe.data, recipe.seed)
+        with self.screen.bar(title) as show:
+
+            def on_progress(report: Report) -> None:
+                reports.append(report)
+                show(report)
+
+            fit(model.to(self.device), batches, recipe.train, run=run, on_progress=on_progress)
+        return Trained(title, model, reports)
+
+    def calibrate(self, entropy_model: ByteLM) -> Theta:
+        """θ for the patch size asked for.
+
+        Training text sets it where that is near enough. Where held-out text differs, every other
+        piece of that sets it (it is one number), and the pieces between measure it.
+        """
+        target = self.plan.patch_size
+        how: Any = {"context_bytes": self.context, "dtype": self.dtype}
+        pieces = segments(self.parts.heldout, self.context)
+        for where, fitted, measured in (
+            ("training text", self.parts.train, pieces),
+            ("half of the held-out text, measured on the other", pieces[::2], pieces[1::2]),
+        ):
+            config = calibrate(entropy_model, fitted, target, PatchingConfig(), **how)
+            size = mean_patch_size(config, entropy_model, measured or fitted, **how)
+            theta = Theta(config, target, size, where)
+            if abs(size / target - 1) <= TOLERANCE / 2:  # half: to be clear of the limit
+                break
+        return theta
+
+    def heldout(self) -> list[bytes]:
+        """The held-out text that is scored, the same for all."""
+        return choose(self.parts.heldout, SCORED_BYTES)
+
+    def score(self, trained: Sequence[Trained[Any]]) -> dict[str, float]:
+        """Held-out bits per byte of models and compressors."""
+        texts, scores = self.heldout(), {}
+        for one in trained:
+            with self.screen.wait(f"scoring held-out text: {one.title}"):
+                scores[one.title] = bits_per_byte(
+                    one.model, texts, context_bytes=self.context, dtype=self.dtype
+                )
+        return scores | compressors(texts)
+
+    def cut(self, cutter: Cutter) -> Cut:
+        """The beginning of a held-out text in patches, up to the end of a line."""
+        text = self.heldout()[0][:SHOWN_BYTES]
+        return cutter.cut(text[: text.rfind(b"\n") + 1] or text)
+
+    def write(self, model: LanguageModel, prompt: bytes) -> bytes:
+        """What the model writes after ``prompt``, as long as there is time."""
+        written = bytearray()
+        options: Any = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8, "seed": self.plan.seed}
+        with self.screen.writing(prompt) as show:
+            for token in stream(model, prompt, **options):
+                show(token)
+                written.append(token - vocab.OFFSET)
+                if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > self.deadline:
+                    break
+        (self.folder / "samples.txt").write_bytes(prompt + written + b"\n")
+        return bytes(written)
+
+
+def _stopped(folder: Path) -> str:
+    """Where the checkpoints are, and how to go on."""
+    if (folder / CHECKPOINT).is_dir():
+        return (
+            f"stopped; the last checkpoint is whole: {folder / CHECKPOINT}; go on with: "
+            f"blt train {folder / RECIPE} --run {folder} --resume"
+        )
+    entropy_model = folder / "entropy_model" / CHECKPOINT
+    if entropy_model.is_dir():
+        return f"stopped; there is no BLT yet, but a whole entropy model: {entropy_model}"
+    return "stopped before the first checkpoint"

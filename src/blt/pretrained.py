@@ -1,0 +1,81 @@
+"""Entropy models ready to cut text: the small one inside the package, or one from a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from blt import lm
+from blt.config_io import from_dict, to_dict
+from blt.errors import UserError
+from blt.model.byte_transformer import ByteTransformer
+from blt.patching import PatchingConfig
+
+PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
+
+
+@dataclass(frozen=True)
+class Patcher:
+    """An entropy model (None: the rule needs none) and the rule and θ that belong to it."""
+
+    entropy_model: ByteTransformer | None
+    config: PatchingConfig
+
+
+def load_shipped() -> Patcher:
+    """The entropy model inside the package.
+
+    Raises:
+        UserError: this copy of the package was built without it.
+    """
+    with resources.as_file(resources.files("blt") / "assets" / "entropy_model") as folder:
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder}: the shipped entropy model is missing from this installation; reinstall "
+                "blt, or give a model with --model FOLDER"
+            )
+        patcher = load_patcher(folder)
+    if patcher.entropy_model is not None:
+        patcher.entropy_model.float()  # stored as bfloat16 to keep the package small
+    return patcher
+
+
+def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
+    """What cuts text in a model folder: a BLT's own entropy model and rule, or a byte model.
+
+    Raises:
+        UserError: no such folder, or a damaged or foreign model.
+    """
+    model = lm.load(folder)
+    if isinstance(model, lm.BLT):
+        return Patcher(model.entropy_model, model.config.patching)
+    return Patcher(model, read_patching(Path(folder) / PATCHING))
+
+
+def read_patching(path: Path) -> PatchingConfig:
+    """The rule and θ of a byte model; the defaults when nobody has calibrated it."""
+    if not path.is_file():
+        return PatchingConfig()
+    return from_dict(PatchingConfig, _read_json(path), str(path))
+
+
+def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> None:
+    """Write the calibrated rule beside an entropy model, whole or not at all."""
+    path = Path(folder) / PATCHING
+    beside = path.with_name(f".{PATCHING}.new")
+    beside.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: damaged ({error}); restore it or calibrate again") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data

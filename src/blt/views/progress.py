@@ -1,0 +1,68 @@
+"""A training's progress on the terminal: a bar with time left, or now and then a line in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from blt.train.loop import OnProgress, Report
+
+LINE_EVERY = 15.0  # seconds, where there is no terminal to draw a bar on
+NAME_WIDTH = 18
+
+
+@contextmanager
+def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
+    """What :func:`blt.train.loop.fit` calls with its reports, inside a ``with`` block."""
+    if not console.is_terminal:
+        yield _lines(console, name)
+        return
+    columns = (
+        TextColumn(f"[bold]{{task.description:<{NAME_WIDTH}}}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        task = progress.add_task(name, total=1.0, status="starting")
+
+        def show(report: Report) -> None:
+            progress.update(task, completed=report.progress, status=describe(report))
+
+        yield show
+
+
+def describe(report: Report) -> str:
+    """Loss, speed, patch size and time left."""
+    parts = [f"{report.bits_per_byte:.3f} bits/byte"]
+    if report.heldout_bits_per_byte is not None:
+        parts.append(f"held out {report.heldout_bits_per_byte:.3f}")
+    parts.append(f"{report.bytes_per_second / 1000:.1f} kB/s")
+    if report.patch_size is not None:
+        parts.append(f"{report.patch_size:.2f} bytes/patch")
+    if report.progress < 1:
+        parts.append(f"{clock(report.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as 3:05."""
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def _lines(console: Console, name: str) -> OnProgress:
+    last = float("-inf")
+
+    def show(report: Report) -> None:
+        nonlocal last
+        if report.progress == 1 or time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            line = f"{name:<{NAME_WIDTH}} {report.progress:4.0%} · {describe(report)}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    return show

@@ -1,0 +1,203 @@
+"""The demo in miniature, end to end, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import blt
+from blt import cli, demo
+from blt.model.config import ByteTransformerConfig
+from blt.train.recipe import read_recipe
+
+TINY = ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+TINY_BLT = blt.Config(
+    local_dim=16,
+    local_heads=2,
+    encoder_ff_dim=32,
+    decoder_layers=1,
+    decoder_ff_dim=32,
+    global_dim=32,
+    global_heads=2,
+    global_layers=1,
+    global_ff_dim=64,
+    hash_rows=100,
+    entropy_model=TINY,
+)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of documents that are not all alike."""
+    folder = tmp_path_factory.mktemp("text")
+    generator = random.Random(0)
+    words = ["alpha", "bet", "gamma delta", "epsilon\n", "zeta;", "größer", "日本"]
+    for number in range(40):
+        document = " ".join(generator.choice(words) for _ in range(100))
+        (folder / f"{number}.txt").write_text(document)
+    (folder / "odd").write_bytes(b"\xff\xfe not utf-8 " * 20)
+    return folder
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "ENTROPY_MODEL", TINY)
+    monkeypatch.setattr(demo, "MODEL", TINY_BLT)
+    monkeypatch.setattr(demo, "BASELINE", TINY)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_demo_leaves_everything_it_promises(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    args = ["demo", "--text", str(text), "--run", str(folder), "--minutes", "0.1"]
+    assert cli.main(args) == 0
+    out = capsys.readouterr().out
+    for part in ("θ = ", "bits per byte", "gzip -9", "bzip2 -9", "xz -9", "blt generate", "│"):
+        assert part in out
+    model = blt.load(folder / "checkpoint")
+    assert isinstance(model, blt.BLT)
+    assert isinstance(blt.load(folder / "entropy_model" / "checkpoint"), blt.ByteLM)
+    assert torch.isfinite(model.logits(blt.encode("abc"))).all()
+    recipe = read_recipe(folder / "recipe.toml")
+    assert recipe.model is not None
+    assert recipe.model.patching == model.config.patching
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (scores,) = [event for event in metrics if event["event"] == "scores"]
+    assert {"BLT", "byte transformer", "xz -9"} <= scores["bits_per_byte"].keys()
+    assert [event for event in metrics if event["event"] == "train"]
+    assert (folder / "samples.txt").stat().st_size > 0
+    assert "<svg" in (folder / "report.html").read_text()
+    # A second demo never writes into the first one's folder.
+    assert cli.main(args) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_bad_numbers_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    for args, message in (
+        (["--minutes", "0"], "--minutes"),
+        (["--patch-size", "0.5"], "--patch-size"),
+        (["--text", str(tmp_path / "missing")], "missing: no such file"),
+        (["--text", str(empty)], "empty: no text"),
+    ):
+        assert cli.main(["demo", "--run", str(run), *args]) == 2
+        assert message in capsys.readouterr().err
+        assert not run.exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_interrupt_tells_where_the_checkpoint_is(
+    tmp_path: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo._Demo, "score", interrupted)
+    folder = tmp_path / "run"
+    args = ["demo", "--text", str(text), "--run", str(folder), "--minutes", "0.03"]
+    assert cli.main(args) == 130
+    err = capsys.readouterr().err
+    assert str(folder / "checkpoint") in err
+    assert err.count("\n") == 1
+    assert isinstance(blt.load(folder / "checkpoint"), blt.BLT)
+    # What the message says works.
+    command = ["train", str(folder / "recipe.toml"), "train.seconds=4"]
+    assert cli.main([*command, "--run", str(folder), "--resume"]) == 0
+
+
+# --- blt train ------------------------------------------------------------------------------------
+
+RECIPE = """
+kind = "byte"
+[data]
+sources = [{text}]
+context_bytes = 64
+batch_bytes = 256
+[byte_model]
+dim = 16
+heads = 2
+layers = 1
+ff_dim = 32
+[train]
+steps = {steps}
+lr = 1e-3
+checkpoint_every_seconds = 0.05
+evals = 1
+eval_bytes = 500
+"""
+
+
+def write_recipe(folder: Path, text: Path, steps: int = 3) -> Path:
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(text=json.dumps(str(text)), steps=steps))
+    return path
+
+
+def test_train_then_generate(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = write_recipe(tmp_path, text), tmp_path / "run"
+    assert cli.main(["train", str(recipe), "train.lr=2e-3", "--run", str(run)]) == 0
+    assert read_recipe(run / "recipe.toml").train.lr == 2e-3
+    assert "bits/byte" in capsys.readouterr().out
+    assert cli.main(["generate", str(run / "checkpoint"), "a", "--max-bytes", "3"]) == 0
+
+
+def test_train_mistakes(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run = write_recipe(tmp_path, text), tmp_path / "run"
+    for changes, message in (
+        (["train.learning_rate=1"], "'train.learning_rate'"),
+        (["train.lrr=1"], "did you mean 'lr'"),
+        (["train.steps=many"], "train.steps"),
+        (["byte_model.dim=15"], "multiple"),
+        (["data.sources=['/nowhere']"], "/nowhere"),
+        (["train.steps"], "section.key=value"),
+        (["--resume"], "no run to resume"),
+    ):
+        assert cli.main(["train", str(recipe), *changes, "--run", str(run)]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+        assert not (run / "checkpoint").exists()
+    assert cli.main(["train", str(tmp_path / "missing.toml")]) == 2
+    assert "missing.toml" in capsys.readouterr().err
+    assert cli.main(["train", str(recipe), "--resume"]) == 2
+    assert "--run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_training_leaves_a_whole_checkpoint(
+    tmp_path: Path, text: Path, number: signal.Signals
+) -> None:
+    recipe, run = write_recipe(tmp_path, text, steps=1_000_000), tmp_path / "run"
+    command = [sys.executable, "-m", "blt.cli", "train", str(recipe), "--run", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoint").is_dir():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(random.random() / 2)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert blt.load(run / "checkpoint").logits(blt.encode("a")).shape == (2, 260)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert err.count(b"\n") == 1
+        assert b"--resume" in err
