@@ -7,6 +7,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import blt
+from shapes import tiny_config
 
 settings.register_profile(
     "default",
@@ -15,30 +16,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("default")
-
-
-def tiny_config(**changes: object) -> blt.Config:
-    """A BLT whose entropies differ enough from byte to byte to cut real patches."""
-    return blt.Config(
-        **{
-            "local_dim": 32,
-            "local_heads": 2,
-            "encoder_ff_dim": 48,
-            "decoder_layers": 2,
-            "decoder_ff_dim": 48,
-            "sliding_window": 64,
-            "global_dim": 64,
-            "global_heads": 2,
-            "global_layers": 2,
-            "global_ff_dim": 96,
-            "hash_rows": 211,
-            "patching": blt.PatchingConfig(threshold=4.6),
-            "entropy_model": blt.ByteTransformerConfig(
-                dim=32, heads=2, layers=1, ff_dim=48, sliding_window=64
-            ),
-            **changes,
-        }
-    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import blt
 from blt.errors import UserError
-from conftest import tiny_config
+from shapes import tiny_config
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

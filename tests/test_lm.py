@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import blt
 from blt.lm import decide, document_entropies
-from conftest import tiny_config
+from shapes import tiny_config
 
 documents = st.lists(st.binary(max_size=200), min_size=1, max_size=6)
 RULES = ["entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"]

@@ -47,6 +47,7 @@ def save(folder: str | os.PathLike[str], config: dict[str, Any], model: nn.Modul
         (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
         tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
         save_file(tensors, new / WEIGHTS)
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
         move_into_place(new, target)
 
 

@@ -35,20 +35,20 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
         raise UserError(f"{where}: {error}") from None
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain data of a dataclass, fit for JSON and TOML: None left out, tuples as lists."""
+def to_dict(config: Any, *, keep_none: bool = True) -> dict[str, Any]:
+    """Plain data of a dataclass: tuples as lists; ``keep_none=False`` for TOML, which has no None."""
     return {
-        field.name: _plain(value)
+        field.name: _plain(value, keep_none)
         for field in dataclasses.fields(config)
-        if (value := getattr(config, field.name)) is not None
+        if (value := getattr(config, field.name)) is not None or keep_none
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, keep_none: bool) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_dict(value)
+        return to_dict(value, keep_none=keep_none)
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, keep_none) for item in value]
     return value
 
 

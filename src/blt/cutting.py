@@ -55,7 +55,7 @@ class Cut:
         """Plain data; ``base64`` of each patch is exact, ``text`` is null where it is not UTF-8."""
         return {
             "rule": self.config.rule,
-            "parameters": to_dict(self.config),
+            "parameters": to_dict(self.config, keep_none=False),
             "bytes": len(self.data),
             "mean_patch_size": self.mean_size,
             "patches": [

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blt import vocab
@@ -21,7 +21,6 @@ def text_of(batch: Batch) -> bytes:
     return b"".join(vocab.decode(ids) for ids in batch.documents)
 
 
-@settings(deadline=None)
 @given(DOCUMENTS, SIZES["batch_bytes"], SIZES["context_bytes"], st.integers(0, 9))
 def test_every_byte_comes_once_per_epoch(
     documents: list[bytes], batch_bytes: int, context_bytes: int, seed: int
@@ -35,7 +34,6 @@ def test_every_byte_comes_once_per_epoch(
         assert Counter(epoch) == Counter(b"".join(documents))
 
 
-@settings(deadline=None)
 @given(DOCUMENTS, SIZES["batch_bytes"], SIZES["context_bytes"])
 def test_batches_are_full_and_targets_are_the_next_ids(
     documents: list[bytes], batch_bytes: int, context_bytes: int
@@ -54,7 +52,6 @@ def test_batches_are_full_and_targets_are_the_next_ids(
             at += len(ids)
 
 
-@settings(deadline=None)
 @given(DOCUMENTS, SIZES["batch_bytes"], st.integers(0, 12))
 def test_a_restored_stream_goes_on_exactly(
     documents: list[bytes], batch_bytes: int, before: int

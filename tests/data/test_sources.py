@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.data import python_corpus, read
@@ -73,7 +73,6 @@ def test_broken_lines_are_named_and_skipped_up_to_a_limit(tmp_path: Path) -> Non
         read([path])
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_any_lines_are_read_or_named(
     tmp_path_factory: pytest.TempPathFactory, data: list[bytes]

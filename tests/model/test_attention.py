@@ -17,7 +17,7 @@ from blt.model.cross_attention import gather, segment_max, segment_softmax, segm
 from blt.model.embedding import PRIMES, ByteEmbedding, ngram_rows
 from blt.model.layers import RMSNorm, SwiGLU
 from blt.model.packing import Spans
-from conftest import tiny_config
+from shapes import tiny_config
 
 
 def dense(

@@ -45,10 +45,11 @@ def calibrate(
     pieces = sample(documents, context_bytes, sample_bytes)
     found = list(_entropies(entropy_model, pieces, config, dtype))
     count = sum(map(len, pieces))
-    try:
+    if target >= 1 and pieces:
         # Each piece's BOS is a patch of its own for patching.calibrate, but not for the user.
-        ids, patches = count + len(pieces), count / max(1.0, target) + len(pieces)
-        return patching.calibrate(found, min(target, ids / max(1.0, patches)), config)
+        target = (count + len(pieces)) / (count / target + len(pieces))
+    try:
+        return patching.calibrate(found, target, config)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -143,13 +143,13 @@ def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
     """Write ``recipe`` with every default spelled out; the file appears whole."""
     beside = Path(f"{path}.new")
-    beside.write_text(tomli_w.dumps(to_dict(recipe)))
+    beside.write_text(tomli_w.dumps(to_dict(recipe, keep_none=False)))
     os.replace(beside, path)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Dotted names of what differs between two recipes."""
-    a, b = _flat(to_dict(old)), _flat(to_dict(new))
+    a, b = (_flat(to_dict(recipe, keep_none=False)) for recipe in (old, new))
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 

@@ -1,0 +1,29 @@
+"""Model shapes small enough for tests."""
+
+from __future__ import annotations
+
+import blt
+
+
+def tiny_config(**changes: object) -> blt.Config:
+    """A BLT whose entropies differ enough from byte to byte to cut real patches."""
+    return blt.Config(
+        **{
+            "local_dim": 32,
+            "local_heads": 2,
+            "encoder_ff_dim": 48,
+            "decoder_layers": 2,
+            "decoder_ff_dim": 48,
+            "sliding_window": 64,
+            "global_dim": 64,
+            "global_heads": 2,
+            "global_layers": 2,
+            "global_ff_dim": 96,
+            "hash_rows": 211,
+            "patching": blt.PatchingConfig(threshold=4.6),
+            "entropy_model": blt.ByteTransformerConfig(
+                dim=32, heads=2, layers=1, ff_dim=48, sliding_window=64
+            ),
+            **changes,
+        }
+    )

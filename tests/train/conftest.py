@@ -1,0 +1,53 @@
+"""A tiny corpus and recipes over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import blt
+from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
+
+TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+TINY_BLT = blt.Config(
+    local_dim=16,
+    local_heads=2,
+    encoder_ff_dim=32,
+    decoder_layers=1,
+    decoder_ff_dim=32,
+    global_dim=32,
+    global_heads=2,
+    global_layers=1,
+    global_ff_dim=64,
+    hash_rows=100,
+)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
+    return DataConfig((str(path),), context_bytes=100, batch_bytes=256)
+
+
+@pytest.fixture(scope="session")
+def train() -> TrainConfig:
+    return TrainConfig(steps=8, lr=1e-2, precision="float32", eval_bytes=300, evals=2)
+
+
+@pytest.fixture(scope="session")
+def byte_recipe(data: DataConfig, train: TrainConfig) -> Recipe:
+    return Recipe("byte", data, train, byte_model=TINY)
+
+
+@pytest.fixture(scope="session")
+def entropy_folder(byte_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("entropy") / "run"
+    train_recipe(byte_recipe, run)
+    return run / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def blt_recipe(data: DataConfig, train: TrainConfig, entropy_folder: Path) -> Recipe:
+    return Recipe("blt", data, train, model=TINY_BLT, entropy_model=str(entropy_folder))

@@ -1,0 +1,97 @@
+"""Optimisers do what their formulas say, for sparse gradients as for dense ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import blt
+from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
+
+ROWS, DIM = 12, 3
+
+
+def sparse(rows: list[int], values: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([rows]), values, (ROWS, DIM), check_invariants=True)
+
+
+def dense_reference(table: Tensor, grads: list[Tensor], lr: float, beta: float) -> Tensor:
+    """Row by row, with the bias correction of Adam by the row's own count of steps."""
+    table = table.clone()
+    mean_square, count = [0.0] * ROWS, [0] * ROWS
+    for grad in grads:
+        for row in grad.abs().sum(-1).nonzero().flatten().tolist():
+            count[row] += 1
+            square = grad[row].square().mean().item()
+            mean_square[row] = beta * mean_square[row] + (1 - beta) * square
+            corrected = mean_square[row] / (1 - beta ** count[row])
+            table[row] -= lr * grad[row] / (math.sqrt(corrected) + 1e-8)
+    return table
+
+
+@given(st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_rowwise_adam_equals_a_dense_reference(steps: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    table = nn.Parameter(torch.randn(ROWS, DIM))
+    before, grads = table.detach().clone(), []
+    optimizer = RowwiseAdam([table], lr=0.1, beta=0.9)
+    for rows in steps:  # a row may occur twice: its gradients add up
+        table.grad = sparse(rows, torch.randn(len(rows), DIM))
+        grads.append(table.grad.to_dense())
+        optimizer.step()
+    torch.testing.assert_close(table.detach(), dense_reference(before, grads, 0.1, 0.9))
+    assert sum(x.numel() for x in optimizer.state[table].values()) == 2 * ROWS
+
+
+def test_clipping_counts_sparse_rows_by_their_sum() -> None:
+    table, matrix = (
+        nn.Parameter(torch.zeros(ROWS, DIM)),
+        nn.Parameter(torch.zeros(4, 4)),
+    )
+
+    def fill() -> float:
+        torch.manual_seed(1)
+        table.grad = sparse([3, 3, 5], torch.randn(3, DIM))
+        matrix.grad = torch.randn(4, 4)
+        return float((table.grad.to_dense().square().sum() + matrix.grad.square().sum()).sqrt())
+
+    expected = fill()
+    assert clip_gradients([table, matrix], 0.5) == pytest.approx(expected)
+    assert clip_gradients([table, matrix], 9.0) == pytest.approx(0.5)  # now it is
+    expected = fill()
+    assert clip_gradients([table, matrix], 1e6) == pytest.approx(expected)
+    assert clip_gradients([table, matrix], 1e6) == pytest.approx(expected)  # nothing was scaled
+
+
+def test_every_trained_weight_has_one_optimizer_and_only_matrices_decay(lm: blt.BLT) -> None:
+    dense, rowwise = optimizers(lm, 1e-3, (0.9, 0.95), 0.1)
+    names = {id(parameter): name for name, parameter in lm.named_parameters()}
+    groups = {
+        weight_decay: {names[id(p)] for p in group["params"]}
+        for group in dense.param_groups
+        for weight_decay in [group["weight_decay"]]
+    }
+    (tables,) = ({names[id(p)] for p in group["params"]} for group in rowwise.param_groups)
+    assert tables == {"encoder.embedding.ngram"}
+    assert "encoder.embedding.byte" in groups[0.0]
+    assert all("norm" in name or name.endswith("byte") for name in groups[0.0])
+    trained = {name for name, p in lm.named_parameters() if p.requires_grad}
+    assert groups[0.0] | groups[0.1] | tables == trained
+    assert not any(name.startswith("entropy_model") for name in trained)
+    lm.encoder.embedding.sparse_gradients = False
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_the_schedule_warms_up_and_comes_down(progress: float, warmup: float, low: float) -> None:
+    lr = learning_rate(progress, 1.0, warmup, low)
+    assert 0 <= lr <= 1 + 1e-9
+    if progress >= warmup:
+        assert lr >= low - 1e-9
+    assert learning_rate(1.0, 1.0, 0.1, low) == pytest.approx(low)
+    assert learning_rate(0.1, 1.0, 0.1, low) == pytest.approx(1.0)
+    assert learning_rate(0.05, 1.0, 0.1, low) == pytest.approx(0.5)

@@ -1,0 +1,122 @@
+"""A run folder is never overwritten by mistake, and its checkpoint is whole at every moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import blt
+from blt.errors import UserError
+from blt.train import Recipe, RunFolder, open_run
+from blt.train import run as run_module
+from blt.train.run import TrainerState
+
+TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+
+
+def save(run: RunFolder, step: int) -> None:
+    """A checkpoint in which everything says ``step``."""
+    model = blt.ByteLM(TINY)
+    for parameter in model.parameters():
+        parameter.data.fill_(step)
+    run.save(model, TrainerState({"x": torch.full((20_000,), step)}, {"step": step}))
+
+
+def step_of(run: RunFolder) -> int:
+    """The step that all parts of the checkpoint agree on."""
+    state = run.trainer_state()
+    steps = {state.values["step"], *state.tensors["x"].unique().tolist()}
+    steps |= {int(p.unique()) for p in blt.load(run.checkpoint).parameters()}
+    (step,) = steps
+    return step
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    save(run, 0)
+    for _ in range(15):
+        before = step_of(run)
+        heard, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            for step in range(before + 1, 1 << 20):
+                save(run, step)
+                os.write(told, b".")
+        os.read(heard, 1)  # it has saved once
+        time.sleep(random.uniform(0.0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(heard)
+        os.close(told)
+        assert step_of(run) > before
+    open_run(tmp_path / "run", byte_recipe, resume=True)
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoint", "recipe.toml"]
+
+
+def test_where_folders_cannot_be_exchanged_a_kill_is_made_good_on_resuming(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    save(run, 1)
+    left = run.path / ".checkpoint.left"
+    left.mkdir()
+    os.replace(run.checkpoint, left / "old")  # killed between two renames
+    assert step_of(open_run(tmp_path / "run", byte_recipe, resume=True)) == 1
+    monkeypatch.setattr(run_module, "exchange", lambda a, b: False)
+    save(run, 2)
+    assert step_of(run) == 2
+
+
+def test_a_run_is_not_overwritten(byte_recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    open_run(path, byte_recipe)
+    before = (path / "recipe.toml").read_bytes()
+    with pytest.raises(UserError, match="--resume"):
+        open_run(path, replace(byte_recipe, seed=1))
+    with pytest.raises(UserError, match="another seed"):
+        open_run(path, replace(byte_recipe, seed=1), resume=True)
+    assert (path / "recipe.toml").read_bytes() == before
+    longer = replace(byte_recipe, train=replace(byte_recipe.train, steps=99))
+    open_run(path, longer, resume=True)
+
+
+def test_other_folders_and_files_are_left_alone(byte_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is not a run folder"):
+        open_run(tmp_path / "mine", byte_recipe, resume=True)
+    with pytest.raises(UserError, match="is a file"):
+        open_run(tmp_path / "mine" / "thesis.txt", byte_recipe)
+    with pytest.raises(UserError, match="no run to resume"):
+        open_run(tmp_path / "new", byte_recipe, resume=True)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["trainer.json", "trainer.safetensors"])
+def test_a_damaged_checkpoint_is_named(byte_recipe: Recipe, tmp_path: Path, name: str) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    save(run, 1)
+    (run.checkpoint / name).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=name):
+        run.trainer_state()
+
+
+def test_metrics_after_the_checkpoint_are_forgotten(byte_recipe: Recipe, tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    for step in range(4):
+        run.log({"event": "train", "step": step})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "tra')  # killed while writing
+    run.forget_after(1)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert lines == ['{"event": "train", "step": 0}', '{"event": "train", "step": 1}']

@@ -1,0 +1,158 @@
+"""Trainings learn, and one that was interrupted ends exactly like one that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import blt
+from blt.errors import UserError
+from blt.lm import LanguageModel
+from blt.pretrained import load_patcher
+from blt.train import Recipe, Report, train_recipe
+from blt.train.trainer import MOST_SKIPPED
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def losses(run: Path) -> list[float]:
+    return [event["bits_per_byte"] for event in events(run, "train")]
+
+
+def assert_same_weights(a: LanguageModel, b: LanguageModel) -> None:
+    for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("kind", ["byte", "blt"])
+def test_a_training_learns_and_leaves_a_whole_run(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    recipe: Recipe = request.getfixturevalue(f"{kind}_recipe")
+    recipe = replace(recipe, train=replace(recipe.train, steps=40))
+    reports: list[Report] = []
+    model = train_recipe(recipe, tmp_path / "run", on_progress=reports.append)
+    assert losses(tmp_path / "run")[-1] < 0.7 * losses(tmp_path / "run")[0]
+    assert reports[-1].progress == 1.0
+    assert reports[-1].step == 40
+    assert reports[-1].skipped == 0
+    heldout = [r.heldout_bits_per_byte for r in reports if r.heldout_bits_per_byte is not None]
+    assert len(heldout) == recipe.train.evals
+    assert_same_weights(model, blt.load(tmp_path / "run" / "checkpoint"))
+    assert model.generate(b"9", max_bytes=5) is not None
+    (patching,) = events(tmp_path / "run", "patching")
+    assert patching["heldout_patch_size"] > 1
+
+
+def test_the_entropy_model_stays_as_it_was_and_cuts_as_asked(
+    blt_recipe: Recipe, entropy_folder: Path, tmp_path: Path
+) -> None:
+    model = train_recipe(blt_recipe, tmp_path / "run")
+    assert isinstance(model, blt.BLT)
+    assert model.entropy_model is not None
+    patcher = load_patcher(entropy_folder)
+    for name, tensor in patcher.entropy_model.state_dict().items():
+        assert torch.equal(model.entropy_model.state_dict()[name], tensor)
+    # Both thresholds were calibrated on the same text for the same size.
+    assert model.config.patching.threshold == pytest.approx(patcher.config.threshold, abs=1e-3)
+    (patching,) = events(tmp_path / "run", "patching")
+    assert patching["heldout_patch_size"] == pytest.approx(blt_recipe.target_patch_size, rel=0.3)
+
+
+@pytest.mark.parametrize("kind", ["byte", "blt"])
+@pytest.mark.parametrize("how", ["ctrl-c", "crash"])
+def test_a_resumed_training_is_the_uninterrupted_one(
+    kind: str, how: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    recipe: Recipe = request.getfixturevalue(f"{kind}_recipe")
+    # A crash loses what came after the last checkpoint, so it needs one; Ctrl-C writes its own.
+    every = 1e-9 if how == "crash" else 1e9
+    recipe = replace(recipe, train=replace(recipe.train, checkpoint_every_seconds=every))
+
+    def interrupt(report: Report) -> None:
+        if report.step == 3:
+            if how == "crash":
+                raise ZeroDivisionError
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ZeroDivisionError if how == "crash" else KeyboardInterrupt) as stopped:
+        train_recipe(recipe, tmp_path / "cut", on_progress=interrupt)
+    if how == "ctrl-c":
+        assert "--resume" in str(stopped.value)
+        assert str(tmp_path / "cut" / "checkpoint") in str(stopped.value)
+    resumed = train_recipe(recipe, tmp_path / "cut", resume=True)
+    whole = train_recipe(recipe, tmp_path / "whole")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert_same_weights(resumed, whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(byte_recipe: Recipe, tmp_path: Path) -> None:
+    first = train_recipe(byte_recipe, tmp_path / "run")
+    assert_same_weights(first, train_recipe(byte_recipe, tmp_path / "run", resume=True))
+
+
+def test_resuming_with_other_text_is_refused(byte_recipe: Recipe, tmp_path: Path) -> None:
+    source = tmp_path / "text.txt"
+    source.write_bytes(b"some text of my own, " * 50)
+    recipe = replace(byte_recipe, data=replace(byte_recipe.data, sources=(str(source),)))
+    train_recipe(recipe, tmp_path / "run")
+    source.write_bytes(b"some other text, " * 50)
+    with pytest.raises(UserError, match="text to train on has changed"):
+        train_recipe(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_step_without_a_finite_loss_is_left_out(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*bad: int) -> None:
+        calls = iter(range(1000))
+        forward = blt.ByteLM.packed_logits
+        monkeypatch.setattr(
+            blt.ByteLM,
+            "packed_logits",
+            lambda self, x: forward(self, x) * (float("nan") if next(calls) in bad else 1),
+        )
+
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=20, evals=0))
+    poisoned(1, 2)
+    model = train_recipe(recipe, tmp_path / "two")
+    assert events(tmp_path / "two", "train")[-1]["skipped"] == 2
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    poisoned(*range(3, 40))
+    with pytest.raises(UserError, match=f"{MOST_SKIPPED} steps in a row, up to step 13"):
+        train_recipe(recipe, tmp_path / "many")
+
+
+def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=None, seconds=1.0))
+    reports: list[Report] = []
+    train_recipe(recipe, tmp_path / "run", on_progress=reports.append)
+    assert reports[-1].progress == 1.0
+    assert reports[-1].step >= 1
+
+
+def test_a_blt_without_an_entropy_model_trains(blt_recipe: Recipe, tmp_path: Path) -> None:
+    config = replace(
+        blt_recipe.model, patching=blt.PatchingConfig(rule="space"), entropy_model=None
+    )
+    recipe = replace(blt_recipe, model=config, entropy_model=None)
+    model = train_recipe(recipe, tmp_path / "run")
+    assert_same_weights(model, blt.load(tmp_path / "run" / "checkpoint"))
+
+
+def test_a_missing_entropy_model_is_named_before_anything_is_written(
+    blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(blt_recipe, entropy_model=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="none"):
+        train_recipe(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
