@@ -2,7 +2,7 @@
 
     python tools/score_entropy_model.py ../shared/data > docs/entropy_model_scores.md
 
-None of these texts was trained on: FLORES-200 devtest, books by other authors, other PEPs, HumanEval,
+None of these texts was trained on: FLORES-200 devtest, books by other authors, other PEPs,
 and the 5 % of this Python's documentation and source that the recipe holds out.
 """
 

@@ -36,7 +36,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
 
 
 def to_dict(config: Any, *, keep_none: bool = True) -> dict[str, Any]:
-    """Plain data of a dataclass: tuples as lists; ``keep_none=False`` for TOML, which has no None."""
+    """Plain data of a dataclass, tuples as lists; TOML, which has no None, leaves it out."""
     return {
         field.name: _plain(value, keep_none)
         for field in dataclasses.fields(config)
