@@ -1,6 +1,6 @@
 """Held-out bits per byte of the shipped entropy model, per language and kind of text, as Markdown.
 
-    python tools/score_entropy_model.py ../shared/data > docs/entropy_model_scores.md
+    python tools/score_entropy_model.py ../shared/data
 
 None of these texts was trained on: FLORES-200 devtest, books by other authors, other PEPs,
 and the 5 % of this Python's documentation and source that the recipe holds out.
