@@ -50,24 +50,44 @@ def gather(x: Tensor, ids: Tensor) -> Tensor:
     return Gather.apply(x, ids)  # type: ignore[no-any-return]
 
 
+class SegmentMax(torch.autograd.Function):
+    """Maximum per segment; rows that share it share its gradient evenly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ids: Tensor, segments: int) -> Tensor:
+        index = ids[:, None].expand_as(x)
+        peak = x.new_zeros(segments, x.shape[1])
+        peak.scatter_reduce_(0, index, x, "amax", include_self=False)
+        ctx.save_for_backward(x == peak.index_select(0, ids), ids)
+        return peak
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        reached, ids = ctx.saved_tensors
+        reached = reached.to(grad.dtype)
+        share = grad / torch.zeros_like(grad).index_add_(0, ids, reached)
+        return reached.mul_(share.index_select(0, ids)), None, None
+
+
 def segment_max(x: Tensor, ids: Tensor, segments: int) -> Tensor:
     """Maximum per segment: x [N, d], ids [N] → [segments, d]; no segment is empty."""
-    index = ids[:, None].expand_as(x)
-    return x.new_zeros(segments, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)
+    return SegmentMax.apply(x, ids, segments)  # type: ignore[no-any-return]
 
 
 def segment_softmax(scores: Tensor, ids: Tensor, segments: int) -> Tensor:
-    """Softmax over each segment's rows: scores [N, ...], ids [N] → [N, ...] float32."""
-    scores = scores.float()
-    flat = scores.flatten(1)
-    # Any constant per segment leaves a softmax unchanged, so the maximum needs no gradient.
-    peak = segment_max(flat.detach(), ids, segments).view(segments, *scores.shape[1:])
-    weights = (scores - peak.index_select(0, ids)).exp()
-    return weights / gather(segment_sum(weights, ids, segments), ids)
+    """Softmax over each segment's rows: scores [N, c], ids [N] → [N, c]."""
+    peak = segment_max(scores, ids, segments)
+    weights = (scores - peak.index_select(0, ids)).exp_()
+    total = segment_sum(weights, ids, segments)
+    return weights.div_(total.index_select(0, ids))
 
 
 class CrossAttention(nn.Module):
-    """Projections shared by both directions; returns ``queries + attention(queries)``."""
+    """Projections shared by both directions.
+
+    The update of the queries is ``queries + attention(queries)``, so that the residual stream
+    becomes ``2 * queries + attention(queries)``: released weights need it so.
+    """
 
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -78,64 +98,131 @@ class CrossAttention(nn.Module):
         self.key_value = Linear(dim, 2 * dim)
         self.out = Linear(dim, dim)
 
-    def project(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[.., d] → q, k, v, each [.., H, D]."""
-        q = self.query(self.query_norm(queries))
+    def project(self, normed: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed queries and keys, [.., d] → q, k, v, each [.., d]."""
         k, v = self.key_value(self.key_value_norm(keys)).chunk(2, dim=-1)
-        heads = (self.heads, -1)
-        return q.unflatten(-1, heads), k.unflatten(-1, heads), v.unflatten(-1, heads)
+        return self.query(normed), k, v
+
+
+class _Heads:
+    """Products within heads, as matrix products: twice as fast as sums over parts of a row."""
+
+    def __init__(self, like: Tensor, heads: int) -> None:
+        eye = torch.eye(heads, dtype=like.dtype, device=like.device)
+        self.spread = eye.repeat_interleave(like.shape[-1] // heads, dim=1)  # [H, d]
+        self.gather = self.spread.t().contiguous()
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """a, b [N, d] → the sum of a * b over each head's features  # [N, H] float32."""
+        return torch.mm(a * b, self.gather).to(_exact(a.dtype))
+
+    def scale(self, a: Tensor, weights: Tensor) -> Tensor:
+        """a [N, d] with each head's features times its weight [N, H]  # [N, d]."""
+        return torch.mm(weights.to(a.dtype), self.spread).mul_(a)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _slices_first(x: Tensor) -> Tensor:
+    """[P, k, d] → [k, P, d], contiguous: whole rows are gathered and added fastest."""
+    return x.transpose(0, 1).contiguous()
+
+
+class _AttendToOwnBytes(torch.autograd.Function):
+    """q [P, k, d] of patches, k and v [N, d] of their bytes → [P, k, d].
+
+    Slice by slice, in wide rows; what is gathered per byte is gathered again in backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
+    ) -> Tensor:
+        h, q = _Heads(k, heads), _slices_first(q)
+        scores = [h.dot(q_slice.index_select(0, patch_ids), k) for q_slice in q]  # [N, H] each
+        weights = segment_softmax(torch.cat(scores, 1).mul_(scale), patch_ids, q.shape[1])
+        out = torch.zeros_like(q)
+        for out_slice, weight in zip(out, weights.split(heads, 1), strict=True):
+            out_slice.index_add_(0, patch_ids, h.scale(v, weight))
+        ctx.save_for_backward(q, k, v, patch_ids, weights)
+        ctx.heads, ctx.scale = heads, scale
+        return out.transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, patch_ids, weights = ctx.saved_tensors
+        h, grad = _Heads(k, ctx.heads), _slices_first(grad)
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_weights = []
+        for grad_slice, weight in zip(grad, weights.split(ctx.heads, 1), strict=True):
+            grads = grad_slice.index_select(0, patch_ids)  # [N, d]
+            d_weights.append(h.dot(grads, v))
+            dv += h.scale(grads, weight)
+        d_scores = torch.cat(d_weights, 1).mul_(weights)
+        along = segment_sum(d_scores, patch_ids, q.shape[1]).index_select(0, patch_ids)
+        d_scores = d_scores.sub_(along.mul_(weights)).mul_(ctx.scale)
+        for q_slice, dq_slice, d in zip(q, dq, d_scores.split(ctx.heads, 1), strict=True):
+            dk += h.scale(q_slice.index_select(0, patch_ids), d)
+            dq_slice.index_add_(0, patch_ids, h.scale(k, d))
+        return dq.transpose(0, 1), dk, dv, None, None, None
 
 
 class PatchesFromBytes(CrossAttention):
     """Encoder: k queries per patch attend to the bytes of their own patch."""
 
     def forward(self, patches: Tensor, x: Tensor, patch_ids: Tensor) -> Tensor:
-        """patches [P, k, d], bytes x [N, d], patch_ids [N] → [P, k, d]."""
-        q, k, v = self.project(patches, x)  # [P, k, H, D], [N, H, D] twice
-        scores = (gather(q, patch_ids) * k[:, None]).sum(-1) * self.scale  # [N, k, H]
-        weights = segment_softmax(scores, patch_ids, len(patches)).to(v.dtype)
-        attended = segment_sum(weights[..., None] * v[:, None], patch_ids, len(patches))
-        return patches + self.out(attended.flatten(2))
+        """patches [P, k, d], bytes x [N, d], patch_ids [N] → update of patches [P, k, d]."""
+        q, k, v = self.project(self.query_norm(patches), x)  # [P, k, d], [N, d] twice
+        k, v = k.contiguous(), v.contiguous()
+        attended = _AttendToOwnBytes.apply(q, k, v, patch_ids, self.heads, self.scale)
+        return patches + self.out(attended)  # type: ignore[no-any-return]
 
 
 class _AttendToOwnPatch(torch.autograd.Function):
-    """q [N, H, D], k and v [P, k, H, D] of each byte's patch → [N, H, D].
+    """q [N, d] of bytes, k and v [P, k, d] of their patch's slices → [N, d].
 
-    Keeps its inputs only: what is gathered per byte is gathered again in backward.
+    Slice by slice, in wide rows; what is gathered per byte is gathered again in backward.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
     ) -> Tensor:
-        weights = _slice_weights(q, k.index_select(0, patch_ids), scale)
+        h, k, v = _Heads(q, heads), _slices_first(k), _slices_first(v)
+        scores = [h.dot(q, k_slice.index_select(0, patch_ids)) for k_slice in k]  # [N, H] each
+        weights = torch.softmax(torch.stack(scores).mul_(scale), 0)  # [k, N, H]
+        out = torch.zeros_like(q)
+        for v_slice, weight in zip(v, weights, strict=True):
+            out += h.scale(v_slice.index_select(0, patch_ids), weight)
         ctx.save_for_backward(q, k, v, patch_ids, weights)
-        ctx.scale = scale
-        return (weights[..., None] * v.index_select(0, patch_ids)).sum(1)
+        ctx.heads, ctx.scale = heads, scale
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, patch_ids, weights = ctx.saved_tensors
-        d_weights = (grad[:, None] * v.index_select(0, patch_ids)).sum(-1)
-        dv = segment_sum(weights[..., None] * grad[:, None], patch_ids, len(v))
-        d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
-        d_scores = (d_scores * ctx.scale)[..., None]  # [N, k, H, 1]
-        dq = (d_scores * k.index_select(0, patch_ids)).sum(1)
-        dk = segment_sum(d_scores * q[:, None], patch_ids, len(k))
-        return dq, dk, dv, None, None
-
-
-def _slice_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """q [N, H, D], k [N, k, H, D] → attention weights over the k slices  # [N, k, H]."""
-    scores = (q[:, None] * k).sum(-1) * scale
-    return torch.softmax(scores, 1)
+        h = _Heads(q, ctx.heads)
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_weights = [h.dot(grad, v_slice.index_select(0, patch_ids)) for v_slice in v]
+        d_scores = torch.stack(d_weights).mul_(weights)
+        d_scores = d_scores.sub_(d_scores.sum(0) * weights).mul_(ctx.scale)
+        for s, (weight, d_score) in enumerate(zip(weights, d_scores, strict=True)):
+            dv[s].index_add_(0, patch_ids, h.scale(grad, weight))
+            dk[s].index_add_(0, patch_ids, h.scale(q, d_score))
+            dq += h.scale(k[s].index_select(0, patch_ids), d_score)
+        return dq, dk.transpose(0, 1), dv.transpose(0, 1), None, None, None
 
 
 class BytesFromPatches(CrossAttention):
     """Decoder: each byte attends to the k slices of its one patch."""
 
-    def forward(self, x: Tensor, patches: Tensor, patch_ids: Tensor) -> Tensor:
-        """bytes x [N, d], patches [P, k, d], patch_ids [N] → [N, d]."""
-        q, k, v = self.project(x, patches)  # [N, H, D], [P, k, H, D] twice
-        attended = _AttendToOwnPatch.apply(q, k, v, patch_ids, self.scale)
-        return x + self.out(attended.flatten(1))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Tensor, delta: Tensor | None, patches: Tensor, patch_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """bytes x + delta [N, d], patches [P, k, d], patch_ids [N] → new x, delta [N, d]."""
+        x, normed = self.query_norm.add(x, delta)
+        q, k, v = self.project(normed, patches)  # [N, d], [P, k, d] twice
+        attended = _AttendToOwnPatch.apply(q, k, v, patch_ids, self.heads, self.scale)
+        return x, x + self.out(attended)

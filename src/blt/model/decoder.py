@@ -36,9 +36,9 @@ class LocalDecoder(nn.Module):
         """Byte states x [N, d], global output [P, global_dim] → logits [N, 260]."""
         patches = self.patch_projection(patches).unflatten(-1, (self.k, -1))  # [P, k, d]
         rope = self.transformer.rope(batch.documents)
+        delta = None  # the residual stream is x + delta
         for index, layer in enumerate(self.transformer.layers):
             if index < len(self.cross_attention):
-                # Twice x, as in the encoder: the module adds its input too.
-                x = x + self.cross_attention[index](x, patches, batch.decoder_patch_ids)
-            x = layer(x, rope, batch.documents)
-        return self.head(self.norm(x))
+                x, delta = self.cross_attention[index](x, delta, patches, batch.decoder_patch_ids)
+            x, delta = layer(x, delta, rope, batch.documents)
+        return self.head(self.norm.add(x, delta)[1])

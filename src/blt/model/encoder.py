@@ -40,6 +40,5 @@ class LocalEncoder(nn.Module):
         x = self.transformer(self.embedding(batch.ids, batch.documents.positions), batch.documents)
         pooled = segment_max(x, batch.patch_ids, batch.num_patches)
         patches = self.patch_projection(pooled).unflatten(-1, (self.k, -1))  # [P, k, d]
-        # The module adds its input, and so do we: released weights need both (design: 2x + attn).
         patches = patches + self.cross_attention[-1](patches, x, batch.patch_ids)
         return x, patches.flatten(1).to(x.dtype)  # residual streams share one precision
