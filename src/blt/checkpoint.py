@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from blt.errors import UserError
+from blt.swap import exchange
 
 FORMAT = "blt-1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -28,12 +28,16 @@ def replace_folder(folder: str | os.PathLike[str]) -> tempfile.TemporaryDirector
 
 
 def move_into_place(written: Path, folder: Path) -> None:
-    """Put the complete folder ``written`` where ``folder`` is; the old one goes last."""
+    """Put the complete folder ``written`` where ``folder`` is; the old one stays beside it, to go.
+
+    Where the system can swap folders, a kill at any moment leaves the old or the new one, whole.
+    """
+    if folder.exists() and exchange(written, folder):
+        return
     old = written.parent / "old"
     if folder.exists():
         os.replace(folder, old)
     os.replace(written, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save(folder: str | os.PathLike[str], config: dict[str, Any], model: nn.Module) -> None:

@@ -40,6 +40,8 @@ JOBS = (
     Job("entropies 1 x 8192", "entropies", 1, 8192, 8.0),
 )
 SCALING = ((16, 2048), (4, 8192), (1, 32768))  # batch, length: the same bytes in all
+SIDES = ("transformers", "ours")
+REPEATS = 2  # of the fastest precision of each side
 MEMORY_TARGET = 0.6  # of the peer's, training at 1 x 8192
 SCALING_TARGET = 1.3  # cost per byte at 32768 over that at 2048
 
@@ -65,8 +67,7 @@ def run(json_path: Path | None = None, only: tuple[str, ...] = ()) -> int:
 
 def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:
     """All measurements as plain data."""
-    with console.status("measuring this machine's matrix products"):
-        peaks = {p: _measure("peak", "-", p, 0, 0)["flops"] for p in PRECISIONS[:2]}
+    peaks = _peaks(console)
     results: dict[str, Any] = {
         "machine": machine(),
         "matmul_peak_flops": peaks,
@@ -76,12 +77,21 @@ def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:
     }
     for job in JOBS:
         if job.name in names:
-            results["jobs"].append(_both_sides(job, peaks, console))
+            results["jobs"].append(_both_sides(job, console))
     if "scaling" in names:
         for batch, length in SCALING:
             with console.status(f"scaling: ours, {batch} x {length}"):
                 results["scaling"].append(_scaling(batch, length))
+    for name, again in _peaks(console).items():  # the machine's best, before or after
+        peaks[name] = max(peaks[name], again)
+    for row in results["jobs"]:
+        row["share_of_peak"] = row["flops_per_second"] / peaks["bfloat16"]
     return results
+
+
+def _peaks(console: Console) -> dict[str, float]:
+    with console.status("measuring this machine's matrix products"):
+        return {p: _measure("peak", "-", p, 0, 0)["flops"] for p in PRECISIONS[:2]}
 
 
 def machine() -> dict[str, Any]:
@@ -113,28 +123,34 @@ def _measure(job: str, side: str, precision: str, batch: int, length: int) -> di
     return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def _both_sides(job: Job, peaks: dict[str, float], console: Console) -> dict[str, Any]:
+def _both_sides(job: Job, console: Console) -> dict[str, Any]:
     row: dict[str, Any] = {**asdict(job)}
-    for side in ("transformers", "ours"):
-        row[side] = {}
-        for precision in PRECISIONS:
-            if side == "ours" and job.work == "train" and precision == "bfloat16-weights":
-                continue  # we keep float32 weights in training
-            with console.status(f"{job.name}: {side}, {precision}"):
-                row[side][precision] = _measure(job.work, side, precision, job.batch, job.length)
-    best = {side: _best(row[side]) for side in ("transformers", "ours")}
+    for side in SIDES:
+        row[side] = {p: _announced(console, job, side, p) for p in PRECISIONS}
+    best = {side: _best(row[side]) for side in SIDES}
+    # Once more in turns: on a shared machine the first hit may have met a busy neighbour.
+    for side, precision in [*best.items()] * REPEATS:
+        again = _announced(console, job, side, precision)
+        first = row[side][precision]
+        first["bytes_per_second"] = max(first["bytes_per_second"], again["bytes_per_second"])
+        first["peak_memory"] = max(first["peak_memory"], again["peak_memory"])
     speed = {side: row[side][p]["bytes_per_second"] for side, p in best.items()}
     row["best_precision"] = best
     row["ratio"] = speed["ours"] / speed["transformers"]
-    row["share_of_peak"] = speed["ours"] * _flops(job) / peaks["bfloat16"]
+    row["flops_per_second"] = speed["ours"] * _flops(job)
     if job.work == "train":
         least = {
             side: min(r["peak_memory"] for r in row[side].values() if "error" not in r)
-            for side in best
+            for side in SIDES
         }
         row["peak_memory"] = least
         row["memory_ratio"] = least["ours"] / least["transformers"]
     return row
+
+
+def _announced(console: Console, job: Job, side: str, precision: str) -> dict[str, Any]:
+    with console.status(f"{job.name}: {side}, {precision}"):
+        return _measure(job.work, side, precision, job.batch, job.length)
 
 
 def _best(results: dict[str, Any]) -> str:
@@ -174,7 +190,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         cells = [
             f"{row[side][row['best_precision'][side]]['bytes_per_second']:.0f} "
             f"({row['best_precision'][side]})"
-            for side in ("transformers", "ours")
+            for side in SIDES
         ]
         table.add_row(
             row["name"],
@@ -186,7 +202,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         if "memory_ratio" in row:
             table.add_row(
                 "  peak memory",
-                *(f"{row['peak_memory'][side] / GIB:.2f} GB" for side in ("transformers", "ours")),
+                *(f"{row['peak_memory'][side] / GIB:.2f} GB" for side in SIDES),
                 f"{row['memory_ratio']:.2f}x",
                 f"<= {MEMORY_TARGET}x" if row["length"] == 8192 else "",
                 "",

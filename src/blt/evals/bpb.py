@@ -8,10 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from blt import vocab
 from blt.data.loader import segments
 
 if TYPE_CHECKING:
@@ -60,11 +57,7 @@ def bits_per_byte(
     nats = 0.0
     with torch.autocast(lm.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         for group in grouped(pieces, BATCH_BYTES):
-            ids = [vocab.encode(piece).to(lm.device) for piece in group]
-            logits = lm.packed_logits(ids).float()
-            nats += F.cross_entropy(
-                logits, _targets(ids), ignore_index=vocab.PAD, reduction="sum"
-            ).item()
+            nats += lm.nats(group)
     return nats / math.log(2) / max(1, sum(map(len, pieces)))
 
 
@@ -80,8 +73,3 @@ def grouped(pieces: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
         total += len(piece)
     if group:
         yield group
-
-
-def _targets(documents: Sequence[Tensor]) -> Tensor:
-    """The id after each position [N]; PAD after a document's last."""
-    return torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])

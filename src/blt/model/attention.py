@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 BLOCK = 128  # queries; fastest of 64, 128, 256, 512 at 8192 bytes, window 512
-TOGETHER = 4  # blocks of equal shape in one batched product: 10 % faster than one by one
+SCORES = 4 * BLOCK * 640  # per head, of the blocks in one batched product; more leaves the cache
+# Documents are laid out in multiples of this many rows, for few shapes of blocks: oneDNN compiles
+# each new shape of a bfloat16 product, which takes ten times as long as running it.
+ALIGNED = 32
 
 
 def attention(
@@ -54,8 +57,11 @@ def _blocks(
             lead = first - start if window is None else min(first - start, window)
             by_shape.setdefault((min(BLOCK, end - first), lead), []).append(first)
     for (rows, lead), firsts in by_shape.items():
-        for at in range(0, len(firsts), TOGETHER):
-            yield rows, lead, tuple(firsts[at : at + TOGETHER])
+        together = max(1, SCORES // (rows * (lead + rows)))
+        while firsts:
+            count = 1 << min(together, len(firsts)).bit_length() - 1  # powers of two: few shapes
+            yield rows, lead, tuple(firsts[:count])
+            firsts = firsts[count:]
 
 
 @lru_cache(maxsize=64)
@@ -100,26 +106,25 @@ class _BlockAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.layout = (offsets, window)
-        out, heads = torch.empty_like(q), q.shape[1]
-        queries, keys, values = map(_heads_first, (q, k, v))
-        keys_t = keys.transpose(1, 2).contiguous()
-        for rows, lead, firsts in _blocks(offsets, window):
+        queries, keys, values = (_heads_first(x, offsets) for x in (q, k, v))
+        keys_t, out = keys.transpose(1, 2).contiguous(), torch.empty_like(queries)
+        for rows, lead, firsts in _blocks(_aligned(offsets), window):
+            seen = [slice(i - lead, i + rows) for i in firsts]
             q = torch.cat([queries[:, i : i + rows] for i in firsts])  # [blocks * H, rows, D]
-            k = torch.cat([keys_t[:, :, i - lead : i + rows] for i in firsts])
-            v = torch.cat([values[:, i - lead : i + rows] for i in firsts])
-            attended = torch.bmm(_probabilities(q, k, lead, window), v).unflatten(0, (-1, heads))
-            for i, part in zip(firsts, attended, strict=True):
-                out[i : i + rows] = part.transpose(0, 1)
-        return out
+            p = _probabilities(q, torch.cat([keys_t[:, :, s] for s in seen]), lead, window)
+            attended = torch.bmm(p, torch.cat([values[:, s] for s in seen]))
+            for i, part in zip(firsts, attended.split(len(out)), strict=True):
+                out[:, i : i + rows] = part
+        return _heads_second(out, offsets)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         offsets, window = ctx.layout
-        queries, keys, values, grads = map(_heads_first, (*ctx.saved_tensors, grad))
+        tensors = (*ctx.saved_tensors, grad)
+        queries, keys, values, grads = (_heads_first(x, offsets) for x in tensors)
         keys_t, values_t = (x.transpose(1, 2).contiguous() for x in (keys, values))
         dq, dk, dv = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-        heads = len(queries)
-        for rows, lead, firsts in _blocks(offsets, window):
+        for rows, lead, firsts in _blocks(_aligned(offsets), window):
             seen = [slice(i - lead, i + rows) for i in firsts]
             q = torch.cat([queries[:, i : i + rows] for i in firsts])
             g = torch.cat([grads[:, i : i + rows] for i in firsts])
@@ -131,14 +136,37 @@ class _BlockAttention(torch.autograd.Function):
                 torch.bmm(ds.transpose(1, 2), q),
                 torch.bmm(p.transpose(1, 2), g),
             )
-            per_block = zip(firsts, seen, *(part.split(heads) for part in parts), strict=True)
+            per_block = zip(firsts, seen, *(part.split(len(dq)) for part in parts), strict=True)
             for i, s, dq_part, dk_part, dv_part in per_block:
                 dq[:, i : i + rows] = dq_part
                 dk[:, s] += dk_part
                 dv[:, s] += dv_part
-        return *(x.transpose(0, 1) for x in (dq, dk, dv)), None, None
+        return *(_heads_second(x, offsets) for x in (dq, dk, dv)), None, None
 
 
-def _heads_first(x: Tensor) -> Tensor:
-    """[N, H, D] → [H, N, D], contiguous: the layout that batched products take without a copy."""
-    return x.transpose(0, 1).contiguous()
+def _aligned(offsets: tuple[int, ...]) -> tuple[int, ...]:
+    """Where documents start once each is as long as a multiple of ALIGNED."""
+    lengths = (-((start - end) // ALIGNED) * ALIGNED for start, end in pairwise(offsets))
+    return tuple(accumulate(lengths, initial=0))
+
+
+def _heads_first(x: Tensor, offsets: tuple[int, ...]) -> Tensor:
+    """[N, H, D] → [H, M, D], documents aligned, with zeros between them."""
+    aligned = _aligned(offsets)
+    if aligned == offsets:
+        return x.transpose(0, 1).contiguous()
+    out = x.new_zeros(x.shape[1], aligned[-1], x.shape[2])
+    for start, (first, end) in zip(aligned, pairwise(offsets), strict=False):
+        out[:, start : start + end - first] = x[first:end].transpose(0, 1)
+    return out
+
+
+def _heads_second(x: Tensor, offsets: tuple[int, ...]) -> Tensor:
+    """The way back: [H, M, D] → [N, H, D]."""
+    aligned = _aligned(offsets)
+    if aligned == offsets:
+        return x.transpose(0, 1)
+    out = x.new_empty(offsets[-1], x.shape[0], x.shape[2])
+    for start, (first, end) in zip(aligned, pairwise(offsets), strict=False):
+        out[first:end] = x[:, start : start + end - first].transpose(0, 1)
+    return out

@@ -25,7 +25,6 @@ from blt.checkpoint import move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
-from blt.train.swap import exchange
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
 TENSORS, STATE = "trainer.safetensors", "trainer.json"
@@ -76,8 +75,7 @@ class RunFolder:
             model.save(new)
             save_file(state.tensors, new / TENSORS)
             (new / STATE).write_text(json.dumps(state.values, indent=2) + "\n")
-            if not (self.checkpoint.exists() and exchange(new, self.checkpoint)):
-                move_into_place(new, self.checkpoint)
+            move_into_place(new, self.checkpoint)
 
     def trainer_state(self) -> TrainerState:
         """The trainer's part of the checkpoint.
