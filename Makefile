@@ -19,7 +19,7 @@ test: lint ## lint, type-check and run the tests
 	$(VENV)/bin/pytest
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
-	$(VENV)/bin/blt bench
+	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json
 
 lint: $(VENV)/.ready-dev ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -143,16 +143,23 @@ def generate(
     write_stream(blt.load(folder), data, options, raw=raw)
 
 
-def bench(*, json: Path | None = None, only: tuple[str, ...] = ()) -> int:
+def bench(
+    file: Positional[Path | None] = None,
+    /,
+    *,
+    json: bool = False,
+    only: tuple[str, ...] = (),
+) -> int:
     """Measure speed and memory beside transformers on this machine.
 
     Args:
-        json: Also write the results to this file.
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
         only: Names of the benchmarks to run; left out: all of them.
     """
     from blt.bench import run
 
-    return run(json, only)
+    return run(file, json, only)
 
 
 def demo(

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import blt
+from blt import checkpoint
 from blt.errors import UserError
 from blt.train import Recipe, RunFolder, open_run
-from blt.train import run as run_module
 from blt.train.run import TrainerState
 
 TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
@@ -72,7 +72,7 @@ def test_where_folders_cannot_be_exchanged_a_kill_is_made_good_on_resuming(
     left.mkdir()
     os.replace(run.checkpoint, left / "old")  # killed between two renames
     assert step_of(open_run(tmp_path / "run", byte_recipe, resume=True)) == 1
-    monkeypatch.setattr(run_module, "exchange", lambda a, b: False)
+    monkeypatch.setattr(checkpoint, "exchange", lambda a, b: False)
     save(run, 2)
     assert step_of(run) == 2
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def run(json_path: Path | None = None, only: tuple[str, ...] = ()) -> int:
+def run(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] = ()) -> int:
     """See :func:`blt.bench.run.run`; imported late because every measurement is a new process."""
     from blt.bench.run import run as run_benchmarks
 
-    return run_benchmarks(json_path, only)
+    return run_benchmarks(file, as_json, only)

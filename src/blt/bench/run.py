@@ -46,22 +46,28 @@ MEMORY_TARGET = 0.6  # of the peer's, training at 1 x 8192
 SCALING_TARGET = 1.3  # cost per byte at 32768 over that at 2048
 
 
-def run(json_path: Path | None = None, only: tuple[str, ...] = ()) -> int:
-    """Measure, print the table, and write JSON if asked for.
+def run(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] = ()) -> int:
+    """Measure, and print tables, JSON or both.
 
     Args:
-        json_path: file to write the results to.
+        file: also write JSON here.
+        as_json: print JSON, unless there is a file, and the tables to standard error.
         only: names of jobs, or "scaling"; empty for all.
     """
     names = [job.name for job in JOBS] + ["scaling"]
     unknown = [name for name in only if name not in names]
     if unknown:
         raise UserError(f"unknown benchmark {unknown[0]!r}; known: {', '.join(names)}")
-    console = Console()
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: its folder does not exist; make it first")
+    console = Console(stderr=as_json and file is None)
     results = collect(only or tuple(names), console)
     show(results, console)
-    if json_path is not None:
-        json_path.write_text(json.dumps(results, indent=2) + "\n")
+    text = json.dumps(results, indent=2)
+    if file is not None:
+        file.write_text(text + "\n")
+    elif as_json:
+        print(text)
     return 0
 
 

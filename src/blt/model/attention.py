@@ -71,14 +71,14 @@ def _future(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.zeros(rows, rows, dtype=dtype, device=device).masked_fill(hidden, -torch.inf)
 
 
-def _probabilities(q: Tensor, keys: Tensor, lead: int, window: int | None) -> Tensor:
+def _probabilities(q: Tensor, k: Tensor, lead: int, window: int | None) -> Tensor:
     """Attention weights of one block  # [H, n, m].
 
     Args:
         q: [H, n, D] queries; query i lies at key index ``lead + i``.
-        keys: [H, D, m] transposed keys.
+        k: [H, m, D] keys.
     """
-    scores = torch.bmm(q, keys)
+    scores = torch.bmm(q, k.transpose(1, 2))
     rows = q.shape[1]
     scores[:, :, lead:] += _future(rows, q.dtype, q.device)
     if window is not None and lead + rows > window:  # keys ``window`` or more behind
@@ -107,41 +107,43 @@ class _BlockAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         ctx.layout = (offsets, window)
         queries, keys, values = (_heads_first(x, offsets) for x in (q, k, v))
-        keys_t, out = keys.transpose(1, 2).contiguous(), torch.empty_like(queries)
+        parts: dict[int, Tensor] = {}
         for rows, lead, firsts in _blocks(_aligned(offsets), window):
             seen = [slice(i - lead, i + rows) for i in firsts]
             q = torch.cat([queries[:, i : i + rows] for i in firsts])  # [blocks * H, rows, D]
-            p = _probabilities(q, torch.cat([keys_t[:, :, s] for s in seen]), lead, window)
+            p = _probabilities(q, torch.cat([keys[:, s] for s in seen]), lead, window)
             attended = torch.bmm(p, torch.cat([values[:, s] for s in seen]))
-            for i, part in zip(firsts, attended.split(len(out)), strict=True):
-                out[:, i : i + rows] = part
-        return _heads_second(out, offsets)
+            parts.update(zip(firsts, attended.split(len(queries)), strict=True))
+        return _heads_second(_in_order(parts, queries), offsets)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         offsets, window = ctx.layout
         tensors = (*ctx.saved_tensors, grad)
         queries, keys, values, grads = (_heads_first(x, offsets) for x in tensors)
-        keys_t, values_t = (x.transpose(1, 2).contiguous() for x in (keys, values))
-        dq, dk, dv = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+        dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
+        dq_parts: dict[int, Tensor] = {}
         for rows, lead, firsts in _blocks(_aligned(offsets), window):
             seen = [slice(i - lead, i + rows) for i in firsts]
             q = torch.cat([queries[:, i : i + rows] for i in firsts])
             g = torch.cat([grads[:, i : i + rows] for i in firsts])
-            p = _probabilities(q, torch.cat([keys_t[:, :, s] for s in seen]), lead, window)
-            dp = torch.bmm(g, torch.cat([values_t[:, :, s] for s in seen]))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            parts = (
-                torch.bmm(ds, torch.cat([keys[:, s] for s in seen])),
-                torch.bmm(ds.transpose(1, 2), q),
-                torch.bmm(p.transpose(1, 2), g),
-            )
-            per_block = zip(firsts, seen, *(part.split(len(dq)) for part in parts), strict=True)
-            for i, s, dq_part, dk_part, dv_part in per_block:
-                dq[:, i : i + rows] = dq_part
+            k = torch.cat([keys[:, s] for s in seen])
+            v = torch.cat([values[:, s] for s in seen])
+            p = _probabilities(q, k, lead, window)
+            ds = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
+            dq_parts.update(zip(firsts, torch.bmm(ds, k).split(len(dk)), strict=True))
+            dk_parts = torch.bmm(ds.transpose(1, 2), q).split(len(dk))
+            dv_parts = torch.bmm(p.transpose(1, 2), g).split(len(dv))
+            for s, dk_part, dv_part in zip(seen, dk_parts, dv_parts, strict=True):
                 dk[:, s] += dk_part
                 dv[:, s] += dv_part
+        dq = _in_order(dq_parts, queries)
         return *(_heads_second(x, offsets) for x in (dq, dk, dv)), None, None
+
+
+def _in_order(parts: dict[int, Tensor], empty: Tensor) -> Tensor:
+    """Blocks [H, rows, D] by their first row → [H, M, D]; ``empty`` where there are none."""
+    return torch.cat([parts[first] for first in sorted(parts)], 1) if parts else empty
 
 
 def _aligned(offsets: tuple[int, ...]) -> tuple[int, ...]:
