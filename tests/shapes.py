@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import blt
 
+TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+TINY_BLT = blt.Config(
+    local_dim=16,
+    local_heads=2,
+    encoder_ff_dim=32,
+    decoder_layers=1,
+    decoder_ff_dim=32,
+    global_dim=32,
+    global_heads=2,
+    global_layers=1,
+    global_ff_dim=64,
+    hash_rows=100,
+    entropy_model=TINY,
+)
+
 
 def tiny_config(**changes: object) -> blt.Config:
     """A BLT whose entropies differ enough from byte to byte to cut real patches."""

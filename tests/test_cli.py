@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 
 import blt
 from blt import cli, pretrained
-from blt.model.config import ByteTransformerConfig
-
-TINY = ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=8)
+from shapes import TINY, TINY_BLT
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +31,7 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def blt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "blt"
-    config = blt.Config(
-        local_dim=16,
-        local_heads=2,
-        encoder_ff_dim=32,
-        decoder_layers=1,
-        decoder_ff_dim=32,
-        global_dim=32,
-        global_heads=2,
-        global_layers=1,
-        global_ff_dim=64,
-        hash_rows=100,
-        entropy_model=TINY,
-    )
-    blt.BLT(config).save(folder)
+    blt.BLT(TINY_BLT).save(folder)
     return folder
 
 

@@ -17,8 +17,7 @@ from blt import checkpoint
 from blt.errors import UserError
 from blt.train import Recipe, RunFolder, open_run
 from blt.train.run import TrainerState
-
-TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+from shapes import TINY
 
 
 def save(run: RunFolder, step: int) -> None:
