@@ -41,6 +41,7 @@ JOBS = (
 )
 SCALING = ((16, 2048), (4, 8192), (1, 32768))  # batch, length: the same bytes in all
 SIDES = ("transformers", "ours")
+SHORT = {"float32": "f32", "bfloat16": "autocast", "bfloat16-weights": "bf16"}
 REPEATS = 2  # of the fastest precision of each side
 MEMORY_TARGET = 0.6  # of the peer's, training at 1 x 8192
 SCALING_TARGET = 1.3  # cost per byte at 32768 over that at 2048
@@ -189,13 +190,16 @@ def show(results: dict[str, Any], console: Console) -> None:
         f"matrix products: {peaks['float32'] / 1e9:.0f} GFLOP/s float32, "
         f"{peaks['bfloat16'] / 1e9:.0f} bfloat16"
     )
-    table = Table(title="bytes per second, each side in its fastest precision")
+    title = (
+        "bytes per second, each side in its fastest precision (f32, bf16 autocast, bf16 weights)"
+    )
+    table = Table(title=title)
     for column in ("job", "transformers", "ours", "ratio", "target", "share of bf16 peak"):
         table.add_column(column, justify="left" if column == "job" else "right")
     for row in results["jobs"]:
         cells = [
             f"{row[side][row['best_precision'][side]]['bytes_per_second']:.0f} "
-            f"({row['best_precision'][side]})"
+            f"({SHORT[row['best_precision'][side]]})"
             for side in SIDES
         ]
         table.add_row(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from blt.model.attention import attention
 from blt.model.packing import Spans
 
-SCORED_ROWS = 16384
-INIT_ROWS = 16384
+SCORED_ROWS = 16384  # of one feed-forward without gradients
+INIT_ROWS = 16384  # drawn at once
 CHUNK = 2**19  # elements: 2 MB of float32, about a core's cache
 FF_CHUNK = 2**21  # more, as matrix products want many rows
 
