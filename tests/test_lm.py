@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import blt
 from blt.lm import decide, document_entropies
+from blt.model import byte_transformer
 from shapes import tiny_config
 
 documents = st.lists(st.binary(max_size=200), min_size=1, max_size=6)
@@ -144,3 +145,15 @@ def test_greedy_writes_the_most_likely_byte(lm: blt.BLT, prompt: bytes) -> None:
     written = lm.generate(prompt, max_bytes=1)
     best = int(lm.logits(blt.encode(prompt))[-1, [blt.vocab.EOS, *range(4, 260)]].argmax())
     assert written == (b"" if best == 0 else bytes([best - 1]))
+
+
+def test_entropies_of_a_long_document_do_not_depend_on_the_pieces_it_is_read_in(
+    lm: blt.BLT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    texts = [torch.randint(4, 260, (n,), generator=generator) for n in (700, 1, 90, 129)]
+    whole = document_entropies(lm.entropy_model, texts)
+    monkeypatch.setattr(byte_transformer, "PIECE", 40)  # shorter than the model can look back
+    pieces = document_entropies(lm.entropy_model, texts)
+    for found, expected in zip(pieces, whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
