@@ -26,6 +26,8 @@ from blt.views.terminal import legend, print_patches, summary_line
 
 M = TypeVar("M", bound=LanguageModel)
 
+LITTLE_TEXT = 1_000_000  # bytes
+
 
 @dataclass(frozen=True)
 class Trained(Generic[M]):
@@ -85,6 +87,8 @@ class Screen:
         self.say(
             f"{_amount(parts.train)} to learn from, {_amount(parts.heldout)} held out", "default"
         )
+        if sum(map(len, parts.train)) < LITTLE_TEXT:
+            self.say("that is little: the models will learn it by heart and do badly on other text")
 
     def threshold(self, theta: Theta) -> None:
         self.say(
