@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 import blt
 
 TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
@@ -42,3 +44,27 @@ def tiny_config(**changes: object) -> blt.Config:
             **changes,
         }
     )
+
+
+def random_blt(
+    rule: str = "entropy", window: int = 64, threshold: float | None = None, **patching: object
+) -> blt.BLT:
+    """Random weights, the same at every call; entropies are spread enough to cut real patches."""
+    config = blt.PatchingConfig(
+        rule=rule,  # type: ignore[arg-type]
+        threshold=(0.01 if rule == "entropy-monotonic" else 4.6)
+        if threshold is None
+        else threshold,
+        **patching,  # type: ignore[arg-type]
+    )
+    torch.manual_seed(0)
+    entropy_model = blt.ByteTransformerConfig(
+        dim=32, heads=2, layers=1, ff_dim=48, sliding_window=window
+    )
+    model = blt.BLT(
+        tiny_config(patching=config, sliding_window=window, entropy_model=entropy_model)
+    ).eval()
+    assert model.entropy_model is not None
+    with torch.no_grad():
+        model.entropy_model.head.weight *= 2
+    return model

@@ -217,8 +217,44 @@ def test_generate(
         assert len(capfdbinary.readouterr().out) <= 5
 
 
+def generated(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    assert cli.main(["generate", *map(str, args), "--max-bytes", "12"]) == 0
+    return capsys.readouterr().out
+
+
+def test_generate_in_json_and_in_patches(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, blt_model: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_bytes(b"one\n\xff\xfe\nthree\n")
+    lines = generated(capsys, blt_model, "--prompts", prompts, "--json").splitlines()
+    results = [json.loads(line) for line in lines]
+    assert [result["prompt"] for result in results] == ["one", "��", "three"]
+    for seed, result in enumerate(results):
+        data = base64.b64decode(result["base64"])
+        assert data.decode("utf-8", "replace") == result["text"]
+        assert len(data) == len(result["logprobs"]) == sum(result["patch_lengths"])
+        if seed != 1:  # the same alone
+            alone = generated(capsys, blt_model, result["prompt"], "--seed", seed, "--json")
+            assert json.loads(alone)["base64"] == result["base64"]
+    args = (blt_model, "x", "--valid-utf8", "--temperature", "1")
+    plain = generated(capsys, *args).rstrip("\n")
+    shown = generated(capsys, *args, "--show-patches")
+    size = len(plain.encode())
+    assert shown.count("│") <= size
+    assert generated(capsys, *args, "--precision", "int8", "--draft-bytes", 3)
+
+
+def test_generate_says_how_fast_it_was(capsys: pytest.CaptureFixture[str], blt_model: Path) -> None:
+    command = ["generate", str(blt_model), "x", "--stats", "--draft-bytes", "4"]
+    assert cli.main([*command, "--max-bytes", "40"]) == 0
+    error = capsys.readouterr().err
+    for part in ("40 bytes in", "bytes/s", "drafted bytes accepted"):
+        assert part in error
+
+
 def test_generate_mistakes(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, byte_model: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, byte_model: Path, blt_model: Path
 ) -> None:
     assert "no config.json" in fails(capsys, "generate", tmp_path, "x")
     foreign = tmp_path / "foreign"
@@ -236,6 +272,15 @@ def test_generate_mistakes(
     (foreign / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     assert "damaged" in fails(capsys, "generate", foreign, "x")
     assert "temperature" in fails(capsys, "generate", byte_model, "x", "--temperature", "-1")
+    assert "top_p" in fails(capsys, "generate", byte_model, "x", "--top-p", "0")
+    assert "stop" in fails(capsys, "generate", byte_model, "x", "--stop", "")
+    assert "draft_bytes" in fails(capsys, "generate", byte_model, "x", "--draft-bytes", "4")
+    assert "memory_budget" in fails(
+        capsys, "generate", blt_model, "x", "--max-bytes", "99999999999"
+    )
+    assert "choose one" in fails(capsys, "generate", byte_model, "x", "--raw", "--json")
+    assert "choose one" in fails(capsys, "generate", byte_model, "x", "--prompts", tmp_path / "p")
+    assert "No such file" in fails(capsys, "generate", byte_model, "--prompts", tmp_path / "p")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -118,29 +118,84 @@ def generate(
     prompt: Positional[str] = "",
     /,
     *,
+    prompts: Path | None = None,
     max_bytes: int = 256,
     temperature: float = 0.8,
     top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
+    stop: tuple[str, ...] = (),
+    valid_utf8: bool = False,
+    precision: str | None = None,
+    draft_bytes: int = 0,
+    batch: int = 16,
+    show_patches: bool = False,
     raw: bool = False,
+    json: bool = False,
+    stats: bool = False,
 ) -> None:
     """Let a model continue a prompt.
 
     Args:
         folder: Model folder, such as RUN/checkpoint.
         prompt: Text to continue; "-" reads it from a pipe.
+        prompts: File with a prompt on each line, instead of one prompt.
         max_bytes: How many bytes to write at most.
         temperature: 0 always takes the most likely byte; higher is more varied.
         top_k: Choose among the k most likely bytes only.
-        seed: The same seed writes the same text.
+        top_p: Choose among the likeliest bytes that have this probability together.
+        min_p: Choose among bytes at least this likely, relative to the likeliest.
+        repetition_penalty: Above 1 makes what occurs in the text less likely.
+        seed: The same seed writes the same text; line i of --prompts has seed + i.
+        stop: End before any of these strings.
+        valid_utf8: Never write bytes that cannot become valid UTF-8.
+        precision: Of the weights: float32, bfloat16 or int8. Left out: as the model is.
+        draft_bytes: Self-speculation: guess so many bytes at once, then verify them together.
+        batch: How many prompts are continued at the same time.
+        show_patches: Colour patches as they form.
         raw: Write the bytes as they are, also where they are not valid UTF-8.
+        json: Write one JSON object per prompt, with log-probabilities and patches.
+        stats: Say on standard error how fast it was, and how large patches were.
     """
     import blt
-    from blt.views.stream import write_stream
+    from blt.generate import Engine, Sampling
+    from blt.views import stream
 
-    data = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
-    options = {"max_bytes": max_bytes, "temperature": temperature, "top_k": top_k, "seed": seed}
-    write_stream(blt.load(folder), data, options, raw=raw)
+    if show_patches + raw + json > 1:
+        raise UserError("choose one of --show-patches, --raw and --json")
+    texts = _read_prompts(prompt, prompts)
+    sampling = Sampling(
+        max_bytes=max_bytes,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(os.fsencode(s) for s in stop),
+        valid_utf8=valid_utf8,
+    )
+    engine = Engine(
+        blt.load(folder),
+        max_batch=max(1, min(batch, len(texts))),
+        max_queue=max(1, len(texts)),
+        precision=precision,  # type: ignore[arg-type]
+        draft_bytes=draft_bytes,
+    )
+    writers = {"show_patches": show_patches, "raw": raw, "json": json}
+    chosen = next((name for name, wanted in writers.items() if wanted), "text")
+    writer: stream.Writer = {
+        "show_patches": stream.write_patches,
+        "raw": stream.write_raw,
+        "json": stream.write_json,
+        "text": stream.write_text,
+    }[chosen]
+    clock = stream.Clock(engine)
+    stream.write_all(engine, texts, sampling, clock.watch(writer))
+    if stats:
+        print(clock.line(), file=sys.stderr)
 
 
 def bench(
@@ -259,6 +314,15 @@ def _read_input(text: str | None, file: Path | None) -> bytes:
     if sys.stdin.isatty():
         raise UserError('no text to cut; try: blt patch "some text", --file FILE, or a pipe')
     return sys.stdin.buffer.read()
+
+
+def _read_prompts(prompt: str, file: Path | None) -> list[bytes]:
+    """The prompts to continue, from the one place that was named."""
+    if file is None:
+        return [sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)]
+    if prompt:
+        raise UserError("both a prompt and --prompts are given; choose one")
+    return file.read_bytes().splitlines()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from blt.data.sources import PYTHON
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.compressors import compressors
-from blt.generate.sampling import stream
-from blt.lm import ByteLM, LanguageModel
+from blt.generate import Engine
+from blt.lm import BLT, ByteLM
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
 from blt.pretrained import save_patching
@@ -184,7 +184,7 @@ class _Demo:
         return self.train(title, ByteLM(shape), recipe, open_run(self.folder / name, recipe))
 
     def train(
-        self, title: str, model: LanguageModel, recipe: Recipe, run: RunFolder
+        self, title: str, model: BLT | ByteLM, recipe: Recipe, run: RunFolder
     ) -> Trained[Any]:
         """Train ``model`` for the time that its recipe gives it."""
         reports: list[Report] = []
@@ -237,16 +237,19 @@ class _Demo:
         text = self.heldout()[0][:SHOWN_BYTES]
         return cutter.cut(text[: text.rfind(b"\n") + 1] or text)
 
-    def write(self, model: LanguageModel, prompt: bytes) -> bytes:
+    def write(self, model: BLT | ByteLM, prompt: bytes) -> bytes:
         """What the model writes after ``prompt``, as long as there is time."""
         written = bytearray()
-        options: Any = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8, "seed": self.plan.seed}
+        handle = Engine(model, max_batch=1).submit(
+            prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=self.plan.seed
+        )
         with self.screen.writing(prompt) as show:
-            for token in stream(model, prompt, **options):
-                show(token)
-                written.append(token - vocab.OFFSET)
+            for piece in handle:
+                for byte in piece:
+                    show(byte + vocab.OFFSET)
+                written += piece
                 if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > self.deadline:
-                    break
+                    handle.cancel()
         (self.folder / "samples.txt").write_bytes(prompt + written + b"\n")
         return bytes(written)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.packing import PackedBatch, Spans, pack
 from blt.runtime import keep_freed_memory
+
+if TYPE_CHECKING:
+    from blt.generate import Generation, State
 
 SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
 
@@ -78,7 +81,7 @@ class LanguageModel(nn.Module):
             return self.logits([ids])[0]
         documents = [vocab.check_ids(document).to(self.device) for document in ids]
         out = [torch.empty(0, vocab.VOCAB_SIZE, device=self.device)] * len(documents)
-        for group in _groups([len(document) for document in documents]):
+        for group in group_documents([len(document) for document in documents]):
             packed = self.packed_logits([documents[index] for index in group]).float()
             parts = packed.split([len(documents[index]) for index in group])
             for index, part in zip(group, parts, strict=True):
@@ -101,7 +104,7 @@ class LanguageModel(nn.Module):
         size = context or max(1, len(data))
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         nats = 0.0
-        for group in _groups([len(piece) + 1 for piece in pieces]):
+        for group in group_documents([len(piece) + 1 for piece in pieces]):
             nats += self.nats([pieces[index] for index in group])
         return nats / math.log(2) / max(1, len(data))
 
@@ -120,11 +123,24 @@ class LanguageModel(nn.Module):
         """Write config.json and model.safetensors into ``folder``, whole or not at all."""
         checkpoint.save(folder, {"kind": self.kind, "model": to_dict(self.config)}, self)
 
-    def generate(self, prompt: vocab.Text = b"", **options: Any) -> bytes:
-        """Continue ``prompt``; see :func:`blt.generate.sampling.generate`."""
-        from blt.generate.sampling import generate
+    def read(self, prompt: vocab.Text) -> State:
+        """Read a text once, so that :meth:`generate` can continue it any number of times."""
+        from blt.generate import read
 
-        return generate(self, prompt, **options)
+        return read(self, prompt)
+
+    @overload
+    def generate(self, prompts: vocab.Text = b"", **options: Any) -> Generation: ...
+    @overload
+    def generate(self, prompts: Sequence[vocab.Text], **options: Any) -> list[Generation]: ...
+
+    def generate(
+        self, prompts: vocab.Text | Sequence[vocab.Text] = b"", **options: Any
+    ) -> Generation | list[Generation]:
+        """Continue one prompt or many; options and errors as in :func:`blt.generate.generate`."""
+        from blt.generate import generate
+
+        return generate(self, prompts, **options)
 
 
 class ByteLM(LanguageModel, ByteTransformer):
@@ -202,13 +218,17 @@ def document_entropies(
     lengths = [len(ids) for ids in documents]
     spans = Spans.from_lengths(lengths, documents[0].device)
     ids = torch.cat(list(documents))
-    context = spans
-    if newline_reset:
-        newlines = (ids == ord("\n") + vocab.OFFSET).nonzero().flatten() + 1
-        cuts = sorted({*spans.offsets, *newlines.tolist()})
-        sizes = [end - start for start, end in pairwise(cuts)]
-        context = Spans.from_lengths(sizes, ids.device)
-    return spans.split(entropy_model.entropies(ids, context))
+    contexts = entropy_contexts(ids, spans, newline_reset)
+    return spans.split(entropy_model.entropies(ids, contexts))
+
+
+def entropy_contexts(ids: Tensor, documents: Spans, newline_reset: bool) -> Spans:
+    """The spans within which the entropy model looks back: documents or, with a reset, lines."""
+    if not newline_reset:
+        return documents
+    newlines = (ids == ord("\n") + vocab.OFFSET).nonzero().flatten() + 1
+    cuts = sorted({*documents.offsets, *newlines.tolist()})
+    return Spans.from_lengths([end - start for start, end in pairwise(cuts)], ids.device)
 
 
 def patch(
@@ -232,7 +252,7 @@ def patch(
     )
 
 
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
+def group_documents(lengths: Sequence[int]) -> list[list[int]]:
     """Indices of non-empty documents, in groups of about SCORING_BYTES; a longer one alone."""
     groups: list[list[int]] = []
     size = SCORING_BYTES

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import blt
 from blt.model.attention import attention
 from blt.model.cross_attention import gather, segment_max, segment_softmax, segment_sum
-from blt.model.embedding import PRIMES, ByteEmbedding, ngram_rows
+from blt.model.embedding import PRIMES, ByteEmbedding, looking_back, ngram_rows
 from blt.model.layers import RMSNorm, SwiGLU
 from blt.model.packing import Spans
 from shapes import tiny_config
@@ -82,7 +82,8 @@ def test_ngram_rows_are_the_wrapping_polynomial_hash(texts: list[bytes], functio
     documents = [blt.encode(text) for text in texts]
     spans = Spans.from_lengths([len(ids) for ids in documents])
     sizes, rows = (3, 5, 8), 500002
-    ours = spans.split(ngram_rows(torch.cat(documents), spans.positions, sizes, functions, rows))
+    back = looking_back(torch.cat(documents), spans.positions, max(sizes))
+    ours = spans.split(ngram_rows(back, sizes, functions, rows))
     for ids, found in zip(documents, ours, strict=True):
         padded = [0] * 8 + ids.tolist()
         for t in range(len(ids)):

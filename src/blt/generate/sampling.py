@@ -1,65 +1,165 @@
-"""Plain sampling, one full forward per byte: the reference that cached decoding must equal."""
+"""Which byte comes next: a distribution over ids from logits, and a choice from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import math
+import random
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-import torch
+import numpy as np
 
 from blt import vocab
+from blt.errors import UserError
+from blt.generate import utf8
 
-if TYPE_CHECKING:
-    from blt.lm import LanguageModel
+NEVER = [vocab.BOE, vocab.BOS, vocab.BPE]  # only bytes and EOS can be written
 
 
-def stream(
-    lm: LanguageModel,
-    prompt: vocab.Text = b"",
-    *,
-    max_bytes: int = 256,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    seed: int = 0,
-) -> Iterator[int]:
-    """Yield the ids of a continuation, ended by EOS (not yielded) or ``max_bytes``.
-
-    Args:
-        lm: a BLT or byte transformer.
-        prompt: text or bytes; BOS is put in front.
-        max_bytes: how many bytes to write at most.
-        temperature: 0 picks the most likely byte.
-        top_k: sample among the k most likely only.
-        seed: of the sampling.
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose bytes, and when to end.
 
     Raises:
-        ValueError: negative temperature or limit, or top_k below 1.
+        UserError: an impossible value; names the parameter.
     """
-    if temperature < 0 or max_bytes < 0 or (top_k is not None and top_k < 1):
-        raise ValueError("temperature and max_bytes must be at least 0, top_k at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    ids = vocab.encode(prompt)
-    for _ in range(max_bytes):
-        logits = lm.logits(ids)[-1].cpu()  # [260]
-        # Only bytes and EOS can be written.
-        logits[[vocab.BOE, vocab.BOS, vocab.BPE]] = float("-inf")
-        token = _choose(logits, temperature, top_k, generator)
-        if token == vocab.EOS:
-            return
-        yield token
-        ids = torch.cat((ids, ids.new_tensor([token])))
+
+    max_bytes: int = 256
+    temperature: float = 0.0  # 0: always the most likely byte
+    top_k: int | None = None  # among the k most likely bytes
+    top_p: float = 1.0  # among the fewest bytes that have this much probability together
+    min_p: float = 0.0  # among bytes at least this likely relative to the most likely one
+    repetition_penalty: float = 1.0  # divides the odds of what occurs in the text (CTRL, §4.1)
+    seed: int = 0
+    stop: tuple[bytes, ...] = ()  # end before any of these
+    valid_utf8: bool = False  # never write what cannot become valid UTF-8
+    ignore_eos: bool = False  # never end by itself
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str | bytes) else self.stop
+        object.__setattr__(self, "stop", tuple(vocab.to_bytes(s) for s in stop))
+        _require(self.max_bytes >= 0, f"max_bytes must be at least 0, got {self.max_bytes}")
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            f"temperature must be at least 0, got {self.temperature}",
+        )
+        _require(
+            self.top_k is None or self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}"
+        )
+        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
+        _require(0 <= self.min_p <= 1, f"min_p must lie in 0..1, got {self.min_p}")
+        _require(
+            math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
+            f"repetition_penalty must be positive, got {self.repetition_penalty}",
+        )
+        _require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
 
 
-def generate(lm: LanguageModel, prompt: vocab.Text = b"", **options: object) -> bytes:
-    """The bytes that continue ``prompt``; options as for :func:`stream`."""
-    return vocab.decode(torch.tensor(list(stream(lm, prompt, **options)), dtype=torch.int64))  # type: ignore[arg-type]
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
 
 
-def _choose(
-    logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator
-) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    if top_k is not None and top_k < len(logits):
-        logits[logits < logits.topk(top_k).values[-1]] = float("-inf")
-    return int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator))
+@dataclass(frozen=True)
+class Chooser:
+    """What of a text so far bears on its next byte, besides logits."""
+
+    sampling: Sampling
+    remaining: int  # bytes that may still be written
+    rest: tuple[tuple[int, int], ...] = utf8.WHOLE  # of the character begun
+    seen: frozenset[int] = field(default_factory=frozenset)  # ids in the text
+
+    @classmethod
+    def begin(cls, sampling: Sampling, prompt: bytes) -> Chooser:
+        return cls(
+            sampling,
+            sampling.max_bytes,
+            utf8.state_of(prompt) if sampling.valid_utf8 else utf8.WHOLE,
+            frozenset(byte + vocab.OFFSET for byte in set(prompt))
+            if sampling.repetition_penalty != 1
+            else frozenset(),
+        )
+
+    def after(self, token_id: int) -> Chooser:
+        """After one more id."""
+        rest, seen = self.rest, self.seen
+        if self.sampling.valid_utf8 and token_id >= vocab.OFFSET:
+            rest = utf8.after(rest, token_id - vocab.OFFSET) or utf8.WHOLE
+        if self.sampling.repetition_penalty != 1:
+            seen = seen | {token_id}
+        return replace(self, remaining=self.remaining - 1, rest=rest, seen=seen)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits [260] → distribution that the next id is drawn from  # [260] float64."""
+        sampling = self.sampling
+        scores = logits.astype(np.float64)
+        if self.seen:
+            ids = list(self.seen)
+            penalty = sampling.repetition_penalty
+            scores[ids] = np.where(scores[ids] > 0, scores[ids] / penalty, scores[ids] * penalty)
+        scores[NEVER] = -np.inf
+        if sampling.ignore_eos:
+            scores[vocab.EOS] = -np.inf
+        if sampling.valid_utf8:
+            scores[_forbidden(self.rest, min(self.remaining, 4))] = -np.inf
+        if sampling.temperature == 0:
+            return _only(int(scores.argmax()))
+        # Taken from the peak first: at tiny temperatures the quotients alone would overflow.
+        weights = np.exp((scores - scores.max()) / sampling.temperature)
+        return _truncated(weights / weights.sum(), sampling)
+
+
+@lru_cache(maxsize=256)
+def _forbidden(rest: tuple[tuple[int, int], ...], remaining: int) -> np.ndarray:
+    return utf8.forbidden(rest, remaining)
+
+
+@lru_cache(maxsize=vocab.VOCAB_SIZE)
+def _only(token_id: int) -> np.ndarray:
+    """All probability on one id."""
+    p = np.zeros(vocab.VOCAB_SIZE)
+    p[token_id] = 1.0
+    p.setflags(write=False)
+    return p
+
+
+def _truncated(p: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Top-k, then min-p, then top-p, renormalised."""
+    if sampling.top_k is not None and sampling.top_k < len(p):
+        order = np.argsort(-p, kind="stable")
+        p[order[sampling.top_k :]] = 0.0
+    if sampling.min_p > 0:
+        p[p < sampling.min_p * p.max()] = 0.0
+    if sampling.top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]  # of the ids that are more likely
+        p[order[before >= sampling.top_p * p.sum()]] = 0.0
+    return p / p.sum()
+
+
+def draw(p: np.ndarray, generator: random.Random) -> int:
+    """An id with the probabilities p [260].
+
+    Takes one random number even where there is no choice: how many are taken must not depend on
+    rounding, or a text would depend on its batch.
+    """
+    uniform = generator.random()
+    best = int(p.argmax())
+    if p[best] == 1.0:
+        return best
+    cumulative = np.cumsum(p)
+    at = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+    return min(int(at), int(p.nonzero()[0][-1]))
+
+
+def verify(p: np.ndarray, q: np.ndarray, drafted: int, generator: random.Random) -> int:
+    """The next id, distributed as p, where ``drafted`` was drawn from q (speculative sampling).
+
+    The draft is kept with probability min(1, p/q); otherwise one is drawn from what p has over q
+    (Leviathan et al., arXiv 2211.17192, §2.3).
+    """
+    if generator.random() < p[drafted] / q[drafted]:
+        return drafted
+    over = np.maximum(p - q, 0.0)
+    total = over.sum()
+    return draw(over / total if total > 0 else p, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.config import ByteTransformerConfig
-from blt.model.layers import Linear, RMSNorm, Transformer, init_linear
+from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer, init_linear
 from blt.model.packing import Spans
 from blt.vocab import VOCAB_SIZE
 
@@ -38,9 +38,11 @@ class ByteTransformer(nn.Module):
         self.head = Linear(config.dim, VOCAB_SIZE)
         init_linear(self.byte, config.dim)
 
-    def forward(self, ids: Tensor, documents: Spans) -> Tensor:
+    def forward(
+        self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
         """ids [N] → logits [N, 260]."""
-        return self.head(self._states(ids, documents))
+        return self.head(self._states(ids, documents, caches))  # type: ignore[no-any-return]
 
     def entropies(self, ids: Tensor, documents: Spans) -> Tensor:
         """ids [N] → entropy in nats of the prediction of the byte after each  # [N] float32.
@@ -61,13 +63,21 @@ class ByteTransformer(nn.Module):
     def _entropies(self, ids: Tensor, documents: Spans) -> Tensor:
         parts = []
         for states in self._states(ids, documents).split(HEAD_ROWS):
-            log_p = torch.log_softmax(self.head(states).float(), dim=-1)
-            parts.append(-(log_p.exp() * log_p).sum(-1))
+            parts.append(entropy(self.head(states)))
         return torch.cat(parts)
 
-    def _states(self, ids: Tensor, documents: Spans) -> Tensor:
+    def _states(
+        self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
         """ids [N] → what the output head reads  # [N, d]."""
-        return self.norm(self.transformer(F.embedding(ids, self.byte), documents))
+        x = self.transformer(F.embedding(ids, self.byte), documents, caches)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of the prediction in nats: logits [N, 260] → [N] float32."""
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def _pieces(offsets: tuple[int, ...], reach: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blt.model.layers import Linear, RMSNorm
+from blt.model.layers import Linear, RMSNorm, is_step
 
 
 class SegmentSum(torch.autograd.Function):
@@ -98,10 +98,10 @@ class CrossAttention(nn.Module):
         self.key_value = Linear(dim, 2 * dim)
         self.out = Linear(dim, dim)
 
-    def project(self, normed: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normed queries and keys, [.., d] → q, k, v, each [.., d]."""
-        k, v = self.key_value(self.key_value_norm(keys)).chunk(2, dim=-1)
-        return self.query(normed), k, v
+    def keys_values(self, read: Tensor) -> tuple[Tensor, Tensor]:
+        """What is attended to, [.., d] → k, v, each [.., d]."""
+        k, v = self.key_value(self.key_value_norm(read)).chunk(2, dim=-1)
+        return k, v
 
 
 class _Heads:
@@ -174,8 +174,8 @@ class PatchesFromBytes(CrossAttention):
 
     def forward(self, patches: Tensor, x: Tensor, patch_ids: Tensor) -> Tensor:
         """patches [P, k, d], bytes x [N, d], patch_ids [N] → update of patches [P, k, d]."""
-        q, k, v = self.project(self.query_norm(patches), x)  # [P, k, d], [N, d] twice
-        k, v = k.contiguous(), v.contiguous()
+        q = self.query(self.query_norm(patches))  # [P, k, d]
+        k, v = (part.contiguous() for part in self.keys_values(x))  # [N, d]
         attended = _AttendToOwnBytes.apply(q, k, v, patch_ids, self.heads, self.scale)
         return patches + self.out(attended)  # type: ignore[no-any-return]
 
@@ -219,10 +219,20 @@ class BytesFromPatches(CrossAttention):
     """Decoder: each byte attends to the k slices of its one patch."""
 
     def forward(
-        self, x: Tensor, delta: Tensor | None, patches: Tensor, patch_ids: Tensor
+        self, x: Tensor, delta: Tensor | None, k: Tensor, v: Tensor, patch_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """bytes x + delta [N, d], patches [P, k, d], patch_ids [N] → new x, delta [N, d]."""
+        """bytes x + delta [N, d], k and v [P, k, d] of patches, ids [N] → new x, delta [N, d]."""
         x, normed = self.query_norm.add(x, delta)
-        q, k, v = self.project(normed, patches)  # [N, d], [P, k, d] twice
-        attended = _AttendToOwnPatch.apply(q, k, v, patch_ids, self.heads, self.scale)
+        q = self.query(normed)  # [N, d]
+        if is_step(x):
+            attended = self._attend_few(q, k[patch_ids], v[patch_ids])
+        else:
+            attended = _AttendToOwnPatch.apply(q, k, v, patch_ids, self.heads, self.scale)
         return x, x + self.out(attended)
+
+    def _attend_few(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [N, d] of bytes, k and v [N, k, d] of the patch that each sees → [N, d]."""
+        k, v = (x.unflatten(-1, (self.heads, -1)) for x in (k, v))  # [N, k, H, D]
+        scores = (q.unflatten(-1, (1, self.heads, -1)) * k).sum(-1, keepdim=True)
+        weights = torch.softmax(scores.mul_(self.scale), 1)  # [N, k, H, 1]
+        return (weights * v).sum(1).flatten(1)

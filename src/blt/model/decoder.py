@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from blt.model.config import Config
 from blt.model.cross_attention import BytesFromPatches
-from blt.model.layers import Linear, RMSNorm, Transformer
-from blt.model.packing import PackedBatch
+from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
+from blt.model.packing import PackedBatch, Spans
 from blt.vocab import VOCAB_SIZE
 
 
@@ -34,11 +36,32 @@ class LocalDecoder(nn.Module):
 
     def forward(self, x: Tensor, patches: Tensor, batch: PackedBatch) -> Tensor:
         """Byte states x [N, d], global output [P, global_dim] → logits [N, 260]."""
+        seen = self.keys_values(patches)
+        return self.logits(x, seen, batch.decoder_patch_ids, batch.documents)
+
+    def keys_values(self, patches: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Global output [P, global_dim] → k and v [P, k, d] of each cross-attention."""
         patches = self.patch_projection(patches).unflatten(-1, (self.k, -1))  # [P, k, d]
-        rope = self.transformer.rope(batch.documents)
+        return [
+            layer.keys_values(patches)
+            for layer in self.cross_attention
+            if isinstance(layer, BytesFromPatches)
+        ]
+
+    def logits(
+        self,
+        x: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+        patch_ids: Tensor,
+        spans: Spans,
+        caches: Sequence[KeyValueCache] | None = None,
+    ) -> Tensor:
+        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260]."""
+        rope = self.transformer.rope(spans)
         delta = None  # the residual stream is x + delta
         for index, layer in enumerate(self.transformer.layers):
-            if index < len(self.cross_attention):
-                x, delta = self.cross_attention[index](x, delta, patches, batch.decoder_patch_ids)
-            x, delta = layer(x, delta, rope, batch.documents)
-        return self.head(self.norm.add(x, delta)[1])
+            cache = None if caches is None else caches[index]
+            if index < len(seen):
+                x, delta = self.cross_attention[index](x, delta, *seen[index], patch_ids)
+            x, delta = layer(x, delta, rope, spans, cache)
+        return self.head(self.norm.add(x, delta)[1])  # type: ignore[no-any-return]

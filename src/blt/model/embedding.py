@@ -26,16 +26,28 @@ PRIMES = (
 )
 
 
-def ngram_rows(
-    ids: Tensor, positions: Tensor, sizes: tuple[int, ...], functions: int, rows: int
-) -> Tensor:
+def looking_back(ids: Tensor, positions: Tensor, reach: int) -> list[Tensor]:
+    """``back[j][t]`` is the id at t - j, or 0 before the document, for j < reach  # [N] each.
+
+    Args:
+        ids: [N] flat packed ids.
+        positions: [N] index from each document's start.
+        reach: how many ids, the byte's own among them.
+    """
+    back = [ids]
+    for j in range(1, reach):
+        shifted = torch.cat((ids.new_zeros(min(j, len(ids))), ids[: len(ids) - j]))[: len(ids)]
+        back.append(torch.where(positions >= j, shifted, 0))
+    return back
+
+
+def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows: int) -> Tensor:
     """Rows of the fused hash table that each byte's n-grams fall into.
 
     ``h = Σ_j id[t-n+1+j]·a^j`` in wrapping int64; ids before the document's start count as 0.
 
     Args:
-        ids: [N] flat packed ids.
-        positions: [N] index from each document's start.
+        back: from :func:`looking_back`, as far as the largest size reaches.
         sizes: n-gram sizes in bytes.
         functions: number of hash functions; table of function f and size s starts at
             ``(f * len(sizes) + index of s) * rows``.
@@ -44,19 +56,14 @@ def ngram_rows(
     Returns:
         [N, functions * len(sizes)] int64
     """
-    longest = max(sizes, default=1)
-    back = [ids]  # back[j][t] = id at t - j, or 0 before the document
-    for j in range(1, longest):
-        shifted = torch.cat((ids.new_zeros(min(j, len(ids))), ids[: len(ids) - j]))[: len(ids)]
-        back.append(torch.where(positions >= j, shifted, 0))
-    columns: list[Tensor] = []
+    hashes: list[Tensor] = []
     for prime in PRIMES[:functions]:
-        for n in sizes:
-            hashed = torch.zeros_like(ids)
-            for j in range(n):  # Horner from the newest byte, which has the highest power
-                hashed = hashed * prime + back[j]
-            columns.append(hashed % rows + len(columns) * rows)
-    return torch.stack(columns, dim=1)
+        by_size = [back[0]]  # each n-gram's hash is made of that of the n-gram within it
+        for older in back[1:]:
+            by_size.append(by_size[-1] * prime + older)
+        hashes += [by_size[n - 1] for n in sizes]
+    first_rows = torch.arange(len(hashes), device=back[0].device) * rows
+    return torch.stack(hashes, dim=1).remainder_(rows).add_(first_rows)
 
 
 class _SparseRowSum(torch.autograd.Function):
@@ -88,6 +95,7 @@ class ByteEmbedding(nn.Module):
     def __init__(self, dim: int, sizes: tuple[int, ...], functions: int, rows: int) -> None:
         super().__init__()
         self.sizes, self.functions, self.rows = sizes, functions, rows
+        self.reach = max(sizes, default=1)  # ids that a byte's n-grams are made of
         self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim))
         self.ngram = nn.Parameter(torch.empty(rows * functions * len(sizes), dim))
         self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
@@ -95,10 +103,14 @@ class ByteEmbedding(nn.Module):
         init_linear(self.ngram, dim)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:  # [N], [N] -> [N, d]
-        x = F.embedding(ids, self.byte)
+        return self.read(looking_back(ids, positions, self.reach))
+
+    def read(self, back: list[Tensor]) -> Tensor:
+        """Ids of bytes and of those before them, from :func:`looking_back` → [N, d]."""
+        x = F.embedding(back[0], self.byte)
         if not self.sizes:
             return x
-        rows = ngram_rows(ids, positions, self.sizes, self.functions, self.rows)
+        rows = ngram_rows(back, self.sizes, self.functions, self.rows)
         if self.sparse_gradients:
             return x + _SparseRowSum.apply(self.ngram, rows)  # type: ignore[no-any-return]
         return x + F.embedding_bag(rows, self.ngram, mode="sum")

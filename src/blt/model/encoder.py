@@ -38,7 +38,11 @@ class LocalEncoder(nn.Module):
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns byte states [N, d] and patch states [P, k * d]."""
         x = self.transformer(self.embedding(batch.ids, batch.documents.positions), batch.documents)
-        pooled = segment_max(x, batch.patch_ids, batch.num_patches)
+        return x, self.patches(x, batch.patch_ids, batch.num_patches)
+
+    def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:
+        """Byte states x [N, d] and the patch of each [N] → patch states [P, k * d]."""
+        pooled = segment_max(x, patch_ids, num_patches)
         patches = self.patch_projection(pooled).unflatten(-1, (self.k, -1))  # [P, k, d]
-        patches = patches + self.cross_attention[-1](patches, x, batch.patch_ids)
-        return x, patches.flatten(1).to(x.dtype)  # residual streams share one precision
+        patches = patches + self.cross_attention[-1](patches, x, patch_ids)
+        return patches.flatten(1).to(x.dtype)  # residual streams share one precision

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from blt.model.config import Config
-from blt.model.layers import Linear, Transformer
+from blt.model.layers import KeyValueCache, Linear, Transformer
 from blt.model.packing import Spans
 
 
@@ -25,6 +27,8 @@ class GlobalTransformer(nn.Module):
             eps=config.norm_eps,
         )
 
-    def forward(self, patches: Tensor, spans: Spans) -> Tensor:
+    def forward(
+        self, patches: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
         """patches [P, k * d] → [P, global_dim]."""
-        return self.transformer(self.projection(patches), spans)
+        return self.transformer(self.projection(patches), spans, caches)

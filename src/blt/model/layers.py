@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from blt.model.attention import attention
 from blt.model.packing import Spans
 
 SCORED_ROWS = 16384  # of one feed-forward without gradients
+FEW_ROWS = 64  # below this, work without gradients is done in as few operations as possible
 INIT_ROWS = 16384  # drawn at once
 CHUNK = 2**19  # elements: 2 MB of float32, about a core's cache
 FF_CHUNK = 2**21  # more, as matrix products want many rows
@@ -39,6 +40,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that matrix products take: autocast's, or else that of ``x``."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def is_step(x: Tensor) -> bool:
+    """A few rows without gradients: generation, where each operation costs more than its work."""
+    return len(x) <= FEW_ROWS and not torch.is_grad_enabled()
 
 
 def chunks(x: Tensor, elements: int = CHUNK) -> Iterator[slice]:
@@ -112,8 +118,16 @@ class RMSNorm(nn.Module):
 
     def add(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns x + delta, and its norm; in one go, since both read all of x."""
+        if is_step(x):
+            return self._add_few(x, delta)
         total, normed = _AddNorm.apply(x, delta, self.weight, self.eps, compute_dtype(x))
         return x if delta is None else total, normed
+
+    def _add_few(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = x if delta is None else x + delta
+        wide = x if x.dtype is torch.float64 else x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return x, (wide * scale).mul_(self.weight).to(compute_dtype(x))
 
 
 def rope_rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -164,6 +178,13 @@ class _RotatedQueriesKeys(torch.autograd.Function):
         return out, None
 
 
+class KeyValueCache(Protocol):
+    """Where a layer keeps the keys and values of what it has read, for generation."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep k and v; q attends to them and to what was kept before  # [N, H, D] all."""
+
+
 class SelfAttention(nn.Module):
     """Causal multi-head self-attention with RoPE; ``window`` None means all of the past."""
 
@@ -173,10 +194,20 @@ class SelfAttention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
-    def forward(self, x: Tensor, rope: Tensor, spans: Spans) -> Tensor:  # x [N, d]
+    def forward(
+        self, x: Tensor, rope: Tensor, spans: Spans, cache: KeyValueCache | None = None
+    ) -> Tensor:  # x [N, d]
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        q, k, v = _RotatedQueriesKeys.apply(qkv, rope)  # [N, H, D] each, q scaled
-        return self.out(attention(q, k, v, spans.offsets, self.window).flatten(1))
+        if is_step(x):
+            q, k = _rotated(qkv[:, :2], rope).to(qkv.dtype).unbind(1)
+            v = qkv[:, 2]
+        else:
+            q, k, v = _RotatedQueriesKeys.apply(qkv, rope)  # [N, H, D] each, q scaled
+        if cache is None:
+            attended = attention(q, k, v, spans.offsets, self.window)
+        else:
+            attended = cache.attend(q, k, v)
+        return self.out(attended.flatten(1))
 
 
 class _SwiGLUDown(torch.autograd.Function):
@@ -215,13 +246,19 @@ class SwiGLU(nn.Module):
         self.down = Linear(ff_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, d]
-        if torch.is_grad_enabled() or len(x) <= SCORED_ROWS:
-            return self._apply_to(x)
+        if torch.is_grad_enabled():
+            return _SwiGLUDown.apply(self.gate_up(x), self.down.weight)  # type: ignore[no-any-return]
+        if is_step(x):
+            return self._down(self.gate_up(x))
         # Without gradients the widest activation need not exist for all bytes at once.
-        return torch.cat([self._apply_to(part) for part in x.split(SCORED_ROWS)])
+        wide = map(self.gate_up, x.split(SCORED_ROWS))
+        return torch.cat(
+            [self._down(part[rows]) for part in wide for rows in chunks(part, FF_CHUNK)]
+        )
 
-    def _apply_to(self, x: Tensor) -> Tensor:
-        return _SwiGLUDown.apply(self.gate_up(x), self.down.weight)  # type: ignore[no-any-return]
+    def _down(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self.down(F.silu(gate.contiguous()).mul_(up))  # type: ignore[no-any-return]
 
 
 class TransformerLayer(nn.Module):
@@ -237,11 +274,16 @@ class TransformerLayer(nn.Module):
         self.ff = SwiGLU(dim, ff_dim)
 
     def forward(
-        self, x: Tensor, delta: Tensor | None, rope: Tensor, spans: Spans
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        rope: Tensor,
+        spans: Spans,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The residual stream [N, d] is ``x + delta``; the norm that reads it next adds it up."""
         x, normed = self.attention_norm.add(x, delta)
-        x, normed = self.ff_norm.add(x, self.attention(normed, rope, spans))
+        x, normed = self.ff_norm.add(x, self.attention(normed, rope, spans, cache))
         return x, self.ff(normed)
 
 
@@ -260,7 +302,8 @@ class Transformer(nn.Module):
         window: int | None = None,
     ) -> None:
         super().__init__()
-        self.head_dim, self.rope_theta = dim // heads, rope_theta
+        self.heads, self.head_dim, self.rope_theta = heads, dim // heads, rope_theta
+        self.depth, self.window = layers, window
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, ff_dim, eps, window) for _ in range(layers)
         )
@@ -268,8 +311,11 @@ class Transformer(nn.Module):
     def rope(self, spans: Spans) -> Tensor:
         return rope_rotations(spans.positions, self.head_dim, self.rope_theta)
 
-    def forward(self, x: Tensor, spans: Spans) -> Tensor:  # x [N, d]
+    def forward(
+        self, x: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:  # x [N, d]
         rope, delta = self.rope(spans), None
-        for layer in self.layers:
-            x, delta = layer(x, delta, rope, spans)
+        for index, layer in enumerate(self.layers):
+            cache = None if caches is None else caches[index]
+            x, delta = layer(x, delta, rope, spans, cache)
         return x if delta is None else x + delta

@@ -1,0 +1,363 @@
+"""Continuous batching: requests join and leave at any byte, each at its own phase of a patch."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from blt import vocab
+from blt.errors import UserError
+from blt.generate.cache import MAX_ROWS
+from blt.generate.incremental import CachedBLT, CachedModel, State, cached
+from blt.generate.request import Handle, Request
+from blt.generate.sampling import Chooser, Sampling, draw, verify
+from blt.generate.weights import Precision, packed
+from blt.lm import BLT, ByteLM, group_documents
+
+MEMORY_BUDGET = 4 * 2**30  # bytes for caches
+
+
+class RefusedError(UserError):
+    """The queue is full: try again later."""
+
+
+class Engine:
+    """Generates for many requests at once.
+
+    Without a thread, whoever reads a handle does the work. As a context manager the engine works
+    in a thread of its own, and any thread may submit, read and cancel::
+
+        with Engine(lm) as engine:
+            handle = engine.submit("Once upon a time", max_bytes=100)
+            for piece in handle.text():
+                print(piece, end="", flush=True)
+
+    Args:
+        lm: a BLT or byte transformer; its weights are packed once, later changes are not seen.
+        max_batch: texts that are written at the same time.
+        max_queue: requests that may wait.
+        memory_budget: bytes for caches; each request reserves what it can need at most.
+        precision: of weights: float32, bfloat16, or int8 (CPU). None: that of the model.
+        draft_bytes: self-speculation (BLT-S, arXiv 2605.08044): so many bytes are guessed with
+            the last patch's output and then verified together; 0 turns it off.
+
+    Raises:
+        UserError: an impossible value, or a model that cannot be written with byte by byte.
+    """
+
+    def __init__(
+        self,
+        lm: BLT | ByteLM,
+        *,
+        max_batch: int = 16,
+        max_queue: int = 1024,
+        memory_budget: int = MEMORY_BUDGET,
+        precision: Precision | None = None,
+        draft_bytes: int = 0,
+    ) -> None:
+        _check(max_batch >= 1, f"max_batch must be at least 1, got {max_batch}")
+        _check(max_queue >= 1, f"max_queue must be at least 1, got {max_queue}")
+        _check(
+            0 <= draft_bytes < MAX_ROWS,
+            f"draft_bytes must lie in 0..{MAX_ROWS - 1}, got {draft_bytes}",
+        )
+        _check(
+            draft_bytes == 0 or isinstance(lm, BLT),
+            "draft_bytes needs a BLT: a byte model without patches has nothing to guess with",
+        )
+        self.max_batch, self.max_queue = max_batch, max_queue
+        self.memory_budget, self.draft_bytes = memory_budget, draft_bytes
+        self.model: CachedModel = cached(packed(lm, precision or _precision(lm)), max_batch)
+        self._memory_of = lambda bytes_read: type(self.model).memory(lm, bytes_read)
+        self._queue: deque[Request] = deque()
+        self._running: list[Request] = []  # one per row of the model
+        self._lock = threading.Lock()  # of the queue
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    # --- for users -------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        prompt: vocab.Text = b"",
+        sampling: Sampling | None = None,
+        *,
+        state: State | None = None,
+        **options: Any,
+    ) -> Handle:
+        """Queue a request.
+
+        Args:
+            prompt: text or bytes to continue; a document starts with BOS, put in front.
+            sampling: how; or its fields as keyword arguments.
+            state: continue what was read before, from :meth:`read`, and then ``prompt``.
+
+        Raises:
+            RefusedError: ``max_queue`` requests are waiting.
+            UserError: an impossible parameter, or a request that can need more memory than there
+                is; the message says how much.
+        """
+        sampling = sampling or Sampling(**options)
+        request = Request(vocab.to_bytes(prompt), sampling, state)
+        length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
+        request.memory = self._memory_of(length)
+        if request.memory > self.memory_budget:
+            raise UserError(
+                f"a prompt of {length - sampling.max_bytes} bytes and max_bytes "
+                f"{sampling.max_bytes} can need {_gb(request.memory)} of caches, more than the "
+                f"budget of {_gb(self.memory_budget)}; shorten it, or raise memory_budget"
+            )
+        with self._changed:
+            _check(not self._stopping, "the engine has been closed")
+            if len(self._queue) >= self.max_queue:
+                raise RefusedError(
+                    f"{self.max_queue} requests are waiting already; try again later"
+                )
+            self._queue.append(request)
+            self._changed.notify_all()
+        return Handle(request, self._progress)
+
+    def read(self, prompt: vocab.Text) -> State:
+        """Read a text once, to be continued by any number of requests."""
+        _check(self._thread is None, "read shared texts before the engine starts its thread")
+        _check(len(self._running) < self.max_batch, "all rows are in use; read shared texts first")
+        row = len(self.model.texts)
+        self.model.read([vocab.encode(prompt).tolist()])
+        state = self.model.save(row)
+        self.model.drop(row)
+        return state
+
+    def step(self) -> bool:
+        """Admit who fits, and write at least one byte for each; False if nothing is left."""
+        self._leave()
+        self._admit()
+        self._leave()  # a first byte may have been the last
+        if self._running:
+            self._round()
+            self._leave()
+        return bool(self._running or self._queue)
+
+    def run(self) -> None:
+        """Work until nothing is left."""
+        while self.step():
+            pass
+
+    def __enter__(self) -> Engine:
+        self._thread = threading.Thread(target=self._work, name="blt-engine", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is left, and end the thread."""
+        with self._changed:
+            self._stopping = True
+            for request in (*self._queue, *self._running):
+                request.cancelled = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            try:
+                busy = self.step()
+            except Exception as error:
+                self._give_up(error)
+                raise
+            with self._changed:
+                self._changed.notify_all()  # to who waits for bytes
+                if not busy and not self._queue:
+                    if self._stopping:
+                        return
+                    self._changed.wait()
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell everybody who waits that nothing will come any more."""
+        with self._changed:
+            self._stopping = True
+            for request in (*self._queue, *self._running):
+                if request.finish_reason is None:
+                    request.finish("error", f"the engine has failed: {error}")
+            self._changed.notify_all()
+
+    def _progress(self) -> None:
+        """Called by who wants more bytes than there are."""
+        if self._thread is None:
+            self.step()
+        else:
+            with self._changed:
+                self._changed.wait(timeout=0.05)
+
+    # --- joining and leaving ---------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """Free the rows of requests that have ended, from the last row on."""
+        for row in range(len(self._running) - 1, -1, -1):
+            request = self._running[row]
+            if request.cancelled and request.finish_reason is None:
+                request.finish("cancelled")
+            if request.finish_reason is not None:
+                self.model.drop(row)
+                self._running[row] = self._running[-1]
+                self._running.pop()
+
+    def _admit(self) -> None:
+        joining = self._next_requests()
+        if not joining:
+            return
+        before = len(self._running)
+        try:
+            self._read(joining)
+        except (RuntimeError, MemoryError) as error:  # PyTorch's out of memory is a RuntimeError
+            for request in joining:
+                request.finish("error", f"its prompt could not be read: {error}")
+            del self._running[before:], self.model.texts[before:]
+            return
+        logits = self.model.logits[: len(self._running)].cpu().numpy()
+        for row in range(before, len(self._running)):
+            self._choose(row, logits[row : row + 1], [], [], [self._opens(row)])
+
+    def _read(self, joining: Sequence[Request]) -> None:
+        """Give each request a row that has read its prompt; equal prompts are read once."""
+        rows: dict[bytes, int] = {}
+        fresh = [request for request in joining if request.state is None]
+        prompts = list(dict.fromkeys(request.prompt for request in fresh))
+        for group in group_documents([len(prompt) + 1 for prompt in prompts]):
+            read = [prompts[index] for index in group]
+            rows |= {prompt: row for row, prompt in enumerate(read, len(self.model.texts))}
+            self.model.read([vocab.encode(prompt).tolist() for prompt in read])
+        # The first request of a prompt takes the row where it was read, the others copy it.
+        owners = {row: prompt for prompt, row in rows.items()}
+        waiting = list(joining)
+        for row in sorted(owners):
+            first = next(r for r in fresh if r.prompt == owners[row] and r in waiting)
+            waiting.remove(first)
+            self._running.append(first)
+        for request in waiting:
+            if request.state is None:
+                self.model.fork(rows[request.prompt])
+            else:
+                self.model.load(request.state)
+                ids = vocab.encode(request.prompt, bos=False).tolist()
+                self.model.read_on(len(self.model.texts) - 1, ids)
+            self._running.append(request)
+
+    def _next_requests(self) -> list[Request]:
+        """Waiting requests that there are rows and memory for, first come, first served."""
+        joining: list[Request] = []
+        used = sum(request.memory for request in self._running)
+        with self._lock:
+            while self._queue and len(self._running) + len(joining) < self.max_batch:
+                request = self._queue[0]
+                if request.cancelled and request.finish_reason is None:
+                    request.finish("cancelled")
+                if request.finish_reason is None:
+                    used += request.memory
+                    if used > self.memory_budget:
+                        break
+                    joining.append(request)
+                self._queue.popleft()
+        return joining
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        """Read the bytes chosen last, with drafts of those after them, and choose the next."""
+        drafts, guesses = self._draft()
+        new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
+        logits = self.model.extend(new_ids).cpu().numpy()
+        kept = []
+        for row in range(len(self._running)):
+            opens = self._opens_after(row, len(new_ids[row]))
+            kept.append(self._choose(row, logits[row], drafts[row], guesses[row], opens))
+        self.model.commit(kept)
+
+    def _choose(
+        self,
+        row: int,
+        logits: np.ndarray,
+        drafts: Sequence[int],
+        guesses: Sequence[np.ndarray],
+        opens: Sequence[bool],
+    ) -> int:
+        """Choose ids for one request, as long as they are as drafted.
+
+        Args:
+            row: of the request.
+            logits: [n, 260] after the id chosen last and after each draft.
+            drafts: n - 1 ids.
+            guesses: what each draft was drawn from, [260] each.
+            opens: [n] does the id that is chosen start a patch?
+
+        Returns:
+            how many of the n ids that were read stay.
+        """
+        request = self._running[row]
+        for j in range(len(logits)):
+            if not np.isfinite(logits[j]).all():
+                request.finish("error", "the model's output is not finite")
+                return j + 1
+            p = request.chooser.probabilities(logits[j])
+            if j < len(drafts):
+                token = verify(p, guesses[j], drafts[j], request.generator)
+                request.drafted += 1
+                request.accepted += token == drafts[j]
+            else:
+                token = draw(p, request.generator)
+            request.push(token, _log_probability(logits[j], token), opens[j])
+            if request.finish_reason is not None or j == len(drafts) or token != drafts[j]:
+                return j + 1
+        return len(logits)
+
+    def _draft(self) -> tuple[list[list[int]], list[list[np.ndarray]]]:
+        """Ids drafted for each request, and what each was drawn from."""
+        drafts: list[list[int]] = [[] for _ in self._running]
+        guesses: list[list[np.ndarray]] = [[] for _ in self._running]
+        if not isinstance(self.model, CachedBLT):
+            return drafts, guesses
+        choosers: list[Chooser] = [request.chooser for request in self._running]
+        for _ in range(self.draft_bytes):
+            new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
+            logits = self.model.draft(new_ids).cpu().numpy()
+            for row, request in enumerate(self._running):
+                q = choosers[row].probabilities(logits[row])
+                guesses[row].append(q)
+                drafts[row].append(draw(q, request.generator))
+                choosers[row] = choosers[row].after(drafts[row][-1])
+        return drafts, guesses
+
+    def _opens(self, row: int) -> bool:
+        boundaries = self.model.texts[row].boundaries
+        return boundaries is None or boundaries.opens
+
+    def _opens_after(self, row: int, n: int) -> list[bool]:
+        if isinstance(self.model, CachedBLT):
+            return self.model.opens_after(row)
+        return [True] * n
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _precision(lm: BLT | ByteLM) -> Precision:
+    return "bfloat16" if next(lm.parameters()).dtype is torch.bfloat16 else "float32"
+
+
+def _log_probability(logits: np.ndarray, token_id: int) -> float:
+    """In nats, of one id under the softmax of logits [260]."""
+    peak = logits.max()
+    return float(logits[token_id] - peak - np.log(np.exp(logits - peak).sum()))

@@ -1,0 +1,168 @@
+"""One continuation that somebody asked for: what it holds, where it ends, how it is read."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from blt import vocab
+from blt.generate.incremental import State
+from blt.generate.sampling import Chooser, Sampling
+
+FinishReason = Literal["eos", "stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished continuation."""
+
+    data: bytes
+    finish_reason: FinishReason
+    logprobs: list[float]  # of each byte, in nats, under the model's own distribution
+    starts: list[bool]  # does this byte start a patch?
+    prompt: bytes
+    drafted: int = 0  # bytes drafted and verified, of which
+    accepted: int = 0  # were kept
+    error: str | None = None  # why finish_reason is "error"
+
+    @property
+    def text(self) -> str:
+        """As text; bytes that are not UTF-8 become U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+    @property
+    def patches(self) -> list[bytes]:
+        """The bytes, patch by patch; the first may belong to a patch begun in the prompt."""
+        edges = [0, *(i for i, starts in enumerate(self.starts) if starts and i), len(self.data)]
+        return [self.data[a:b] for a, b in itertools.pairwise(edges) if a < b]
+
+
+@dataclass
+class Request:
+    """A continuation in the making. The engine writes; handles read."""
+
+    prompt: bytes
+    sampling: Sampling
+    state: State | None = None  # what was read before the prompt
+    memory: int = 0  # bytes reserved for it
+    data: bytearray = field(default_factory=bytearray)
+    logprobs: list[float] = field(default_factory=list)
+    starts: list[bool] = field(default_factory=list)
+    visible: int = 0  # bytes that are certainly not part of a stop string
+    token: int = vocab.BOS  # chosen last, not read by the model yet
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    cancelled: bool = False
+    drafted: int = 0
+    accepted: int = 0
+
+    def __post_init__(self) -> None:
+        before = b"" if self.state is None else vocab.decode(torch.tensor(self.state.text.ids))
+        self.chooser = Chooser.begin(self.sampling, before + self.prompt)
+        self.generator = random.Random(self.sampling.seed)
+        if self.sampling.max_bytes == 0:
+            self.finish_reason = "length"
+
+    def push(self, token_id: int, logprob: float, starts: bool) -> None:
+        """One more id; ends the request where it must end."""
+        self.token = token_id
+        if token_id == vocab.EOS:
+            self.finish("eos")
+            return
+        self.chooser = self.chooser.after(token_id)
+        self.data.append(token_id - vocab.OFFSET)
+        self.logprobs.append(logprob)
+        self.starts.append(starts)
+        for stop in self.sampling.stop:
+            if self.data.endswith(stop):
+                self._cut(len(self.data) - len(stop))
+                self.finish("stop")
+                return
+        self.visible = len(self.data) - self._held_back()
+        if len(self.data) >= self.sampling.max_bytes:
+            self.finish("length")
+
+    def finish(self, reason: FinishReason, error: str | None = None) -> None:
+        self.visible = len(self.data)
+        self.error = error
+        self.finish_reason = reason
+
+    def _cut(self, length: int) -> None:
+        del self.data[length:], self.logprobs[length:], self.starts[length:]
+
+    def _held_back(self) -> int:
+        """Bytes at the end that a stop string may begin with."""
+        longest = max(map(len, self.sampling.stop), default=0) - 1
+        for size in range(min(longest, len(self.data)), 0, -1):
+            tail = bytes(self.data[-size:])
+            if any(stop.startswith(tail) for stop in self.sampling.stop):
+                return size
+        return 0
+
+    def generation(self) -> Generation:
+        assert self.finish_reason is not None
+        return Generation(
+            bytes(self.data),
+            self.finish_reason,
+            self.logprobs,
+            self.starts,
+            self.prompt,
+            self.drafted,
+            self.accepted,
+            self.error,
+        )
+
+
+class Handle:
+    """Somebody's hold on a request: read its bytes as they come, wait for all, or cancel it."""
+
+    def __init__(self, request: Request, progress: Callable[[], None]) -> None:
+        self._request, self._progress = request, progress
+
+    @property
+    def finished(self) -> bool:
+        return self._request.finish_reason is not None
+
+    def cancel(self) -> None:
+        """End it at the next byte; what was written stays readable."""
+        self._request.cancelled = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        """New bytes as they come, never any of a stop string; ends when the request has ended."""
+        return (piece for piece, _ in self.patches())
+
+    def patches(self) -> Iterator[tuple[bytes, list[bool]]]:
+        """New bytes as they come, and which of them start a patch."""
+        shown = 0
+        while True:
+            finished = self.finished  # read before the bytes: they are complete once it is set
+            end = self._request.visible
+            if end > shown:
+                yield bytes(self._request.data[shown:end]), self._request.starts[shown:end]
+                shown = end
+            elif finished:
+                return
+            else:
+                self._progress()
+
+    def text(self) -> Iterator[str]:
+        """New text as it comes, in whole characters; bytes that are not UTF-8 become U+FFFD."""
+        decoder = vocab.Utf8Stream()
+        for piece in self:
+            text = "".join(decoder.push(byte + vocab.OFFSET) for byte in piece)
+            if text:
+                yield text
+        rest = decoder.finish()
+        if rest:
+            yield rest
+
+    def result(self) -> Generation:
+        """Wait for the end."""
+        for _ in self:
+            pass
+        return self._request.generation()

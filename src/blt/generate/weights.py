@@ -1,0 +1,93 @@
+"""A model's weights as generation reads them: packed for products with a few rows.
+
+Writing a byte reads every weight of the byte-level models once, and a patch those of the global
+transformer, so speed is how fast weights come from memory: narrower and better laid out is faster.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blt.errors import UserError
+
+Precision = Literal["float32", "bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+INT8_ROWS = 16  # up to here the int8 product is the fastest; above, one in bfloat16
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def packed(model: Model, precision: Precision) -> Model:
+    """A copy for inference with weights packed in ``precision``; the rest is shared, not copied.
+
+    Activations, caches and sums stay in the model's own precision (float32 on a CPU).
+
+    Raises:
+        UserError: an unknown precision, or int8 on a device other than a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, cast(dict[int, object], shared)).eval()
+    for module in list(copied.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, _packed_linear(child.weight.detach(), precision))
+    return copied
+
+
+def _packed_linear(weight: Tensor, precision: Precision) -> nn.Module:
+    if precision == "int8":
+        if weight.device.type != "cpu":
+            raise UserError("precision 'int8' is for CPUs; on a GPU use 'bfloat16'")
+        return Int8Linear(weight)
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    has_packing = torch.backends.mkldnn.is_available() and weight.device.type == "cpu"
+    return PackedLinear(weight.to(dtype)) if has_packing else CastLinear(weight.to(dtype))
+
+
+class CastLinear(nn.Module):
+    """A product in the weights' precision, returned in that of its input."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
+        return F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
+
+
+class PackedLinear(nn.Module):
+    """The same with weights in oneDNN's own layout: 1.5 to 3 times as fast for 1 to 16 rows."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.dtype = weight.dtype
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(x.to(self.dtype), self.weight, None, "none", [], "").to(x.dtype)  # type: ignore[no-any-return]
+
+
+class Int8Linear(nn.Module):
+    """Weights as int8 with a scale per output; the product itself is in bfloat16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        scale = weight.float().abs().amax(1).clamp_min(1e-12) / 127
+        self.weight = (weight.float() / scale[:, None]).round().to(torch.int8)  # [f, d]
+        self.scale = scale.bfloat16()  # [f]
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        # PyTorch's product reads past the end of rows that are no multiple of 16.
+        if len(rows) <= INT8_ROWS and rows.shape[1] % 16 == 0:
+            out = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            out = F.linear(rows, self.weight.bfloat16()).mul_(self.scale)
+        return out.unflatten(0, x.shape[:-1]).to(x.dtype)

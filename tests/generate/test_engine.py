@@ -1,0 +1,324 @@
+"""Requests in a batch write what they write alone, whoever joins, ends or is cancelled."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import blt
+from blt.errors import UserError
+from blt.generate import Engine, RefusedError, Sampling
+from shapes import TINY, TINY_BLT, random_blt
+from texts import MULTILINGUAL
+
+
+def greedy_by_full_forwards(lm: blt.BLT | blt.ByteLM, prompt: bytes, count: int) -> bytes:
+    """What greedy generation must write, without any cache."""
+    ids = blt.encode(prompt)
+    written = bytearray()
+    for _ in range(count):
+        logits = lm.logits(ids)[-1]
+        logits[[blt.vocab.BOE, blt.vocab.BOS, blt.vocab.BPE]] = -torch.inf
+        token = int(logits.argmax())
+        if token == blt.vocab.EOS:
+            break
+        written.append(token - blt.vocab.OFFSET)
+        ids = torch.cat((ids, ids.new_tensor([token])))
+    return bytes(written)
+
+
+@pytest.mark.parametrize("rule", ["entropy", "entropy-monotonic", "space", "static", "byte"])
+@pytest.mark.parametrize("draft_bytes", [0, 4])
+def test_greedy_bytes_are_those_of_full_forwards(rule: str, draft_bytes: int) -> None:
+    lm = random_blt(rule=rule, newline_reset=True, max_patch_length=6)
+    for prompt in (b"", b"x", MULTILINGUAL[:150], b"\xff\xfe\n\x00" * 9):
+        found = lm.generate(prompt, max_bytes=60, draft_bytes=draft_bytes)
+        assert found.data == greedy_by_full_forwards(lm, prompt, 60)
+        assert found.finish_reason == ("length" if len(found.data) == 60 else "eos")
+
+
+def random_prompt(chance: random.Random) -> bytes:
+    kind = chance.randrange(6)
+    if kind < 3:
+        return chance.randbytes(chance.choice([0, 1, chance.randrange(80)]))
+    at = chance.randrange(1000)
+    return (b"\xff\xc3(\xf0\x9f" * 40, MULTILINGUAL[at : at + 60], MULTILINGUAL[:2000])[kind - 3]
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 32), st.integers(1, 6), st.sampled_from([0, 3]), st.integers(0, 2**32))
+def test_whoever_joins_ends_or_is_cancelled_the_others_write_what_they_write_alone(
+    count: int, max_batch: int, draft_bytes: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    texts = [random_prompt(chance) for _ in range(count)]
+    lm = random_blt()
+    engine = Engine(lm, max_batch=max_batch, draft_bytes=draft_bytes)
+    samplings = [
+        Sampling(
+            max_bytes=chance.choice([0, 1, 7, 40]),
+            temperature=chance.choice([0.0, 1.0]),
+            top_k=chance.choice([None, 20]),
+            repetition_penalty=chance.choice([1.0, 1.3]),
+            valid_utf8=chance.random() < 0.3,
+            stop=chance.choice([(), (b"e",), (b"ab", b"\n")]),
+            seed=index,
+        )
+        for index in range(len(texts))
+    ]
+    handles, cancelled, waiting = [], set(), list(range(len(texts)))
+    while waiting or not all(handle.finished for handle in handles):
+        for _ in range(chance.randint(0, 3)):
+            if waiting:
+                index = waiting.pop(0)
+                handles.append(engine.submit(texts[index], samplings[index]))
+        if handles and chance.random() < 0.1:
+            index = chance.randrange(len(handles))
+            if not handles[index].finished:
+                handles[index].cancel()
+                cancelled.add(index)
+        engine.step()
+    alone = Engine(lm, max_batch=1, draft_bytes=draft_bytes)
+    for index, handle in enumerate(handles):
+        expected = alone.submit(texts[index], samplings[index]).result()
+        found = handle.result()
+        if index in cancelled and found.finish_reason == "cancelled":
+            assert expected.data.startswith(found.data)
+        else:
+            assert found.data == expected.data
+            assert found.finish_reason == expected.finish_reason
+            assert found.starts == expected.starts
+            assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+    assert engine.model.texts == []
+
+
+def test_speculation_writes_the_same_20000_greedy_bytes() -> None:
+    lm = random_blt(max_patch_length=8)
+    texts = [bytes([index, 255 - index]) * 3 for index in range(16)]
+    options = {"max_bytes": 1300, "ignore_eos": True}
+    plain = lm.generate(texts, **options)
+    assert sum(len(result.data) for result in plain) >= 20_000
+    for draft_bytes in (3, 8):
+        found = lm.generate(texts, draft_bytes=draft_bytes, **options)
+        assert [result.data for result in found] == [result.data for result in plain]
+        assert [result.starts for result in found] == [result.starts for result in plain]
+        assert all(result.drafted >= result.accepted > 0 for result in found)
+
+
+def test_equal_prompts_are_read_once() -> None:
+    lm = random_blt()
+    engine = Engine(lm, max_batch=8)
+    prompt = MULTILINGUAL[:500]
+    handles = [engine.submit(prompt, max_bytes=20, temperature=1.0, seed=seed) for seed in range(8)]
+    engine.step()
+    assert engine.model.counts.encoder == 501 + 8
+    engine.run()
+    results = [handle.result().data for handle in handles]
+    assert len(set(results)) > 1
+    for seed, found in enumerate(results):
+        assert lm.generate(prompt, max_bytes=20, temperature=1.0, seed=seed).data == found
+
+
+def test_a_text_that_was_read_can_be_continued_any_number_of_times() -> None:
+    lm = random_blt()
+    state = lm.read("To be, or ")
+    for rest in (b"", b"not to be", b"\xff"):
+        expected = lm.generate(b"To be, or " + rest, max_bytes=25)
+        assert lm.generate(rest, state=state, max_bytes=25).data == expected.data
+
+
+def test_logprobs_are_those_of_the_model() -> None:
+    lm = random_blt()
+    found = lm.generate("abc", max_bytes=30, temperature=1.5, seed=4)
+    ids = blt.encode(b"abc" + found.data)
+    log_p = torch.log_softmax(lm.logits(ids), -1)
+    expected = log_p[3:-1].gather(1, ids[4:, None])[:, 0].tolist()
+    assert found.logprobs == pytest.approx(expected, abs=1e-3)
+
+
+def test_starts_are_the_boundaries_of_the_text() -> None:
+    lm = random_blt()
+    found = lm.generate(MULTILINGUAL[:70], max_bytes=80, temperature=1.0)
+    starts = lm.patch(MULTILINGUAL[:70] + found.data).starts.tolist()
+    assert found.starts == starts[71:]
+    assert b"".join(found.patches) == found.data
+
+
+# --- handles and threads ------------------------------------------------------------------------
+
+
+def test_text_comes_in_whole_characters() -> None:
+    lm = random_blt()
+    engine = Engine(lm, max_batch=1)
+    options = {"max_bytes": 200, "temperature": 2.0, "ignore_eos": True}
+    pieces = list(engine.submit("", valid_utf8=True, **options).text())
+    assert "�" not in "".join(pieces)
+    assert len("".join(pieces).encode()) <= 200
+    raw = engine.submit("", **options)
+    streamed = b"".join(raw)
+    assert streamed == raw.result().data
+    assert "".join(engine.submit("", **options).text()) == streamed.decode("utf-8", "replace")
+
+
+def test_stop_strings_are_cut_and_never_shown() -> None:
+    lm = random_blt()
+    whole = lm.generate("q", max_bytes=120, temperature=1.0, ignore_eos=True).data
+    stop = whole[50:53]
+    first = whole.index(stop)
+    for draft_bytes in (0, 5):
+        engine = Engine(lm, max_batch=1, draft_bytes=0)
+        handle = engine.submit(
+            "q", max_bytes=120, temperature=1.0, ignore_eos=True, stop=(stop, b"not there")
+        )
+        seen = b""
+        for piece in handle:
+            seen += piece
+            assert whole[:first].startswith(seen)
+        assert handle.result().finish_reason == "stop"
+        assert handle.result().data == seen == whole[:first]
+        assert len(handle.result().logprobs) == first
+        greedy = lm.generate("q", max_bytes=99, draft_bytes=draft_bytes, stop=whole[50:53])
+        assert whole[50:53] not in greedy.data
+
+
+def test_threads_may_submit_read_and_cancel() -> None:
+    lm = random_blt()
+    expected = lm.generate([b"%d" % i for i in range(24)], max_bytes=25, temperature=1.0)
+    found: dict[int, bytes] = {}
+    with Engine(lm, max_batch=4) as engine:
+        endless = engine.submit("endless", max_bytes=100_000, ignore_eos=True)
+
+        def use(first: int) -> None:
+            for i in range(first, 24, 3):
+                handle = engine.submit(b"%d" % i, max_bytes=25, temperature=1.0, seed=i)
+                found[i] = b"".join(handle)
+
+        threads = [threading.Thread(target=use, args=(first,)) for first in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        endless.cancel()
+        assert endless.result().finish_reason == "cancelled"
+        last = engine.submit("left behind", max_bytes=100_000, ignore_eos=True)
+    assert last.result().finish_reason == "cancelled"
+    assert [found[i] for i in range(24)] == [result.data for result in expected]
+    with pytest.raises(UserError, match="closed"):
+        engine.submit("too late")
+
+
+# --- limits and failures ------------------------------------------------------------------------
+
+
+def test_what_cannot_fit_is_refused_by_name() -> None:
+    lm = blt.BLT(TINY_BLT)
+    engine = Engine(lm, max_batch=1, max_queue=2, memory_budget=10_000_000)
+    with pytest.raises(UserError, match=r"max_bytes 1000000 can need .* GB .* memory_budget"):
+        engine.submit("x", max_bytes=1_000_000)
+    with pytest.raises(UserError, match="a prompt of 900000 bytes"):
+        engine.submit(b"x" * 900_000)
+    engine.submit("a")
+    engine.submit("b")
+    with pytest.raises(RefusedError, match="2 requests are waiting"):
+        engine.submit("c")
+    engine.run()
+    assert engine.submit("c", max_bytes=2).result().finish_reason in ("length", "eos")
+
+
+def test_requests_wait_for_memory() -> None:
+    lm = blt.BLT(TINY_BLT)
+    one = Engine(lm, max_batch=1)._memory_of(101)
+    engine = Engine(lm, max_batch=8, memory_budget=3 * one)
+    handles = [engine.submit("x", max_bytes=100, ignore_eos=True) for _ in range(7)]
+    engine.step()
+    assert len(engine.model.texts) == 3
+    engine.run()
+    assert all(len(handle.result().data) == 100 for handle in handles)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"min_p": 2}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"max_bytes": -1}, "max_bytes"),
+        ({"stop": ("a", "")}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"draft_bytes": 32}, "draft_bytes"),
+        ({"max_batch": 0}, "max_batch"),
+        ({"precision": "int3"}, "int3"),
+    ],
+)
+def test_impossible_parameters_are_refused_by_name(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        blt.BLT(TINY_BLT).generate(["x"], **options)
+
+
+def test_a_byte_model_cannot_draft() -> None:
+    with pytest.raises(UserError, match="draft_bytes"):
+        blt.ByteLM(TINY).generate("x", draft_bytes=4)
+
+
+def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = random_blt()
+    expected = lm.generate("healthy", max_bytes=30)
+    engine = Engine(lm, max_batch=3)
+    healthy, ill = engine.submit("healthy", max_bytes=30), engine.submit("ill", max_bytes=30)
+    for _ in range(3):
+        engine.step()
+    extend = engine.model.extend
+
+    def broken(*args: object) -> torch.Tensor:
+        logits = extend(*args).clone()  # type: ignore[arg-type]
+        logits[1] = torch.nan
+        return logits
+
+    monkeypatch.setattr(engine.model, "extend", broken)
+    engine.step()
+    monkeypatch.undo()
+    read = engine.model.prefill
+
+    def out_of_memory(*args: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "prefill", out_of_memory)
+    unread = engine.submit("unread", max_bytes=30)
+    engine.step()
+    monkeypatch.setattr(engine.model, "prefill", read)
+    engine.run()
+    assert ill.result().finish_reason == unread.result().finish_reason == "error"
+    assert "out of memory" in str(unread.result().error)
+    assert healthy.result().data == expected.data
+    assert engine.submit("healthy", max_bytes=30).result().data == expected.data
+
+
+def test_a_thread_that_fails_tells_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    engine = Engine(random_blt(), max_batch=1)
+
+    def broken(*_: object) -> torch.Tensor:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(engine.model, "extend", broken)
+    with engine:
+        result = engine.submit("x", max_bytes=9, ignore_eos=True).result()
+    assert result.finish_reason == "error"
+    assert "no such thing" in str(result.error)
+
+
+@given(st.binary(max_size=60), st.integers(0, 12))
+def test_a_byte_model_writes_too(prompt: bytes, count: int) -> None:
+    torch.manual_seed(0)
+    lm = blt.ByteLM(TINY)
+    found = lm.generate([prompt, b"other"], max_bytes=count)
+    assert found[0].data == greedy_by_full_forwards(lm, prompt, count)

@@ -1,0 +1,162 @@
+"""The next byte is drawn from the distribution that was asked for."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blt import vocab
+from blt.generate import utf8
+from blt.generate.sampling import Chooser, Sampling, draw, verify
+
+seeds = st.integers(0, 10_000)
+
+
+def logits_of(seed: int, spread: float = 2.0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=260) * spread).astype(np.float32)
+
+
+def chooser(prompt: bytes = b"", **options: object) -> Chooser:
+    return Chooser.begin(Sampling(**{"temperature": 1.0, **options}), prompt)  # type: ignore[arg-type]
+
+
+def writable(logits: np.ndarray) -> np.ndarray:
+    """Softmax over bytes and EOS, by PyTorch."""
+    scores = torch.from_numpy(logits).double()
+    scores[[vocab.BOE, vocab.BOS, vocab.BPE]] = -torch.inf
+    return torch.softmax(scores, 0).numpy()
+
+
+@given(seeds)
+def test_temperature_one_is_the_softmax_and_zero_the_peak(seed: int) -> None:
+    logits = logits_of(seed)
+    np.testing.assert_allclose(chooser().probabilities(logits), writable(logits), atol=1e-9)
+    greedy = chooser(temperature=0.0).probabilities(logits)
+    assert greedy[writable(logits).argmax()] == 1.0
+    assert greedy.sum() == 1.0
+
+
+@given(seeds, st.integers(1, 300))
+def test_top_k_keeps_the_k_most_likely(seed: int, k: int) -> None:
+    p = chooser(top_k=k).probabilities(logits_of(seed))
+    full = writable(logits_of(seed))
+    kept = np.argsort(-full)[:k]
+    kept = kept[full[kept] > 0]
+    assert set(p.nonzero()[0]) == set(kept)
+    np.testing.assert_allclose(p[kept], full[kept] / full[kept].sum(), rtol=1e-6)
+
+
+@given(seeds, st.floats(0.01, 1.0))
+def test_top_p_keeps_the_fewest_that_reach_it(seed: int, top_p: float) -> None:
+    p = chooser(top_p=top_p).probabilities(logits_of(seed))
+    full = writable(logits_of(seed))
+    kept = full[p > 0]
+    assert kept.sum() >= top_p - 1e-9
+    assert kept.sum() - kept.min() < top_p
+    assert kept.min() >= full[p == 0].max(initial=0.0)
+
+
+@given(seeds, st.floats(0.0, 1.0))
+def test_min_p_is_relative_to_the_peak(seed: int, min_p: float) -> None:
+    p = chooser(min_p=min_p).probabilities(logits_of(seed))
+    full = writable(logits_of(seed))
+    assert set(p.nonzero()[0]) == set((full >= min_p * full.max()).nonzero()[0]) - {0, 1, 3}
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20), st.floats(1.01, 3.0), seeds)
+def test_repetition_penalty_makes_what_was_there_less_likely(
+    prompt: bytes, written: bytes, penalty: float, seed: int
+) -> None:
+    one = chooser(prompt, repetition_penalty=penalty)
+    for byte in written:
+        one = one.after(byte + vocab.OFFSET)
+    p, full = one.probabilities(logits_of(seed)), writable(logits_of(seed))
+    seen = [byte + vocab.OFFSET for byte in set(prompt + written)]
+    others = [i for i in range(4, 260) if i not in seen]
+    ratio = p / np.where(full > 0, full, 1.0)
+    if seen:
+        assert ratio[seen].max() <= ratio[others].min() + 1e-9
+    np.testing.assert_allclose(ratio[others], ratio[others[0]], rtol=1e-6)
+
+
+def test_tiny_temperatures_do_not_overflow() -> None:
+    p = chooser(temperature=1e-300).probabilities(logits_of(3, spread=1e4))
+    assert p.max() == 1.0
+
+
+@given(st.binary(max_size=12), seeds)
+def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int) -> None:
+    generator = random.Random(seed)
+    rest = utf8.state_of(prompt)
+    now = chooser(prompt, valid_utf8=True, max_bytes=9)
+    written = bytearray()
+    while now.remaining > 0:
+        token = draw(now.probabilities(logits_of(generator.randrange(10**6))), generator)
+        if token == vocab.EOS:
+            break
+        written.append(token - vocab.OFFSET)
+        now = now.after(token)
+    if len(rest) <= 9:
+        bytes(written[len(rest) :]).decode()
+    if not rest:
+        bytes(written).decode()
+
+
+@given(st.text(max_size=30))
+def test_every_text_is_allowed(text: str) -> None:
+    data = text.encode("utf-8", "ignore")
+    rest: tuple[tuple[int, int], ...] | None = utf8.WHOLE
+    for byte in data:
+        assert rest is not None
+        assert not utf8.forbidden(rest, 4)[byte + vocab.OFFSET]
+        rest = utf8.after(rest, byte)
+    assert rest == utf8.WHOLE
+
+
+@given(st.binary(min_size=1, max_size=6))
+def test_exactly_the_invalid_is_forbidden(data: bytes) -> None:
+    rest: tuple[tuple[int, int], ...] | None = utf8.WHOLE
+    for byte in data:
+        rest = None if rest is None else utf8.after(rest, byte)
+    try:
+        data.decode()
+        valid = True
+    except UnicodeDecodeError as error:
+        valid = error.reason == "unexpected end of data" and error.end == len(data)
+    assert (rest is not None) == valid
+
+
+def chi_square(counts: np.ndarray, p: np.ndarray) -> tuple[float, int]:
+    """Statistic over ids expected at least five times, the others together, and its freedom."""
+    expected = p * counts.sum()
+    often = expected >= 5
+    o = np.append(counts[often], counts[~often].sum())
+    e = np.append(expected[often], expected[~often].sum())
+    o, e = o[e > 0], e[e > 0]
+    assert counts[p == 0].sum() == 0
+    return float(((o - e) ** 2 / e).sum()), len(e) - 1
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"top_k": 20}, {"top_p": 0.8}])
+def test_verified_drafts_have_the_distribution_of_the_model(options: dict[str, object]) -> None:
+    generator = random.Random(1)
+    p = chooser(**options).probabilities(logits_of(1))
+    q = chooser(**options).probabilities(logits_of(1) + logits_of(2, spread=0.7))
+    counts = np.zeros(260)
+    accepted = 0
+    for _ in range(100_000):
+        drafted = draw(q, generator)
+        token = verify(p, q, drafted, generator)
+        accepted += token == drafted
+        counts[token] += 1
+    statistic, freedom = chi_square(counts, p)
+    # mean = freedom, variance = 2 * freedom: five deviations away is no chance
+    assert statistic < freedom + 5 * (2 * freedom) ** 0.5
+    assert accepted / 100_000 == pytest.approx(np.minimum(p, q).sum(), abs=0.01)
+    wrong, freedom = chi_square(counts, q + 1e-9)  # the test can tell the two apart
+    assert wrong > freedom + 20 * (2 * freedom) ** 0.5
