@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -38,6 +39,11 @@ class Ring:
         device = next(like.parameters()).device
         depth = sum(transformer.depth for transformer in transformers)
         self.memory = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(depth)]
+        # For C++: where the keys and values of each row begin, [depth][2 * rows].
+        self.pointers = [
+            [memory[which, row].data_ptr() for row in range(rows) for which in range(2)]
+            for memory in self.memory
+        ]
 
     @staticmethod
     def bytes_per_row(transformers: Sequence[Transformer], dtype: torch.dtype) -> int:
@@ -55,21 +61,10 @@ class Ring:
             first: row of the first of the B sequences.
             starts: [B, n] each byte sees no position before this one; None: all that exist.
         """
-        slots = torch.arange(self.capacity, device=positions.device)
-        last = positions[:, -1:]
-        held = last - (last - slots) % self.capacity  # [B, capacity] position that a slot holds
         oldest = (positions - self.window + 1).clamp_min_(0)
         if starts is not None:
             oldest = torch.maximum(oldest, starts)
-        held = held[:, None]  # [B, 1, capacity]
-        visible = (held <= positions[..., None]) & (held >= oldest[..., None])
-        rows = torch.arange(first, first + len(positions), device=positions.device)[:, None]
-        heads = torch.arange(self.heads, device=positions.device)
-        block = (rows * self.heads + heads)[..., None] * self.capacity  # [B, H, 1]
-        index = (block + (positions % self.capacity)[:, None]).flatten()
-        bias = torch.zeros(visible.shape, dtype=self.memory[0].dtype, device=positions.device)
-        bias.masked_fill_(~visible, -torch.inf)
-        return RingStep(self, first, positions.shape, index, bias[:, None])
+        return RingStep(self, first, positions, oldest)
 
     def prefill(
         self, layers: slice, attended: tuple[int, ...], offsets: tuple[int, ...], first: int
@@ -100,26 +95,72 @@ class Ring:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """The rows of a step as C++ wants them; int64 on the CPU."""
+
+    at: Tensor  # [N] position that each row is written to, modulo capacity
+    oldest: Tensor  # [N] the first position that it sees
+    text: Tensor  # [N] whose cache
+    capacity: Tensor  # [texts]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
 class RingStep:
     """One step of B sequences by n bytes each: the same for all layers of a ring."""
 
     ring: Ring
     first: int
-    shape: torch.Size  # B, n
-    index: Tensor  # [B * H * n] rows of a flat memory [rows * H * capacity, D]
-    bias: Tensor  # [B, 1, n, capacity]
+    positions: Tensor  # [B, n]
+    oldest: Tensor  # [B, n] the first position that each byte sees
 
     def caches(self, layers: slice = slice(None)) -> list[RingLayer]:
-        return [RingLayer(self, memory) for memory in self.ring.memory[layers]]
+        ring, rows = self.ring, slice(2 * self.first, 2 * (self.first + len(self.positions)))
+        return [
+            RingLayer(self, memory, pointers[rows])
+            for memory, pointers in zip(ring.memory[layers], ring.pointers[layers], strict=True)
+        ]
+
+    @cached_property
+    def index(self) -> Tensor:
+        """Rows of a flat memory [rows * H * capacity, D]  # [B * H * n]."""
+        ring, device = self.ring, self.positions.device
+        rows = torch.arange(self.first, self.first + len(self.positions), device=device)[:, None]
+        heads = torch.arange(ring.heads, device=device)
+        block = (rows * ring.heads + heads)[..., None] * ring.capacity  # [B, H, 1]
+        return (block + (self.positions % ring.capacity)[:, None]).flatten()
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """-inf where a byte does not see a slot  # [B, 1, n, capacity]."""
+        slots = torch.arange(self.ring.capacity, device=self.positions.device)
+        last = self.positions[:, -1:]
+        held = last - (last - slots) % self.ring.capacity  # [B, capacity] position in a slot
+        held = held[:, None]
+        visible = (held <= self.positions[..., None]) & (held >= self.oldest[..., None])
+        bias = torch.zeros(visible.shape, dtype=self.ring.memory[0].dtype, device=slots.device)
+        return bias.masked_fill_(~visible, -torch.inf)[:, None]
+
+    @cached_property
+    def layout(self) -> Layout:
+        batch, n = self.positions.shape
+        return Layout(
+            self.positions.flatten().contiguous(),
+            self.oldest.flatten().contiguous(),
+            torch.arange(batch).repeat_interleave(n),
+            torch.full((batch,), self.ring.capacity),
+            self.ring.memory[0].dtype,
+        )
 
 
 @dataclass(frozen=True)
 class RingLayer:
     step: RingStep
     memory: Tensor  # [2, rows, H, capacity, D]
+    pointers: list[int]  # [2 * B] keys and values of each sequence
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B * n, H, D]
-        first, (batch, n) = self.step.first, self.step.shape
+        first, (batch, n) = self.step.first, self.step.positions.shape
         keys, values = self.memory.unbind()
         for memory, new in ((keys, k), (values, v)):
             rows = new.to(memory.dtype).unflatten(0, (batch, n)).transpose(1, 2)
@@ -191,17 +232,46 @@ class PatchMemory:
 
 
 @dataclass(frozen=True)
-class PatchLayer:
-    """One layer of the global transformer, for new patches of several sequences end to end."""
+class PatchStep:
+    """New patches of several sequences end to end: the same for all layers."""
 
-    layer: int
     memories: Sequence[PatchMemory]
     counts: Sequence[int]  # new patches of each
+    positions: Tensor  # [P]
+
+    def caches(self) -> list[PatchLayer]:
+        return [PatchLayer(self, layer) for layer in range(len(self.memories[0].memory))]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(
+            self.positions,
+            torch.zeros_like(self.positions),
+            torch.repeat_interleave(torch.tensor(self.counts)),
+            torch.tensor([memory.memory.shape[3] for memory in self.memories]),
+            self.memories[0].memory.dtype,
+        )
+
+
+@dataclass(frozen=True)
+class PatchLayer:
+    step: PatchStep
+    layer: int
+
+    @property
+    def pointers(self) -> list[int]:
+        """Keys and values of each sequence  # [2 * sequences]."""
+        addresses = []
+        for store in self.step.memories:
+            memory = store.memory
+            layer = memory.data_ptr() + self.layer * memory.stride(0) * memory.itemsize
+            addresses += [layer, layer + memory.stride(1) * memory.itemsize]
+        return addresses
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [P, H, D]
         parts = []
-        news = (x.split(list(self.counts)) for x in (q, k, v))
-        for store, query, key, value in zip(self.memories, *news, strict=True):
+        news = (x.split(list(self.step.counts)) for x in (q, k, v))
+        for store, query, key, value in zip(self.step.memories, *news, strict=True):
             seen = store.length + len(query)
             keys, values = store.memory[self.layer]
             keys[:, store.length : seen] = key.transpose(0, 1)

@@ -16,7 +16,7 @@ from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedBLT, CachedModel, State, cached
 from blt.generate.request import Handle, Request
 from blt.generate.sampling import Chooser, Sampling, draw, verify
-from blt.generate.weights import Precision, packed
+from blt.generate.weights import Precision, cache_dtype, packed
 from blt.lm import BLT, ByteLM, group_documents
 
 MEMORY_BUDGET = 4 * 2**30  # bytes for caches
@@ -45,6 +45,7 @@ class Engine:
         precision: of weights: float32, bfloat16, or int8 (CPU). None: that of the model.
         draft_bytes: self-speculation (BLT-S, arXiv 2605.08044): so many bytes are guessed with
             the last patch's output and then verified together; 0 turns it off.
+        native: steps in C++ (CPU); None: where they can be compiled.
 
     Raises:
         UserError: an impossible value, or a model that cannot be written with byte by byte.
@@ -59,6 +60,7 @@ class Engine:
         memory_budget: int = MEMORY_BUDGET,
         precision: Precision | None = None,
         draft_bytes: int = 0,
+        native: bool | None = None,
     ) -> None:
         _check(max_batch >= 1, f"max_batch must be at least 1, got {max_batch}")
         _check(max_queue >= 1, f"max_queue must be at least 1, got {max_queue}")
@@ -72,7 +74,9 @@ class Engine:
         )
         self.max_batch, self.max_queue = max_batch, max_queue
         self.memory_budget, self.draft_bytes = memory_budget, draft_bytes
-        self.model: CachedModel = cached(packed(lm, precision or _precision(lm)), max_batch)
+        precision = precision or _precision(lm)
+        model = packed(lm, precision, native)
+        self.model: CachedModel = cached(model, max_batch, cache_dtype(model, precision))
         self._memory_of = lambda bytes_read: type(self.model).memory(lm, bytes_read)
         self._queue: deque[Request] = deque()
         self._running: list[Request] = []  # one per row of the model

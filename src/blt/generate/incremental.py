@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blt.generate.boundaries import Boundaries
-from blt.generate.cache import MAX_ROWS, PatchLayer, PatchMemory, PatchPrefill, Ring, RingStep
+from blt.generate.cache import MAX_ROWS, PatchMemory, PatchPrefill, PatchStep, Ring, RingStep
 from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
 from blt.model.byte_transformer import entropy
 from blt.model.packing import Spans, pack
@@ -66,18 +66,13 @@ class State:
 class CachedModel:
     """A batch of texts and what the model remembers of them, one row per text."""
 
-    def __init__(self, model: LanguageModel, max_batch: int) -> None:
-        self.max_batch = max_batch
+    def __init__(self, model: LanguageModel, max_batch: int, dtype: torch.dtype) -> None:
+        self.max_batch, self.dtype = max_batch, dtype
         self.device = model.device
         self.counts = Counts()
         self.texts: list[Text] = []
         self.rings: list[Ring] = []
         self.logits = torch.zeros(max_batch, VOCAB_SIZE, device=model.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of caches: products with one query are much faster in float32 on CPUs."""
-        return torch.float32 if self.device.type == "cpu" else torch.get_default_dtype()
 
     # --- to be given by the models ---------------------------------------------------------------
 
@@ -177,8 +172,8 @@ def _flat(positions: Tensor) -> Spans:
 class CachedByteLM(CachedModel):
     """A byte transformer without patches."""
 
-    def __init__(self, model: ByteLM, max_batch: int) -> None:
-        super().__init__(model, max_batch)
+    def __init__(self, model: ByteLM, max_batch: int, dtype: torch.dtype) -> None:
+        super().__init__(model, max_batch, dtype)
         self.model = model
         self.rings = [Ring([model.transformer], max_batch, self.dtype)]
         self._pending: tuple[int, Sequence[Sequence[int]]] = (0, [])
@@ -231,8 +226,8 @@ class _Extension:
 class CachedBLT(CachedModel):
     """A Byte Latent Transformer."""
 
-    def __init__(self, model: BLT, max_batch: int) -> None:
-        super().__init__(model, max_batch)
+    def __init__(self, model: BLT, max_batch: int, dtype: torch.dtype) -> None:
+        super().__init__(model, max_batch, dtype)
         self.model = model
         encoder, decoder = model.encoder.transformer, model.decoder.transformer
         self.local = Ring([encoder, decoder], max_batch, self.dtype)
@@ -474,12 +469,10 @@ class CachedBLT(CachedModel):
                 memories.append(text.patches)
                 numbers.append(count)
                 positions += range(text.patches.length, text.patches.length + count)
-        spans = Spans((0, len(positions)), torch.tensor(positions, device=self.device))
-        model = self.model.global_transformer
-        layers = range(model.transformer.depth)
         self._count(patches=len(positions))
-        caches = [PatchLayer(layer, memories, numbers) for layer in layers]
-        return model(patches, spans, caches)  # type: ignore[no-any-return]
+        where = torch.tensor(positions, device=self.device)
+        caches = PatchStep(memories, numbers, where).caches()
+        return self.model.global_transformer(patches, _flat(where), caches)  # type: ignore[no-any-return]
 
     def _decode(
         self,
@@ -558,8 +551,8 @@ def _read_all(
     return cuts
 
 
-def cached(model: BLT | ByteLM, max_batch: int) -> CachedModel:
-    """A model with room for ``max_batch`` texts."""
+def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
+    """A model with room for ``max_batch`` texts, and caches of ``dtype``."""
     if isinstance(model, BLT):
-        return CachedBLT(model, max_batch)
-    return CachedByteLM(model, max_batch)
+        return CachedBLT(model, max_batch, dtype)
+    return CachedByteLM(model, max_batch, dtype)

@@ -21,33 +21,59 @@ INT8_ROWS = 16  # up to here the int8 product is the fastest; above, one in bflo
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def packed(model: Model, precision: Precision) -> Model:
+def packed(model: Model, precision: Precision, native: bool | None = None) -> Model:
     """A copy for inference with weights packed in ``precision``; the rest is shared, not copied.
 
-    Activations, caches and sums stay in the model's own precision (float32 on a CPU).
+    Activations and sums stay in the model's own precision (float32 on a CPU).
+
+    Args:
+        model: a BLT or byte transformer.
+        precision: of the weights.
+        native: take steps in C++ (:mod:`blt.native`). None: where that can be compiled.
 
     Raises:
         UserError: an unknown precision, or int8 on a device other than a CPU.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    from blt.native import library
+
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if native is None:
+        native = on_cpu and library() is not None
+    if native and (not on_cpu or library() is None):
+        raise UserError("native steps need a CPU, a C++ compiler, and BLT_NATIVE not to be 0")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, cast(dict[int, object], shared)).eval()
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, _packed_linear(child.weight.detach(), precision))
+                setattr(module, name, _packed_linear(child.weight.detach(), precision, native))
+    if native:
+        from blt.native.modules import with_native_steps
+
+        with_native_steps(copied)
     return copied
 
 
-def _packed_linear(weight: Tensor, precision: Precision) -> nn.Module:
+def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Module:
     if precision == "int8":
         if weight.device.type != "cpu":
             raise UserError("precision 'int8' is for CPUs; on a GPU use 'bfloat16'")
         return Int8Linear(weight)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    has_packing = torch.backends.mkldnn.is_available() and weight.device.type == "cpu"
-    return PackedLinear(weight.to(dtype)) if has_packing else CastLinear(weight.to(dtype))
+    # C++ reads weights as they are.
+    packs = not native and torch.backends.mkldnn.is_available() and weight.device.type == "cpu"
+    return PackedLinear(weight.to(dtype)) if packs else CastLinear(weight.to(dtype).contiguous())
+
+
+def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:
+    """Of keys and values: narrow too where products with narrow ones are fast."""
+    from blt.native.modules import is_native
+
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    narrow = precision != "float32" and (is_native(model) or not on_cpu)
+    return torch.bfloat16 if narrow else torch.float32
 
 
 class CastLinear(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.layers import Linear, RMSNorm, is_step
@@ -71,6 +72,8 @@ class SegmentMax(torch.autograd.Function):
 
 def segment_max(x: Tensor, ids: Tensor, segments: int) -> Tensor:
     """Maximum per segment: x [N, d], ids [N] → [segments, d]; no segment is empty."""
+    if segments == 1 and is_step(x):
+        return x.amax(0, keepdim=True)
     return SegmentMax.apply(x, ids, segments)  # type: ignore[no-any-return]
 
 
@@ -176,8 +179,15 @@ class PatchesFromBytes(CrossAttention):
         """patches [P, k, d], bytes x [N, d], patch_ids [N] → update of patches [P, k, d]."""
         q = self.query(self.query_norm(patches))  # [P, k, d]
         k, v = (part.contiguous() for part in self.keys_values(x))  # [N, d]
+        if len(patches) == 1 and is_step(x):
+            return patches + self.out(self._attend_one(q, k, v))  # type: ignore[no-any-return]
         attended = _AttendToOwnBytes.apply(q, k, v, patch_ids, self.heads, self.scale)
         return patches + self.out(attended)  # type: ignore[no-any-return]
+
+    def _attend_one(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [1, k, d] of the only patch, k and v [N, d] of all bytes → [1, k, d]."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (q[0], k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)[None]
 
 
 class _AttendToOwnPatch(torch.autograd.Function):
