@@ -199,22 +199,30 @@ def generate(
 
 
 def bench(
+    suite: Positional[str] = "model",
     file: Positional[Path | None] = None,
     /,
     *,
     json: bool = False,
     only: tuple[str, ...] = (),
+    model: Path | None = None,
 ) -> int:
     """Measure speed and memory beside transformers on this machine.
 
     Args:
+        suite: model (training, scoring, entropies) or generate.
         file: Write the results to this file too, as JSON.
         json: Print the results as JSON, and the tables to standard error; with a file, there.
-        only: Names of the benchmarks to run; left out: all of them.
+        only: model: names of the benchmarks to run; left out: all of them.
+        model: generate: folder of a trained BLT, to measure self-speculation on.
     """
     from blt.bench import run
 
-    return run(file, json, only)
+    if suite not in ("model", "generate"):
+        if file is not None:
+            raise UserError(f"unknown benchmark suite {suite!r}: choose model or generate")
+        suite, file = "model", Path(suite)
+    return run(file, json, only, generation=suite == "generate", model=model)
 
 
 def demo(

@@ -59,17 +59,27 @@ def run(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] =
     unknown = [name for name in only if name not in names]
     if unknown:
         raise UserError(f"unknown benchmark {unknown[0]!r}; known: {', '.join(names)}")
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UserError(f"{file}: its folder does not exist; make it first")
+    check_output(file)
     console = Console(stderr=as_json and file is None)
     results = collect(only or tuple(names), console)
     show(results, console)
+    write_results(results, file, as_json)
+    return 0
+
+
+def check_output(file: Path | None) -> None:
+    """Fail before hours of work, not after."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: its folder does not exist; make it first")
+
+
+def write_results(results: dict[str, Any], file: Path | None, as_json: bool) -> None:
+    """As JSON, to the file or to standard output."""
     text = json.dumps(results, indent=2)
     if file is not None:
         file.write_text(text + "\n")
     elif as_json:
         print(text)
-    return 0
 
 
 def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:

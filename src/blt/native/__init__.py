@@ -88,7 +88,7 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError):
         return None
-    for function in (loaded.blt_run, loaded.blt_product, loaded.blt_use_openmp):
+    for function in (loaded.blt_run, loaded.blt_product, loaded.blt_norm, loaded.blt_use_openmp):
         function.restype = None
     _share_threads(loaded)
     return loaded

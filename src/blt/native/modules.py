@@ -13,8 +13,8 @@ from blt.generate.cache import PatchLayer, RingLayer
 from blt.generate.weights import CastLinear, Int8Linear
 from blt.model.cross_attention import BytesFromPatches
 from blt.model.decoder import LocalDecoder
-from blt.model.layers import KeyValueCache, Transformer, TransformerLayer
-from blt.model.packing import Spans
+from blt.model.layers import KeyValueCache, RMSNorm, Transformer, TransformerLayer
+from blt.model.packing import PackedBatch, Spans
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 MAX_NATIVE_ROWS = 160  # in one step; more are PyTorch's
@@ -51,6 +51,32 @@ class NativeLinear(nn.Module):
             ctypes.c_int64(rows),
             ctypes.c_void_p(y.data_ptr()),
             _threads(),
+        )
+        return y
+
+
+class NativeNorm(nn.Module):
+    """RMSNorm of a few rows in C++."""
+
+    def __init__(self, inner: RMSNorm) -> None:
+        super().__init__()
+        self.inner, self.eps = inner, ctypes.c_float(inner.eps)
+        self.add = inner.add
+        self._weight = inner.weight.detach().float().contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., d]
+        rows = x.numel() // x.shape[-1]
+        if rows > MAX_NATIVE_ROWS:
+            return self.inner(x)  # type: ignore[no-any-return]
+        x = x.float().contiguous()
+        y = torch.empty_like(x)
+        library().blt_norm(
+            ctypes.c_void_p(x.data_ptr()),
+            ctypes.c_void_p(self._weight.data_ptr()),
+            self.eps,
+            ctypes.c_int64(rows),
+            ctypes.c_int64(x.shape[-1]),
+            ctypes.c_void_p(y.data_ptr()),
         )
         return y
 
@@ -186,6 +212,9 @@ class NativeDecoder(nn.Module):
         ]
         self.native = NativeStack(inner.transformer, crossings)
 
+    def forward(self, x: Tensor, patches: Tensor, batch: PackedBatch) -> Tensor:
+        return self.inner(x, patches, batch)  # type: ignore[no-any-return]
+
     def logits(
         self,
         x: Tensor,
@@ -213,6 +242,8 @@ def with_native_steps(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, CastLinear | Int8Linear):
                 setattr(module, name, NativeLinear(child))
+            elif isinstance(child, RMSNorm):
+                setattr(module, name, NativeNorm(child))
 
 
 def is_native(model: nn.Module) -> bool:

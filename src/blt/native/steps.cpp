@@ -71,6 +71,19 @@ inline float sum(v16 x) {
 #endif
 }
 
+// Sums of neighbours: those of a in the lower half, those of b in the upper.
+inline v16 pairs(v16 a, v16 b) {
+  const i16x32 even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);
+}
+
+// Lane i of the result is the sum of x[i]: a third of the work of sixteen sums.
+inline v16 sums(v16* x) {
+  for (int count = 8; count >= 1; count /= 2)
+    for (int i = 0; i < count; i++) x[i] = pairs(x[2 * i], x[2 * i + 1]);
+  return x[0];
+}
+
 // e^x to about 1e-7: a power of two, and a polynomial for the rest in -ln2/2..ln2/2
 inline v16 exp(v16 x) {
   x = x < -87.0f ? v16{} - 87.0f : x;
@@ -211,47 +224,56 @@ Share share(int64_t count, int rank, int size, int64_t multiple = 1) {
 
 // --- products -------------------------------------------------------------------------------------
 
-constexpr int AHEAD = 4096;  // bytes; best of 1024, 2048, 4096, 8192
-
 // y[r][o] = x[r] . w[o] for OUTS outputs and ROWS rows: weights are loaded once for all rows.
 template <int OUTS, int ROWS, typename W>
-inline void tile(const float* x, int64_t x_stride, const W* w, int64_t in, float* y, int64_t y_stride) {
-  v16 total[OUTS][ROWS] = {};
+inline void tile(const float* x, const W* w, int64_t in, float* y, int64_t y_stride) {
+  v16 total[OUTS * ROWS] = {};
   int64_t i = 0;
   for (; i + LANES <= in; i += LANES) {
     v16 rows[ROWS];
-    for (int r = 0; r < ROWS; r++) rows[r] = load(x + r * x_stride + i);
+    for (int r = 0; r < ROWS; r++) rows[r] = load(x + r * in + i);
     for (int o = 0; o < OUTS; o++) {
       // Narrow rows end before the processor has found out that they are read in a row.
       if (sizeof(W) < 4 && i % (64 / int64_t(sizeof(W))) == 0)
-        __builtin_prefetch(reinterpret_cast<const char*>(w + o * in + i) + AHEAD);
+        __builtin_prefetch(w + (o + OUTS) * in + i);  // of the next tile
       const v16 weight = load(w + o * in + i);
-      for (int r = 0; r < ROWS; r++) total[o][r] += weight * rows[r];
+      for (int r = 0; r < ROWS; r++) total[o * ROWS + r] += weight * rows[r];
     }
+  }
+  float out[OUTS * ROWS];
+  if constexpr (OUTS * ROWS == LANES) {
+    const v16 all = sums(total);
+    std::memcpy(out, &all, sizeof(all));
+  } else {
+    for (int k = 0; k < OUTS * ROWS; k++) out[k] = sum(total[k]);
   }
   for (int o = 0; o < OUTS; o++)
     for (int r = 0; r < ROWS; r++) {
-      float out = sum(total[o][r]);
-      for (int64_t k = i; k < in; k++) out += value(w[o * in + k]) * x[r * x_stride + k];
-      y[r * y_stride + o] = out;
+      for (int64_t k = i; k < in; k++) out[o * ROWS + r] += value(w[o * in + k]) * x[r * in + k];
+      y[r * y_stride + o] = out[o * ROWS + r];
     }
 }
 
-template <int OUTS, typename W>
-inline void tiles(const float* x, int64_t rows, const W* w, int64_t in, float* y, int64_t out) {
+// One block of 16 outputs, or of 1 at the end of a matrix.
+template <int BLOCK, typename W>
+inline void block(const float* x, int64_t rows, const W* w, int64_t in, float* y, int64_t out) {
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) tile<OUTS, 4>(x + r * in, in, w, in, y + r * out, out);
-  for (; r + 2 <= rows; r += 2) tile<OUTS, 2>(x + r * in, in, w, in, y + r * out, out);
-  for (; r < rows; r++) tile<OUTS, 1>(x + r * in, in, w, in, y + r * out, out);
+  for (; r + 4 <= rows; r += 4)
+    for (int o = 0; o < BLOCK; o += 4)
+      tile<BLOCK == 1 ? 1 : 4, 4>(x + r * in, w + o * in, in, y + r * out + o, out);
+  for (; r + 2 <= rows; r += 2)
+    for (int o = 0; o < BLOCK; o += 8)
+      tile<BLOCK == 1 ? 1 : 8, 2>(x + r * in, w + o * in, in, y + r * out + o, out);
+  for (; r < rows; r++) tile<BLOCK, 1>(x + r * in, w, in, y + r * out, out);
 }
 
 template <typename W>
 void product_of(const float* x, int64_t rows, const Weight& weight, float* y, Share outs) {
   const W* w = static_cast<const W*>(weight.data);
   int64_t o = outs.begin;
-  for (; o + 4 <= outs.end; o += 4)
-    tiles<4>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
-  for (; o < outs.end; o++) tiles<1>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
+  for (; o + LANES <= outs.end; o += LANES)
+    block<LANES>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
+  for (; o < outs.end; o++) block<1>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
   if (weight.scale)
     for (int64_t r = 0; r < rows; r++)
       for (o = outs.begin; o < outs.end; o++) y[r * weight.out + o] *= weight.scale[o];
@@ -271,19 +293,47 @@ void norm(const float* x, const float* weight, float eps, int64_t dim, float* y)
 
 // --- attention ------------------------------------------------------------------------------------
 
+// y = weights times values, over slots that lie around the end of a ring
+template <int VECTORS, typename C>
+inline void weigh(const float* weights, const C* values, int64_t dim, int64_t capacity,
+                  int64_t slot, int64_t count, float total, float* y) {
+  v16 part[VECTORS] = {};
+  for (int64_t j = 0; j < count; j++) {
+    for (int v = 0; v < VECTORS; v++) part[v] += weights[j] * load(values + slot * dim + v * LANES);
+    if (++slot == capacity) slot = 0;
+  }
+  for (int v = 0; v < VECTORS; v++) {
+    part[v] /= total;
+    std::memcpy(y + v * LANES, &part[v], sizeof(part[v]));
+  }
+}
+
 template <typename C>
 void attend(const float* q, const C* keys, const C* values, int64_t dim, int64_t capacity,
             int64_t oldest, int64_t at, float* scores, float* y) {
-  const int64_t count = at - oldest + 1;
-  int64_t slot = oldest % capacity;
-  float peak = -INFINITY;
-  for (int64_t j = 0; j < count; j++) {
-    scores[j] = dot(q, keys + slot * dim, int(dim));
-    if (scores[j] > peak) peak = scores[j];
-    if (++slot == capacity) slot = 0;
+  const int64_t count = at - oldest + 1, first = oldest % capacity;
+  int64_t slot = first;
+  for (int64_t j = 0; j < count;) {
+    if (dim % LANES == 0 && j + LANES <= count && slot + LANES <= capacity) {
+      v16 parts[LANES];
+      for (int k = 0; k < LANES; k++) {
+        parts[k] = v16{};
+        for (int64_t i = 0; i < dim; i += LANES)
+          parts[k] += load(q + i) * load(keys + (slot + k) * dim + i);
+      }
+      const v16 all = sums(parts);
+      std::memcpy(scores + j, &all, sizeof(all));
+      j += LANES;
+      slot += LANES;
+    } else {
+      scores[j++] = dot(q, keys + slot++ * dim, int(dim));
+    }
+    if (slot == capacity) slot = 0;
   }
-  v16 totals = {};
+  float peak = -INFINITY;
+  for (int64_t j = 0; j < count; j++) peak = scores[j] > peak ? scores[j] : peak;
   for (int64_t j = count; j % LANES; j++) scores[j] = -INFINITY;  // there is room for whole vectors
+  v16 totals = {};
   for (int64_t j = 0; j < count; j += LANES) {
     const v16 weights = exp(load(scores + j) - peak);
     std::memcpy(scores + j, &weights, sizeof(weights));
@@ -291,25 +341,19 @@ void attend(const float* q, const C* keys, const C* values, int64_t dim, int64_t
   }
   float total = sum(totals);
   for (int64_t j = count / LANES * LANES; j < count; j++) total += scores[j];
-  for (int64_t d = 0; d < dim; d += LANES) {
-    const int64_t width = dim - d < LANES ? dim - d : LANES;
-    slot = oldest % capacity;
-    if (width == LANES) {
-      v16 part[2] = {};
-      for (int64_t j = 0; j < count; j++) {
-        part[j & 1] += scores[j] * load(values + slot * dim + d);
-        if (++slot == capacity) slot = 0;
-      }
-      const v16 all = (part[0] + part[1]) / total;
-      std::memcpy(y + d, &all, sizeof(all));
-    } else {
-      float part[LANES] = {};
-      for (int64_t j = 0; j < count; j++) {
-        for (int64_t i = 0; i < width; i++) part[i] += scores[j] * value(values[slot * dim + d + i]);
-        if (++slot == capacity) slot = 0;
-      }
-      for (int64_t i = 0; i < width; i++) y[d + i] = part[i] / total;
+  int64_t d = 0;
+  for (; d + 4 * LANES <= dim; d += 4 * LANES)
+    weigh<4>(scores, values + d, dim, capacity, first, count, total, y + d);
+  for (; d + LANES <= dim; d += LANES)
+    weigh<1>(scores, values + d, dim, capacity, first, count, total, y + d);
+  for (; d < dim; d++) {
+    float part = 0;
+    slot = first;
+    for (int64_t j = 0; j < count; j++) {
+      part += scores[j] * value(values[slot * dim + d]);
+      if (++slot == capacity) slot = 0;
     }
+    y[d] = part / total;
   }
 }
 
@@ -364,13 +408,13 @@ class Run {
   }
 
   void product_all(const float* x, const Weight& weight, float* y, int rank) {
-    product(x, job_.rows, weight, y, share(weight.out, rank, team_.size(), 4));
+    product(x, job_.rows, weight, y, share(weight.out, rank, team_.size(), LANES));
     team_.barrier();
   }
 
   // x += factor * x + y, where each thread has the outputs that it computed itself
   void add(const float* x, const Weight& weight, float factor, int rank) {
-    const Share mine = share(weight.out, rank, team_.size(), 4);
+    const Share mine = share(weight.out, rank, team_.size(), LANES);
     product(x, job_.rows, weight, update_.data(), mine);
     for (int64_t r = 0; r < job_.rows; r++)
       for (int64_t o = mine.begin; o < mine.end; o++) {
@@ -454,7 +498,7 @@ class Run {
   }
 
   void product_down(const Weight& weight, int rank) {
-    const Share mine = share(weight.out, rank, team_.size(), 4);
+    const Share mine = share(weight.out, rank, team_.size(), LANES);
     product(update_.data(), job_.rows, weight, wide_.data(), mine);
     for (int64_t r = 0; r < job_.rows; r++)
       for (int64_t o = mine.begin; o < mine.end; o++)
@@ -517,11 +561,16 @@ void blt_run(const Stack* stack, const Job* job, int64_t threads) {
   team.run([&](int rank) { run.work(rank); });
 }
 
+// y [rows, dim] = RMSNorm of x [rows, dim]
+void blt_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t dim, float* y) {
+  for (int64_t r = 0; r < rows; r++) norm(x + r * dim, weight, eps, dim, y + r * dim);
+}
+
 // y [rows, out] = x [rows, in] times weight
 void blt_product(const Weight* weight, const float* x, int64_t rows, float* y, int64_t threads) {
   Team team{int(threads)};
   team.run([&](int rank) {
-    product(x, rows, *weight, y, share(weight->out, rank, team.size(), 4));
+    product(x, rows, *weight, y, share(weight->out, rank, team.size(), LANES));
   });
 }
 

@@ -1,0 +1,158 @@
+"""The tables of ``blt bench generate``: with caches, beside ``transformers`` without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blt.bench.run import check_output, machine, write_results
+from blt.generate.weights import PRECISIONS
+
+PEER_PRECISIONS = ("float32", "bfloat16-weights")
+BATCHES = (1, 16)
+DRAFTS = (0, 2, 4, 8, 12, 16)
+LENGTHS = {"short": 1000, "long": 64000}
+FORK = {"prompt": 4000, "count": 16}
+
+
+def run(file: Path | None, as_json: bool, model: Path | None) -> int:
+    """Measure, and print tables, JSON or both.
+
+    Args:
+        file: also write JSON here.
+        as_json: print JSON, unless there is a file, and the tables to standard error.
+        model: folder of a trained BLT, for self-speculation and bits per byte; None: without.
+    """
+    check_output(file)
+    console = Console(stderr=as_json and file is None)
+    results = collect(model, console)
+    show(results, console)
+    write_results(results, file, as_json)
+    return 0
+
+
+def collect(model: Path | None, console: Console) -> dict[str, Any]:
+    """All measurements as plain data."""
+
+    def measure(job: str, **arguments: Any) -> dict[str, Any]:
+        with console.status(f"{job}: {arguments}"):
+            return _measure(job, arguments)
+
+    results: dict[str, Any] = {"machine": machine(), "bandwidth": measure("bandwidth")}
+    results["transformers"] = {p: measure("peer", precision=p) for p in PEER_PRECISIONS}
+    results["ours"] = {
+        p: {str(batch): measure("ours", precision=p, batch=batch) for batch in BATCHES}
+        for p in PRECISIONS
+    }
+    best = max(PRECISIONS, key=lambda p: results["ours"][p]["1"]["bytes_per_second"])
+    results["best_precision"] = best
+    results["length"] = measure("length", precision=best, **LENGTHS)
+    results["fork"] = measure("fork", precision=best, **FORK)
+    if model is not None:
+        folder = str(model)
+        results["bits"] = {p: measure("bits", folder=folder, precision=p) for p in PRECISIONS}
+        results["speculation"] = {
+            name: {
+                str(k): measure(
+                    "speculate", folder=folder, precision=p, draft_bytes=k, temperature=t
+                )
+                for k in DRAFTS
+            }
+            for name, p, t in (("greedy", "float32", 0.0), ("temperature 0.8", "float32", 0.8))
+        }
+        accepted = results["speculation"]["temperature 0.8"]
+        results["proportions"] = {
+            str(k): measure(
+                "proportions",
+                precision=best,
+                draft_bytes=k,
+                acceptance=accepted[str(k)]["acceptance"],
+            )
+            for k in DRAFTS
+        }
+    return results
+
+
+def _measure(job: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "blt.bench.generation_jobs", job, json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{job} {arguments}: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print what :func:`collect` returned."""
+    read = results["bandwidth"]["bytes_per_second"]
+    peers = {p: r["bytes_per_second"] for p, r in results["transformers"].items()}
+    console.print(
+        f"{results['machine']['cpu']}; memory is read at {read / 1e9:.1f} GB/s; transformers "
+        + ", ".join(f"{p}: {speed:.2f} B/s" for p, speed in peers.items())
+    )
+    columns = ("weights", "batch 1", "x transformers float32", "x its best", "share of floor")
+    rows = []
+    for precision, by_batch in results["ours"].items():
+        one, many = (by_batch[str(batch)]["bytes_per_second"] for batch in BATCHES)
+        floor = by_batch["1"]["weight_bytes"] / read
+        ratios = (one / peers["float32"], one / max(peers.values()))
+        rows.append(
+            [precision, f"{one:.0f} B/s"]
+            + [f"{ratio:.0f}" for ratio in ratios]
+            + [f"{floor * one:.0%}", f"{many:.0f} B/s", f"{many / one:.2f}x"]
+        )
+    _print(console, (*columns, "batch 16", "over batch 1"), rows)
+    short, long = results["length"]["short"], results["length"]["long"]
+    _print(
+        console,
+        ("speed at 64000 bytes over 1000", "target"),
+        [
+            [f"local part {short['local'] / long['local']:.2f}", "0.8"],
+            [f"all {short['all'] / long['all']:.2f}", ""],
+        ],
+    )
+    fork = results["fork"]
+    console.print(
+        f"16 continuations of 4000 bytes: read once {fork['read_once']:.2f} s, each "
+        f"{fork['read_each']:.2f} s, {fork['read_each'] / fork['read_once']:.1f}x (target 8x)"
+    )
+    if "speculation" in results:
+        _show_speculation(results, console)
+
+
+def _show_speculation(results: dict[str, Any], console: Console) -> None:
+    bits = {p: f"{r['bits_per_byte']:.4f}" for p, r in results["bits"].items()}
+    console.print(f"bits per byte of held-out text by weights: {bits}")
+    rows = []
+    for name, by_drafts in results["speculation"].items():
+        base = by_drafts["0"]
+        for k, r in by_drafts.items():
+            rows.append(
+                [
+                    name,
+                    k,
+                    f"{r['bytes_per_second']:.0f}",
+                    f"{r['bytes_per_second'] / base['bytes_per_second']:.2f}x",
+                    f"{r['acceptance']:.0%}",
+                    f"{1 - r['global_calls'] / base['global_calls']:.0%}",
+                    "" if name != "greedy" else "yes" if r["text"] == base["text"] else "NO",
+                ]
+            )
+    base = results["proportions"]["0"]["bytes_per_second"]
+    for k, r in results["proportions"].items():
+        speed = r["bytes_per_second"]
+        rows.append(["1B's proportions", k, f"{speed:.0f}", f"{speed / base:.2f}x", "", "", ""])
+    columns = ("text", "drafts", "B/s", "speed", "accepted", "global passes saved", "same text")
+    _print(console, columns, rows)
+
+
+def _print(console: Console, columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,251 @@
+"""One measurement of generation: ``python -m blt.bench.generation_jobs JOB ARGUMENTS_AS_JSON``.
+
+Texts are drawn from random models at temperature 1, so they are as random as the prompts, and the
+threshold that cuts 4.5 bytes per patch on random bytes does so on them too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+import blt
+from blt.bench import shape
+from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
+from blt.generate import Engine, Sampling
+from blt.generate import engine as engine_module
+from blt.generate.incremental import CachedBLT
+from blt.generate.sampling import draw
+from blt.generate.weights import packed
+from blt.model.config import ByteTransformerConfig, Config
+
+PROMPT = 1024  # bytes
+SECONDS = 8.0  # per measurement
+WARM_UP = 64  # bytes
+FOREVER = 10**6
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+# The released 1B's proportions at a quarter of its widths.
+PROPORTIONS = Config(
+    local_dim=256,
+    local_heads=4,
+    encoder_ff_dim=682,
+    decoder_layers=9,
+    decoder_ff_dim=704,
+    global_dim=512,
+    global_heads=4,
+    global_layers=25,
+    global_ff_dim=1408,
+    hash_rows=5000,
+    entropy_model=ByteTransformerConfig(dim=192, heads=3, layers=14, ff_dim=512),
+)
+
+
+def random_bytes(count: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(count)
+
+
+def random_engine(config: Config, precision: Any, **options: Any) -> Engine:
+    """An engine with random weights that cuts patches of about 4.5 bytes."""
+    torch.manual_seed(0)
+    engine = Engine(blt.BLT(config), precision=precision, memory_budget=2**40, **options)
+    model = engine.model
+    assert isinstance(model, CachedBLT)
+    model.read([[1]])
+    entropies = []
+    ids = [byte + 4 for byte in random_bytes(4096)]
+    for at in range(0, len(ids), 32):
+        model.extend([ids[at : at + 32]])
+        assert model._pending is not None
+        entropies += [cut.entropy for cut in model._pending.cuts[0]]
+        model.commit([32])
+    model.drop(0)
+    threshold = calibrated_threshold(torch.tensor(entropies[512:]))
+    model.patching = replace(model.patching, threshold=threshold)
+    return engine
+
+
+def written(engine: Engine) -> int:
+    return sum(len(request.data) for request in engine._running)
+
+
+def speed(engine: Engine, seconds: float = SECONDS, least: int = 0) -> dict[str, float]:
+    """Bytes per second of all running requests together, and bytes per patch."""
+    while written(engine) < WARM_UP * len(engine._running):
+        engine.step()
+    before, patches = written(engine), engine.model.counts.global_transformer
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or written(engine) - before < least:
+        engine.step()
+    size, took = written(engine) - before, time.perf_counter() - begun
+    patches = engine.model.counts.global_transformer - patches
+    return {"bytes_per_second": size / took, "bytes_per_patch": size / max(1, patches)}
+
+
+def start(engine: Engine, count: int, prompt: int = PROMPT) -> None:
+    for seed in range(count):
+        engine.submit(
+            random_bytes(prompt, seed),
+            max_bytes=FOREVER,
+            temperature=1.0,
+            ignore_eos=True,
+            seed=seed,
+        )
+    engine.step()
+
+
+def ours(precision: str, batch: int) -> dict[str, Any]:
+    """Bytes per second after a prompt, and the weights that had to be read for each."""
+    engine = random_engine(shape.CONFIG, precision, max_batch=batch)
+    start(engine, batch)
+    result: dict[str, Any] = speed(engine)
+    result["weight_bytes"] = weight_bytes(shape.CONFIG, precision, result["bytes_per_patch"])
+    return result
+
+
+def weight_bytes(config: Config, precision: str, bytes_per_patch: float) -> float:
+    """Bytes of weights that must be read to write one byte at batch 1."""
+    with torch.device("meta"):
+        model = blt.BLT(config)
+    per_patch, per_byte = 0, 0
+    for name, parameter in model.named_parameters():
+        size = parameter.numel() * WEIGHT_BYTES[precision] if parameter.dim() == 2 else 0
+        if "embedding" in name or name.endswith("byte"):
+            continue  # a row per table
+        of_patches = ("global_transformer", "patch_projection", "encoder.cross", "key_value")
+        if any(part in name for part in of_patches):
+            per_patch += size
+        else:
+            per_byte += size
+    return per_byte + per_patch / bytes_per_patch
+
+
+def peer(precision: str) -> dict[str, Any]:
+    """``transformers`` without a cache: a full forward for every byte."""
+    model = transformers_side(precision).eval()
+    ids = torch.tensor([[byte + 4 for byte in random_bytes(PROMPT)]])
+    with torch.inference_mode():
+        entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
+        model.config.patching_threshold = calibrated_threshold(entropies)
+
+        def write() -> None:
+            nonlocal ids
+            logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+            logits[:4] = -torch.inf
+            token = torch.multinomial(torch.softmax(logits, -1), 1)
+            ids = torch.cat((ids, token[None]), 1)
+
+        return {"bytes_per_second": 1 / fastest(write, SECONDS)}
+
+
+def bandwidth() -> dict[str, Any]:
+    """Bytes per second at which memory is read."""
+    data = torch.ones(10**8)
+    return {"bytes_per_second": data.nbytes / fastest(data.sum, 2.0)}
+
+
+def length(precision: str, short: int, long: int) -> dict[str, Any]:
+    """Seconds per byte around ``short`` and ``long`` written bytes; local: without a new patch."""
+    engine = random_engine(shape.CONFIG, precision, max_batch=1)
+    start(engine, 1, prompt=1)
+    result: dict[str, Any] = {}
+    for name, at in (("short", short), ("long", long)):
+        while written(engine) < at:
+            engine.step()
+        all_steps, local = [], []
+        for _ in range(600):
+            patches, begun = engine.model.counts.global_calls, time.perf_counter()
+            engine.step()
+            all_steps.append(time.perf_counter() - begun)
+            if engine.model.counts.global_calls == patches:
+                local.append(all_steps[-1])
+        result[name] = {"all": sum(all_steps) / len(all_steps), "local": median(local)}
+    return result
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def fork(precision: str, prompt: int, count: int) -> dict[str, Any]:
+    """Seconds until ``count`` texts of ``prompt`` bytes are ready: each read, or one copied."""
+    engine = random_engine(shape.CONFIG, precision, max_batch=count)
+
+    def read(seeds: list[int]) -> float:
+        for seed in seeds:
+            engine.submit(random_bytes(prompt, seed), max_bytes=2, ignore_eos=True)
+        begun = time.perf_counter()
+        engine.run()
+        return time.perf_counter() - begun
+
+    read([0])
+    return {
+        "read_each": min(read(list(range(count))) for _ in range(2)),
+        "read_once": min(read([0] * count) for _ in range(2)),
+    }
+
+
+def speculate(folder: str, precision: str, draft_bytes: int, temperature: float) -> dict[str, Any]:
+    """A trained model continues prompts: speed, acceptance, passes of the global transformer."""
+    lm = blt.load(folder)
+    engine = Engine(lm, max_batch=1, precision=precision, draft_bytes=draft_bytes)  # type: ignore[arg-type]
+    sampling = Sampling(max_bytes=600, ignore_eos=True, temperature=temperature)
+    prompts = ("import ", "def __init__(self", "class Foo", "Return the ")
+    engine.submit(prompts[0], sampling).result()
+    calls, begun = engine.model.counts.global_calls, time.perf_counter()
+    results = [engine.submit(prompt, sampling).result() for prompt in prompts]
+    took = time.perf_counter() - begun
+    drafted = sum(result.drafted for result in results)
+    return {
+        "bytes_per_second": sum(len(result.data) for result in results) / took,
+        "acceptance": sum(result.accepted for result in results) / max(1, drafted),
+        "global_calls": engine.model.counts.global_calls - calls,
+        "text": hashlib.sha256(b"".join(result.data for result in results)).hexdigest(),
+    }
+
+
+def proportions(precision: str, draft_bytes: int, acceptance: float) -> dict[str, Any]:
+    """The 1B's proportions, random weights; drafts are accepted as often as was measured."""
+    engine = random_engine(PROPORTIONS, precision, max_batch=1, draft_bytes=draft_bytes)
+    chance = random.Random(0)
+
+    def verify(p: Any, q: Any, drafted: int, generator: random.Random) -> int:
+        if chance.random() < acceptance:
+            return drafted
+        token = draw(p, generator)
+        return token if token != drafted else 4 + (drafted - 3) % 256
+
+    vars(engine_module)["verify"] = verify  # this process measures nothing else
+    start(engine, 1)
+    return speed(engine)
+
+
+def bits(folder: str, precision: str) -> dict[str, Any]:
+    """Bits per byte of held-out Python source with such weights."""
+    from blt.data.heldout import split
+    from blt.data.python_corpus import python_corpus
+    from blt.evals.bpb import bits_per_byte, choose
+
+    model = packed(blt.load(folder), precision)  # type: ignore[arg-type]
+    texts = choose(split(python_corpus()).heldout, 200_000)
+    return {"bits_per_byte": bits_per_byte(model, texts)}
+
+
+JOBS = {
+    job.__name__: job for job in (ours, peer, bandwidth, length, fork, speculate, proportions, bits)
+}
+
+
+def main() -> None:
+    name, arguments = sys.argv[1:]
+    print(json.dumps(JOBS[name](**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    main()
