@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import blt
 from blt.generate.cache import MAX_ROWS
-from blt.generate.incremental import CachedBLT, CachedModel, cached
+from blt.generate.incremental import CachedModel
+from blt.generate.incremental_blt import CachedBLT, cached
 from blt.lm import decide
 from blt.vocab import encode
 from shapes import TINY, TINY_BLT, random_blt

@@ -70,7 +70,7 @@ def collect(model: Path | None, console: Console) -> dict[str, Any]:
         results["proportions"] = {
             str(k): measure(
                 "proportions",
-                precision=best,
+                precision="bfloat16",  # as the 1B is released
                 draft_bytes=k,
                 acceptance=accepted[str(k)]["acceptance"],
             )
@@ -95,7 +95,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         f"{results['machine']['cpu']}; memory is read at {read / 1e9:.1f} GB/s; transformers "
         + ", ".join(f"{p}: {speed:.2f} B/s" for p, speed in peers.items())
     )
-    columns = ("weights", "batch 1", "x transformers float32", "x its best", "share of floor")
+    columns = ("weights", "batch 1", "x float32 peer", "x best peer", "of floor")
     rows = []
     for precision, by_batch in results["ours"].items():
         one, many = (by_batch[str(batch)]["bytes_per_second"] for batch in BATCHES)

@@ -21,7 +21,7 @@ from blt.bench import shape
 from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
 from blt.generate import Engine, Sampling
 from blt.generate import engine as engine_module
-from blt.generate.incremental import CachedBLT
+from blt.generate.incremental_blt import CachedBLT
 from blt.generate.sampling import draw
 from blt.generate.weights import packed
 from blt.model.config import ByteTransformerConfig, Config

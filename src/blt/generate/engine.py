@@ -13,7 +13,8 @@ import torch
 from blt import vocab
 from blt.errors import UserError
 from blt.generate.cache import MAX_ROWS
-from blt.generate.incremental import CachedBLT, CachedModel, State, cached
+from blt.generate.incremental import CachedModel, State
+from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.request import Handle, Request
 from blt.generate.sampling import Chooser, Sampling, draw, verify
 from blt.generate.weights import Precision, cache_dtype, packed

@@ -88,8 +88,8 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError):
         return None
-    for function in (loaded.blt_run, loaded.blt_product, loaded.blt_norm, loaded.blt_use_openmp):
-        function.restype = None
+    for name in ("run", "product", "norm", "embed", "use_openmp"):
+        getattr(loaded, f"blt_{name}").restype = None
     _share_threads(loaded)
     return loaded
 

@@ -13,6 +13,7 @@ from blt.generate.cache import PatchLayer, RingLayer
 from blt.generate.weights import CastLinear, Int8Linear
 from blt.model.cross_attention import BytesFromPatches
 from blt.model.decoder import LocalDecoder
+from blt.model.embedding import PRIMES, ByteEmbedding
 from blt.model.layers import KeyValueCache, RMSNorm, Transformer, TransformerLayer
 from blt.model.packing import PackedBatch, Spans
 
@@ -78,6 +79,37 @@ class NativeNorm(nn.Module):
             ctypes.c_int64(x.shape[-1]),
             ctypes.c_void_p(y.data_ptr()),
         )
+        return y
+
+
+class NativeEmbedding(nn.Module):
+    """Embeddings of a few bytes and their n-grams in C++."""
+
+    def __init__(self, inner: ByteEmbedding) -> None:
+        super().__init__()
+        self.inner, self.reach = inner, inner.reach
+        self._sizes = torch.tensor(inner.sizes, dtype=torch.int64)
+        self._primes = torch.tensor(PRIMES, dtype=torch.int64)
+
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        return self.inner(ids, positions)  # type: ignore[no-any-return]
+
+    def read(self, back: list[Tensor]) -> Tensor:
+        """As :meth:`ByteEmbedding.read`; both tables must be float32."""
+        inner, rows = self.inner, len(back[0])
+        if rows > MAX_NATIVE_ROWS:
+            return inner.read(back)
+        ids = torch.stack(back)  # [reach, N]
+        y = torch.empty(rows, inner.byte.shape[1])
+        addresses = (ids, inner.byte, inner.ngram, self._sizes, self._primes, y)
+        at = [ctypes.c_void_p(tensor.data_ptr()) for tensor in addresses]
+        dim, count, functions, hash_rows = (
+            ctypes.c_int64(n) for n in (y.shape[1], len(inner.sizes), inner.functions, inner.rows)
+        )
+        library().blt_embed(
+            at[0], ctypes.c_int64(rows), at[1], at[2], dim, at[3], count, at[4],
+            functions, hash_rows, at[5],
+        )  # fmt: skip
         return y
 
 
@@ -242,6 +274,8 @@ def with_native_steps(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, CastLinear | Int8Linear):
                 setattr(module, name, NativeLinear(child))
+            elif isinstance(child, ByteEmbedding) and child.byte.dtype is torch.float32:
+                setattr(module, name, NativeEmbedding(child))
             elif isinstance(child, RMSNorm):
                 setattr(module, name, NativeNorm(child))
 

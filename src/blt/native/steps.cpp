@@ -561,6 +561,27 @@ void blt_run(const Stack* stack, const Job* job, int64_t threads) {
   team.run([&](int rank) { run.work(rank); });
 }
 
+// y [rows, dim] = a byte's embedding plus those of the n-grams that end in it
+// back: [reach, rows] ids, the byte's own first; sizes: [count] of n-grams; tables in order of
+// hash function, then size, each of hash_rows rows.
+void blt_embed(const int64_t* back, int64_t rows, const float* bytes, const float* ngrams,
+               int64_t dim, const int64_t* sizes, int64_t count, const int64_t* primes,
+               int64_t functions, int64_t hash_rows, float* y) {
+  for (int64_t r = 0; r < rows; r++) {
+    float* out = y + r * dim;
+    std::memcpy(out, bytes + back[r] * dim, dim * sizeof(float));
+    for (int64_t table = 0; table < functions * count; table++) {
+      uint64_t hash = 0;  // wraps as int64 does
+      for (int64_t j = 0; j < sizes[table % count]; j++)
+        hash = hash * uint64_t(primes[table / count]) + uint64_t(back[j * rows + r]);
+      int64_t row = int64_t(hash) % hash_rows;
+      if (row < 0) row += hash_rows;
+      const float* ngram = ngrams + (table * hash_rows + row) * dim;
+      for (int64_t i = 0; i < dim; i++) out[i] += ngram[i];
+    }
+  }
+}
+
 // y [rows, dim] = RMSNorm of x [rows, dim]
 void blt_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t dim, float* y) {
   for (int64_t r = 0; r < rows; r++) norm(x + r * dim, weight, eps, dim, y + r * dim);

@@ -1,0 +1,365 @@
+"""The cached Byte Latent Transformer: which patches new bytes complete, and what bytes see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blt.generate.boundaries import Boundaries
+from blt.generate.cache import PatchMemory, PatchPrefill, PatchStep, Ring, RingStep
+from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat
+from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
+from blt.model.byte_transformer import entropy
+from blt.model.packing import Spans, pack
+
+COMPACT_AFTER = 64  # parts of an open patch
+
+
+@dataclass
+class _Extension:
+    """What ``commit`` needs to know about the last ``extend``."""
+
+    first: int
+    new_ids: Sequence[Sequence[int]]
+    cuts: list[list[Boundaries]]  # [B][n] after each id
+    x: Tensor  # [B, n, d] encoder states
+    seen: list[tuple[Tensor, Tensor]]  # per cross-attention, k and v [B + new patches, k, d]
+    seen_ids: list[list[int]]  # [B][n] row of ``seen`` that each id sees
+
+
+class CachedBLT(CachedModel):
+    """A Byte Latent Transformer."""
+
+    def __init__(self, model: BLT, max_batch: int, dtype: torch.dtype) -> None:
+        super().__init__(model, max_batch, dtype)
+        self.model = model
+        encoder, decoder = model.encoder.transformer, model.decoder.transformer
+        self.local = Ring([encoder, decoder], max_batch, self.dtype)
+        self.encoder_layers = slice(0, encoder.depth)
+        self.decoder_layers = slice(encoder.depth, None)
+        self.rings = [self.local]
+        self.patching = model.config.patching
+        Boundaries(self.patching)  # raises where the rule is not incremental
+        if self.patching.needs_entropies:
+            assert model.entropy_model is not None
+            self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)
+            self.rings.append(self.entropy_ring)
+        # k and v of the patch that each text sees now, per cross-attention of the decoder
+        shape = (max_batch, model.config.cross_attention_k, model.config.local_dim)
+        self.seen = [
+            (torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device))
+            for _ in model.decoder.cross_attention
+        ]
+        self._pending: _Extension | None = None
+
+    @staticmethod
+    def memory(model: LanguageModel, bytes_read: int) -> int:
+        assert isinstance(model, BLT)
+        local = [model.encoder.transformer, model.decoder.transformer]
+        if model.config.patching.needs_entropies and model.entropy_model is not None:
+            local.append(model.entropy_model.transformer)
+        rule, patches = model.config.patching, bytes_read + 1
+        if rule.rule == "static":
+            patches = bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
+        per_patch = PatchMemory.bytes_per_patch(model.global_transformer.transformer, torch.float32)
+        return Ring.bytes_per_row(local, torch.float32) + patches * per_patch
+
+    # --- whole documents -------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prefill(self, documents: Sequence[list[int]]) -> None:
+        model, first = self.model, len(self.texts)
+        tensors = [torch.tensor(ids, device=self.device) for ids in documents]
+        cuts = self._cut_documents(documents, tensors, first)
+        decisions = [
+            torch.tensor([True, *(cut.opens for cut in document)], device=self.device)
+            for document in cuts
+        ]
+        batch = pack(tensors, decisions)
+        offsets = batch.documents.offsets
+        x = model.encoder.transformer(
+            model.encoder.embedding(batch.ids, batch.documents.positions),
+            batch.documents,
+            self.local.prefill(self.encoder_layers, offsets, offsets, first),
+        )
+        # Only complete patches go on: the last one of a document may still be open.
+        complete = [
+            count - (not document[-1].opens)
+            for count, document in zip(batch.patches.lengths, cuts, strict=True)
+        ]
+        kept = torch.cat(
+            [
+                torch.arange(start, start + count, device=self.device)
+                for start, count in zip(batch.patches.offsets, complete, strict=False)
+            ]
+        )
+        patches = model.encoder.patches(x, batch.patch_ids, batch.num_patches)[kept]
+        spans = Spans.from_lengths(complete, self.device)
+        memories = [PatchMemory(model.global_transformer.transformer, self.dtype) for _ in cuts]
+        for memory, count in zip(memories, complete, strict=True):
+            memory.reserve(count)
+        layers = range(model.global_transformer.transformer.depth)
+        caches = [PatchPrefill(layer, memories, spans.offsets) for layer in layers]
+        latents = model.global_transformer(patches, spans, caches)
+        seen = model.decoder.keys_values(latents)
+        seen_ids = torch.searchsorted(kept, batch.decoder_patch_ids)
+        logits = model.decoder.logits(
+            x,
+            seen,
+            seen_ids,
+            batch.documents,
+            self.local.prefill(self.decoder_layers, offsets, offsets, first),
+        )
+        self._count(bytes_read=len(x), decoded=len(x), patches=len(kept))
+        for row, (document, cut, memory) in enumerate(
+            zip(documents, cuts, memories, strict=True), first
+        ):
+            end = offsets[row - first + 1]
+            memory.length = complete[row - first]
+            text = Text(list(document), cut[-1], memory)
+            if not cut[-1].opens:
+                text.open_patch = [x[int(batch.patch_offsets[batch.patch_ids[end - 1]]) : end]]
+            self.texts.append(text)
+            self.logits[row] = logits[end - 1]
+            self._see(row, seen, int(seen_ids[end - 1]))
+
+    def _cut_documents(
+        self, documents: Sequence[list[int]], tensors: Sequence[Tensor], first: int
+    ) -> list[list[Boundaries]]:
+        """Boundaries after each id of whole documents."""
+        entropies = [[0.0] * len(ids) for ids in documents]
+        if self.patching.needs_entropies:
+            assert self.model.entropy_model is not None
+            ids = torch.cat(list(tensors))
+            spans = Spans.from_lengths([len(document) for document in documents], self.device)
+            contexts = entropy_contexts(ids, spans, self.patching.newline_reset)
+            caches = self.entropy_ring.prefill(slice(None), contexts.offsets, spans.offsets, first)
+            logits = self.model.entropy_model(ids, contexts, caches)
+            entropies = [part.tolist() for part in spans.split(entropy(logits))]
+            self.counts.entropy_model += len(ids)
+        return [
+            _read_all(Boundaries(self.patching), ids, h)
+            for ids, h in zip(documents, entropies, strict=True)
+        ]
+
+    # --- a few bytes -----------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def extend(self, new_ids: Sequence[Sequence[int]], first: int = 0) -> Tensor:
+        texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
+        positions = self._positions(texts, n)
+        cuts = self._cut(texts, new_ids, positions, first)
+        step = self.local.step(positions, first)
+        x = self._encode(texts, new_ids, positions, step)
+        seen, seen_ids = self._complete_patches(texts, cuts, x, first)
+        logits = self._decode(x, seen, seen_ids, positions, step)
+        self._count(bytes_read=len(texts) * n, decoded=len(texts) * n)
+        self._pending = _Extension(first, new_ids, cuts, x, seen, seen_ids)
+        return logits.unflatten(0, (len(texts), n))
+
+    @torch.inference_mode()
+    def draft(self, new_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Logits after the last of the new ids [B][n], guessed with the patch seen now  # [B, 260].
+
+        Encoder and decoder only; the ids before the last must have been drafted just before.
+        """
+        texts, last = self.texts[: len(new_ids)], len(new_ids[0]) - 1
+        positions = self._positions(texts, last + 1)[:, last:]
+        step = self.local.step(positions)
+        x = self._encode(texts, new_ids, positions, step)
+        seen = [(k[: len(texts)], v[: len(texts)]) for k, v in self.seen]
+        logits = self._decode(x, seen, [[row] for row in range(len(texts))], positions, step)
+        self.counts.decoder += len(texts)
+        return logits
+
+    def _cut(
+        self,
+        texts: Sequence[Text],
+        new_ids: Sequence[Sequence[int]],
+        positions: Tensor,
+        first: int,
+    ) -> list[list[Boundaries]]:
+        """Boundaries after each new id."""
+        befores = [text.boundaries for text in texts]
+        entropies = [[0.0] * len(ids) for ids in new_ids]
+        if self.patching.needs_entropies:
+            assert self.model.entropy_model is not None
+            starts, relative = None, positions
+            if self.patching.newline_reset:
+                contexts = [
+                    [cut.context for cut in (before, *_read_all(before, ids[:-1]))]
+                    for before, ids in zip(befores, new_ids, strict=True)
+                    if before is not None
+                ]
+                starts = torch.tensor(contexts, device=self.device)
+                relative = positions - starts
+            caches = self.entropy_ring.step(positions, first, starts).caches()
+            ids = torch.tensor(new_ids, device=self.device).flatten()
+            logits = self.model.entropy_model(ids, flat(relative), caches)
+            entropies = entropy(logits).view(positions.shape).tolist()
+            self.counts.entropy_model += len(ids)
+        return [
+            _read_all(before, ids, h)
+            for before, ids, h in zip(befores, new_ids, entropies, strict=True)
+            if before is not None
+        ]
+
+    def _encode(
+        self,
+        texts: Sequence[Text],
+        new_ids: Sequence[Sequence[int]],
+        positions: Tensor,
+        step: RingStep,
+    ) -> Tensor:
+        """States of the bytes at ``positions`` [B, n], the last n of the new ids  # [B * n, d]."""
+        encoder, n = self.model.encoder, positions.shape[1]
+        reach = encoder.embedding.reach
+        windows = [
+            ([0] * reach + text.ids[-reach:] + list(ids))[-(n + reach - 1) :]
+            for text, ids in zip(texts, new_ids, strict=True)
+        ]
+        ids = torch.tensor(windows, device=self.device)  # [B, reach - 1 + n]
+        back = [ids[:, reach - 1 - j : reach - 1 - j + n].flatten() for j in range(reach)]
+        x = encoder.embedding.read(back)
+        return encoder.transformer(x, flat(positions), step.caches(self.encoder_layers))  # type: ignore[no-any-return]
+
+    def _complete_patches(
+        self, texts: Sequence[Text], cuts: list[list[Boundaries]], x: Tensor, first: int
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[list[int]]]:
+        """Take the patches that new bytes complete through the global transformer.
+
+        Returns:
+            k and v [B + patches, k, d] of each cross-attention, those seen so far in front; and
+            which of them each new byte sees [B][n].
+        """
+        batch, n = len(texts), len(cuts[0])
+        rows = x.unflatten(0, (batch, n))
+        pieces: list[Tensor] = []
+        sizes: list[int] = []
+        counts: list[int] = []
+        seen_ids: list[list[int]] = []
+        for row, (text, document) in enumerate(zip(texts, cuts, strict=True)):
+            seen_ids.append([])
+            parts, start, now, before = list(text.open_patch), 0, row, len(sizes)
+            for j, cut in enumerate(document):
+                if cut.opens:
+                    parts.append(rows[row, start : j + 1])
+                    pieces += parts
+                    now = batch + len(sizes)
+                    sizes.append(sum(map(len, parts)))
+                    parts, start = [], j + 1
+                seen_ids[-1].append(now)
+            counts.append(len(sizes) - before)
+        seen = [(k[first : first + batch], v[first : first + batch]) for k, v in self.seen]
+        if not sizes:
+            return seen, seen_ids
+        patch_ids = torch.repeat_interleave(torch.tensor(sizes, device=self.device))
+        patches = self.model.encoder.patches(torch.cat(pieces), patch_ids, len(sizes))
+        new = self.model.decoder.keys_values(self._globally(texts, counts, patches))
+        together = [
+            (torch.cat((k, new_k)), torch.cat((v, new_v)))
+            for (k, v), (new_k, new_v) in zip(seen, new, strict=True)
+        ]
+        return together, seen_ids
+
+    def _globally(self, texts: Sequence[Text], counts: Sequence[int], patches: Tensor) -> Tensor:
+        """Output of the global transformer for new patches, so many of each text  # [P, d]."""
+        memories: list[PatchMemory] = []
+        numbers: list[int] = []
+        positions: list[int] = []
+        for text, count in zip(texts, counts, strict=True):
+            if count and text.patches is not None:
+                text.patches.reserve(count)
+                memories.append(text.patches)
+                numbers.append(count)
+                positions += range(text.patches.length, text.patches.length + count)
+        self._count(patches=len(positions))
+        where = torch.tensor(positions, device=self.device)
+        caches = PatchStep(memories, numbers, where).caches()
+        return self.model.global_transformer(patches, flat(where), caches)  # type: ignore[no-any-return]
+
+    def _decode(
+        self,
+        x: Tensor,
+        seen: list[tuple[Tensor, Tensor]],
+        seen_ids: list[list[int]],
+        positions: Tensor,
+        step: RingStep,
+    ) -> Tensor:
+        ids = torch.tensor(seen_ids, device=self.device).flatten()
+        caches = step.caches(self.decoder_layers)
+        return self.model.decoder.logits(x, seen, ids, flat(positions), caches).float()
+
+    def opens_after(self, row: int) -> list[bool]:
+        """Would a byte after each id that ``row`` was last extended by start a patch?  # [n]"""
+        assert self._pending is not None
+        return [cut.opens for cut in self._pending.cuts[row - self._pending.first]]
+
+    def commit(self, accepted: Sequence[int]) -> None:
+        done = self._pending
+        assert done is not None
+        self._pending = None
+        for index, count in enumerate(accepted):
+            if count == 0:
+                continue
+            text, cuts = self.texts[done.first + index], done.cuts[index][:count]
+            text.ids += done.new_ids[index][:count]
+            text.boundaries = cuts[-1]
+            closed = [j for j, cut in enumerate(cuts) if cut.opens]
+            after = 0
+            if closed and text.patches is not None:
+                text.patches.length += len(closed)
+                text.open_patch, after = [], closed[-1] + 1
+                self._see(done.first + index, done.seen, done.seen_ids[index][count - 1])
+            if after < count:
+                text.open_patch.append(
+                    done.x.view(len(accepted), -1, done.x.shape[-1])[index, after:count]
+                )
+            if len(text.open_patch) > COMPACT_AFTER:
+                text.open_patch = [torch.cat(text.open_patch)]
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _see(self, row: int, seen: Sequence[tuple[Tensor, Tensor]], index: int) -> None:
+        """From now on the text in ``row`` sees patch ``index`` of ``seen``."""
+        for (k, v), (new_k, new_v) in zip(self.seen, seen, strict=True):
+            k[row], v[row] = new_k[index], new_v[index]
+
+    def _copy_row(self, source: int, target: int) -> None:
+        super()._copy_row(source, target)
+        self._see(target, self.seen, source)
+
+    def _save_row(self, row: int) -> list[list[Tensor]]:
+        return [[k[row].clone(), v[row].clone()] for k, v in self.seen]
+
+    def _load_row(self, row: int, saved: Sequence[Sequence[Tensor]]) -> None:
+        for (k, v), (saved_k, saved_v) in zip(self.seen, saved, strict=True):
+            k[row], v[row] = saved_k, saved_v
+
+    def _count(self, bytes_read: int = 0, decoded: int = 0, patches: int = 0) -> None:
+        self.counts.encoder += bytes_read
+        self.counts.decoder += decoded
+        self.counts.global_transformer += patches
+        self.counts.global_calls += patches > 0
+
+
+def _read_all(
+    boundaries: Boundaries | None, ids: Sequence[int], entropies: Sequence[float] | None = None
+) -> list[Boundaries]:
+    """After each id."""
+    cuts = []
+    for token_id, h in zip(ids, entropies or [0.0] * len(ids), strict=True):
+        assert boundaries is not None
+        boundaries = boundaries.read(token_id, h)
+        cuts.append(boundaries)
+    return cuts
+
+
+def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
+    """A model with room for ``max_batch`` texts, and caches of ``dtype``."""
+    if isinstance(model, BLT):
+        return CachedBLT(model, max_batch, dtype)
+    return CachedByteLM(model, max_batch, dtype)
