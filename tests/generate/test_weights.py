@@ -38,7 +38,7 @@ def test_packed_products_are_products(
     weight = torch.randn(shape[1], shape[0], generator=generator)
     linear = _packed_linear(weight, precision, in_cpp)
     if in_cpp:
-        from blt.native.modules import NativeLinear
+        from blt.native.products import NativeLinear
 
         linear = NativeLinear(linear)  # type: ignore[arg-type]
     expected = x @ weight.t()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blt.model.attention import attention
-from blt.model.layers import Transformer
+from blt.model.layers import KeyValueCache, Transformer
 
 MAX_ROWS = 32  # bytes of one sequence in one step; rings have room for as many besides the window
 FIRST_PATCHES = 64  # room for patches at first; doubled when it is full
@@ -28,22 +28,20 @@ class Ring:
     """Keys and values of the last bytes of a batch of sequences, one sequence per row.
 
     Attributes:
-        memory: one tensor per layer [2, rows, H, capacity, D]: keys, values.
+        memory: [rows, layers, 2, H, capacity, D]: keys, values.
     """
 
     def __init__(self, transformers: Sequence[Transformer], rows: int, dtype: torch.dtype) -> None:
         like = transformers[0]
         assert like.window is not None, "only a sliding window fits into a ring"
         self.window, self.heads, self.capacity = like.window, like.heads, like.window + MAX_ROWS
-        shape = (2, rows, self.heads, self.capacity, like.head_dim)
-        device = next(like.parameters()).device
         depth = sum(transformer.depth for transformer in transformers)
-        self.memory = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(depth)]
-        # For C++: where the keys and values of each row begin, [depth][2 * rows].
-        self.pointers = [
-            [memory[which, row].data_ptr() for row in range(rows) for which in range(2)]
-            for memory in self.memory
-        ]
+        shape = (rows, depth, 2, self.heads, self.capacity, like.head_dim)
+        device = next(like.parameters()).device
+        self.memory = torch.zeros(shape, dtype=dtype, device=device)
+        # For C++
+        self.addresses = torch.tensor([memory.data_ptr() for memory in self.memory])
+        self.capacities = torch.full((rows,), self.capacity)
 
     @staticmethod
     def bytes_per_row(transformers: Sequence[Transformer], dtype: torch.dtype) -> int:
@@ -61,13 +59,10 @@ class Ring:
             first: row of the first of the B sequences.
             starts: [B, n] each byte sees no position before this one; None: all that exist.
         """
-        oldest = (positions - self.window + 1).clamp_min_(0)
-        if starts is not None:
-            oldest = torch.maximum(oldest, starts)
-        return RingStep(self, first, positions, oldest)
+        return RingStep(self, first, positions, starts)
 
     def prefill(
-        self, layers: slice, attended: tuple[int, ...], offsets: tuple[int, ...], first: int
+        self, layers: range, attended: tuple[int, ...], offsets: tuple[int, ...], first: int
     ) -> list[RingPrefill]:
         """Caches for a packed forward of whole documents, kept in rows from ``first`` on.
 
@@ -78,20 +73,18 @@ class Ring:
             first: row of the first document.
         """
         return [
-            RingPrefill(memory, self.window, attended, offsets, first)
-            for memory in self.memory[layers]
+            RingPrefill(self.memory[:, layer], self.window, attended, offsets, first)
+            for layer in layers
         ]
 
     def copy_row(self, source: int, target: int) -> None:
-        for memory in self.memory:
-            memory[:, target] = memory[:, source]
+        self.memory[target] = self.memory[source]
 
-    def save_row(self, row: int) -> list[Tensor]:
-        return [memory[:, row].clone() for memory in self.memory]
+    def save_row(self, row: int) -> Tensor:
+        return self.memory[row].clone()
 
-    def load_row(self, row: int, saved: Sequence[Tensor]) -> None:
-        for memory, part in zip(self.memory, saved, strict=True):
-            memory[:, row] = part
+    def load_row(self, row: int, saved: Tensor) -> None:
+        self.memory[row] = saved
 
 
 @dataclass(frozen=True)
@@ -99,10 +92,29 @@ class Layout:
     """The rows of a step as C++ wants them; int64 on the CPU."""
 
     at: Tensor  # [N] position that each row is written to, modulo capacity
-    oldest: Tensor  # [N] the first position that it sees
+    starts: Tensor | None  # [N] it sees nothing before
     text: Tensor  # [N] whose cache
+    addresses: Tensor  # [texts] of caches, each [layers, 2, H, capacity, D]
     capacity: Tensor  # [texts]
     dtype: torch.dtype
+
+
+class CacheLayers(Sequence[KeyValueCache]):
+    """Some layers' caches in a step."""
+
+    def __init__(self, step: RingStep | PatchStep, layers: range) -> None:
+        self._step, self._layers = step, layers
+        self.first = layers.start
+
+    @property
+    def layout(self) -> Layout:
+        return self._step.layout
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, index: int) -> RingLayer | PatchLayer:  # type: ignore[override]
+        return self._step.layer(self._layers[index])
 
 
 @dataclass(frozen=True)
@@ -112,64 +124,70 @@ class RingStep:
     ring: Ring
     first: int
     positions: Tensor  # [B, n]
-    oldest: Tensor  # [B, n] the first position that each byte sees
+    starts: Tensor | None  # [B, n]
 
-    def caches(self, layers: slice = slice(None)) -> list[RingLayer]:
-        ring, rows = self.ring, slice(2 * self.first, 2 * (self.first + len(self.positions)))
-        return [
-            RingLayer(self, memory, pointers[rows])
-            for memory, pointers in zip(ring.memory[layers], ring.pointers[layers], strict=True)
-        ]
+    def caches(self, layers: range) -> CacheLayers:
+        return CacheLayers(self, layers)
+
+    def layer(self, layer: int) -> RingLayer:
+        return RingLayer(self, layer)
 
     @cached_property
     def index(self) -> Tensor:
-        """Rows of a flat memory [rows * H * capacity, D]  # [B * H * n]."""
+        """Rows of the first layer's keys in a flat memory [.., D]  # [B * H * n]."""
         ring, device = self.ring, self.positions.device
-        rows = torch.arange(self.first, self.first + len(self.positions), device=device)[:, None]
+        rows = torch.arange(self.first, self.first + len(self.positions), device=device)
         heads = torch.arange(ring.heads, device=device)
-        block = (rows * ring.heads + heads)[..., None] * ring.capacity  # [B, H, 1]
-        return (block + (self.positions % ring.capacity)[:, None]).flatten()
+        first_rows = rows * ring.memory[0, ..., 0].numel()
+        block = first_rows[:, None] + heads * ring.capacity
+        return (block[..., None] + (self.positions % ring.capacity)[:, None]).flatten()
 
     @cached_property
     def bias(self) -> Tensor:
         """-inf where a byte does not see a slot  # [B, 1, n, capacity]."""
+        oldest = (self.positions - self.ring.window + 1).clamp_min_(0)
+        if self.starts is not None:
+            oldest = torch.maximum(oldest, self.starts)
         slots = torch.arange(self.ring.capacity, device=self.positions.device)
         last = self.positions[:, -1:]
         held = last - (last - slots) % self.ring.capacity  # [B, capacity] position in a slot
         held = held[:, None]
-        visible = (held <= self.positions[..., None]) & (held >= self.oldest[..., None])
-        bias = torch.zeros(visible.shape, dtype=self.ring.memory[0].dtype, device=slots.device)
+        visible = (held <= self.positions[..., None]) & (held >= oldest[..., None])
+        bias = torch.zeros(visible.shape, dtype=self.ring.memory.dtype, device=slots.device)
         return bias.masked_fill_(~visible, -torch.inf)[:, None]
 
     @cached_property
     def layout(self) -> Layout:
         batch, n = self.positions.shape
+        text = torch.arange(self.first, self.first + batch)
         return Layout(
-            self.positions.flatten().contiguous(),
-            self.oldest.flatten().contiguous(),
-            torch.arange(batch).repeat_interleave(n),
-            torch.full((batch,), self.ring.capacity),
-            self.ring.memory[0].dtype,
+            self.positions.contiguous(),
+            None if self.starts is None else self.starts.contiguous(),
+            text if n == 1 else text.repeat_interleave(n),
+            self.ring.addresses,
+            self.ring.capacities,
+            self.ring.memory.dtype,
         )
 
 
 @dataclass(frozen=True)
 class RingLayer:
     step: RingStep
-    memory: Tensor  # [2, rows, H, capacity, D]
-    pointers: list[int]  # [2 * B] keys and values of each sequence
+    layer: int
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B * n, H, D]
         first, (batch, n) = self.step.first, self.step.positions.shape
-        keys, values = self.memory.unbind()
-        for memory, new in ((keys, k), (values, v)):
+        memory = self.step.ring.memory
+        flat, size = memory.view(-1, memory.shape[-1]), memory[0, 0, 0, ..., 0].numel()
+        for which, new in enumerate((k, v)):
             rows = new.to(memory.dtype).unflatten(0, (batch, n)).transpose(1, 2)
-            flat = memory.view(-1, memory.shape[-1])
-            flat.index_copy_(0, self.step.index, rows.reshape(-1, memory.shape[-1]))
+            index = self.step.index + (2 * self.layer + which) * size
+            flat.index_copy_(0, index, rows.reshape(-1, memory.shape[-1]))
+        keys, values = memory[first : first + batch, self.layer].unbind(1)
         attended = F.scaled_dot_product_attention(
             q.to(keys.dtype).unflatten(0, (batch, n)).transpose(1, 2),
-            keys[first : first + batch],
-            values[first : first + batch],
+            keys,
+            values,
             attn_mask=self.step.bias,
             scale=1.0,  # the rotations of queries carry it
         )
@@ -178,7 +196,7 @@ class RingLayer:
 
 @dataclass(frozen=True)
 class RingPrefill:
-    memory: Tensor  # [2, rows, H, capacity, D]
+    memory: Tensor  # [rows, 2, H, capacity, D]
     window: int
     attended: tuple[int, ...]
     offsets: tuple[int, ...]
@@ -189,9 +207,9 @@ class RingPrefill:
         for row, (start, end) in enumerate(pairwise(self.offsets), self.first):
             kept = min(end - start, capacity)
             slots = torch.arange(end - start - kept, end - start, device=k.device) % capacity
-            for memory, new in zip(self.memory, (k, v), strict=True):
+            for memory, new in zip(self.memory[row], (k, v), strict=True):
                 last = new[end - kept : end].transpose(0, 1).to(memory.dtype)
-                memory[row].index_copy_(1, slots, last)
+                memory.index_copy_(1, slots, last)
         return attention(q, k, v, self.attended, self.window)
 
 
@@ -239,17 +257,22 @@ class PatchStep:
     counts: Sequence[int]  # new patches of each
     positions: Tensor  # [P]
 
-    def caches(self) -> list[PatchLayer]:
-        return [PatchLayer(self, layer) for layer in range(len(self.memories[0].memory))]
+    def caches(self) -> CacheLayers:
+        return CacheLayers(self, range(len(self.memories[0].memory)))
+
+    def layer(self, layer: int) -> PatchLayer:
+        return PatchLayer(self, layer)
 
     @cached_property
     def layout(self) -> Layout:
+        stores = [memory.memory for memory in self.memories]
         return Layout(
             self.positions,
-            torch.zeros_like(self.positions),
-            torch.repeat_interleave(torch.tensor(self.counts)),
-            torch.tensor([memory.memory.shape[3] for memory in self.memories]),
-            self.memories[0].memory.dtype,
+            None,
+            torch.tensor([i for i, count in enumerate(self.counts) for _ in range(count)]),
+            torch.tensor([store.data_ptr() for store in stores]),
+            torch.tensor([store.shape[3] for store in stores]),
+            stores[0].dtype,
         )
 
 
@@ -257,16 +280,6 @@ class PatchStep:
 class PatchLayer:
     step: PatchStep
     layer: int
-
-    @property
-    def pointers(self) -> list[int]:
-        """Keys and values of each sequence  # [2 * sequences]."""
-        addresses = []
-        for store in self.step.memories:
-            memory = store.memory
-            layer = memory.data_ptr() + self.layer * memory.stride(0) * memory.itemsize
-            addresses += [layer, layer + memory.stride(1) * memory.itemsize]
-        return addresses
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [P, H, D]
         parts = []

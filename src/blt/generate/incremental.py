@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blt.generate.boundaries import Boundaries
 from blt.generate.cache import MAX_ROWS, PatchMemory, Ring
+from blt.generate.steps import ByteSteps
 from blt.lm import ByteLM, LanguageModel
 from blt.model.packing import Spans
 from blt.vocab import VOCAB_SIZE
@@ -53,7 +54,7 @@ class State:
     """A snapshot of one text that a model has read; can be continued any number of times."""
 
     text: Text
-    rows: list[list[Tensor]]  # of each cache
+    rows: list[Tensor]  # of each cache
     logits: Tensor  # [260] of the byte that comes next
 
     def __len__(self) -> int:
@@ -148,10 +149,10 @@ class CachedModel:
             ring.copy_row(source, target)
         self.logits[target] = self.logits[source]
 
-    def _save_row(self, row: int) -> list[list[Tensor]]:
+    def _save_row(self, row: int) -> list[Tensor]:
         return []
 
-    def _load_row(self, row: int, saved: Sequence[Sequence[Tensor]]) -> None:
+    def _load_row(self, row: int, saved: Sequence[Tensor]) -> None:
         pass
 
     # --- steps -----------------------------------------------------------------------------------
@@ -170,10 +171,11 @@ def flat(positions: Tensor) -> Spans:
 class CachedByteLM(CachedModel):
     """A byte transformer without patches."""
 
-    def __init__(self, model: ByteLM, max_batch: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: ByteLM, steps: ByteSteps, max_batch: int, dtype: torch.dtype) -> None:
         super().__init__(model, max_batch, dtype)
-        self.model = model
+        self.model, self.steps = model, steps
         self.rings = [Ring([model.transformer], max_batch, self.dtype)]
+        self.layers = range(model.transformer.depth)
         self._pending: tuple[int, Sequence[Sequence[int]]] = (0, [])
 
     @staticmethod
@@ -187,7 +189,7 @@ class CachedByteLM(CachedModel):
         self.texts += [Text(list(ids)) for ids in documents]
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
         flat = torch.tensor([i for ids in documents for i in ids], device=self.device)
-        caches = self.rings[0].prefill(slice(None), spans.offsets, spans.offsets, first)
+        caches = self.rings[0].prefill(self.layers, spans.offsets, spans.offsets, first)
         logits = self.model(flat, spans, caches)
         self.counts.decoder += len(flat)
         self.logits[first : len(self.texts)] = logits[[end - 1 for end in spans.offsets[1:]]]
@@ -197,8 +199,8 @@ class CachedByteLM(CachedModel):
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
         ids = torch.tensor(new_ids, device=self.device)
-        caches = self.rings[0].step(positions, first).caches()
-        logits = self.model(ids.flatten(), flat(positions), caches)
+        caches = self.rings[0].step(positions, first).caches(self.layers)
+        logits = self.steps.logits(ids.flatten(), flat(positions), caches)
         self.counts.decoder += ids.numel()
         self._pending = (first, new_ids)
         return logits.float().unflatten(0, (len(texts), n))  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from torch import Tensor
 from blt.generate.boundaries import Boundaries
 from blt.generate.cache import PatchMemory, PatchPrefill, PatchStep, Ring, RingStep
 from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat
+from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
 from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
 from blt.model.byte_transformer import entropy
 from blt.model.packing import Spans, pack
@@ -26,33 +27,42 @@ class _Extension:
     new_ids: Sequence[Sequence[int]]
     cuts: list[list[Boundaries]]  # [B][n] after each id
     x: Tensor  # [B, n, d] encoder states
-    seen: list[tuple[Tensor, Tensor]]  # per cross-attention, k and v [B + new patches, k, d]
-    seen_ids: list[list[int]]  # [B][n] row of ``seen`` that each id sees
+    seen_ids: list[list[int]]  # [B][n] patch of ``CachedBLT.seen`` that each id sees
 
 
 class CachedBLT(CachedModel):
-    """A Byte Latent Transformer."""
+    """A Byte Latent Transformer.
 
-    def __init__(self, model: BLT, max_batch: int, dtype: torch.dtype) -> None:
+    Attributes:
+        seen: [cross-attentions of the decoder, 2, patches, k, d] k and v: row by row of the patch
+            that each text sees now; behind them, of patches that the last bytes have completed.
+    """
+
+    def __init__(
+        self,
+        model: BLT,
+        steps: BLTSteps,
+        entropy_steps: ByteSteps | None,
+        max_batch: int,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__(model, max_batch, dtype)
-        self.model = model
+        self.model, self.steps, self.entropy_steps = model, steps, entropy_steps
         encoder, decoder = model.encoder.transformer, model.decoder.transformer
         self.local = Ring([encoder, decoder], max_batch, self.dtype)
-        self.encoder_layers = slice(0, encoder.depth)
-        self.decoder_layers = slice(encoder.depth, None)
+        self.encoder_layers = range(encoder.depth)
+        self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
         Boundaries(self.patching)  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
             self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)
+            self.entropy_layers = range(model.entropy_model.transformer.depth)
             self.rings.append(self.entropy_ring)
-        # k and v of the patch that each text sees now, per cross-attention of the decoder
-        shape = (max_batch, model.config.cross_attention_k, model.config.local_dim)
-        self.seen = [
-            (torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device))
-            for _ in model.decoder.cross_attention
-        ]
+        slices = (model.config.cross_attention_k, model.config.local_dim)
+        shape = (len(model.decoder.cross_attention), 2, 2 * max_batch, *slices)
+        self.seen = torch.zeros(shape, device=self.device)
         self._pending: _Extension | None = None
 
     @staticmethod
@@ -124,7 +134,8 @@ class CachedBLT(CachedModel):
                 text.open_patch = [x[int(batch.patch_offsets[batch.patch_ids[end - 1]]) : end]]
             self.texts.append(text)
             self.logits[row] = logits[end - 1]
-            self._see(row, seen, int(seen_ids[end - 1]))
+            last = int(seen_ids[end - 1])
+            self._see(row, [(k[last], v[last]) for k, v in seen])
 
     def _cut_documents(
         self, documents: Sequence[list[int]], tensors: Sequence[Tensor], first: int
@@ -136,7 +147,8 @@ class CachedBLT(CachedModel):
             ids = torch.cat(list(tensors))
             spans = Spans.from_lengths([len(document) for document in documents], self.device)
             contexts = entropy_contexts(ids, spans, self.patching.newline_reset)
-            caches = self.entropy_ring.prefill(slice(None), contexts.offsets, spans.offsets, first)
+            ring, layers = self.entropy_ring, self.entropy_layers
+            caches = ring.prefill(layers, contexts.offsets, spans.offsets, first)
             logits = self.model.entropy_model(ids, contexts, caches)
             entropies = [part.tolist() for part in spans.split(entropy(logits))]
             self.counts.entropy_model += len(ids)
@@ -151,13 +163,13 @@ class CachedBLT(CachedModel):
     def extend(self, new_ids: Sequence[Sequence[int]], first: int = 0) -> Tensor:
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
-        cuts = self._cut(texts, new_ids, positions, first)
-        step = self.local.step(positions, first)
-        x = self._encode(texts, new_ids, positions, step)
-        seen, seen_ids = self._complete_patches(texts, cuts, x, first)
-        logits = self._decode(x, seen, seen_ids, positions, step)
+        spans, step = flat(positions), self.local.step(positions, first)
+        cuts = self._cut(texts, new_ids, step, spans)
+        x = self._encode(texts, new_ids, spans, step)
+        seen_ids = self._complete_patches(texts, cuts, x, first)
+        logits = self._decode(x, seen_ids, spans, step)
         self._count(bytes_read=len(texts) * n, decoded=len(texts) * n)
-        self._pending = _Extension(first, new_ids, cuts, x, seen, seen_ids)
+        self._pending = _Extension(first, new_ids, cuts, x.unflatten(0, (-1, n)), seen_ids)
         return logits.unflatten(0, (len(texts), n))
 
     @torch.inference_mode()
@@ -167,11 +179,10 @@ class CachedBLT(CachedModel):
         Encoder and decoder only; the ids before the last must have been drafted just before.
         """
         texts, last = self.texts[: len(new_ids)], len(new_ids[0]) - 1
-        positions = self._positions(texts, last + 1)[:, last:]
-        step = self.local.step(positions)
-        x = self._encode(texts, new_ids, positions, step)
-        seen = [(k[: len(texts)], v[: len(texts)]) for k, v in self.seen]
-        logits = self._decode(x, seen, [[row] for row in range(len(texts))], positions, step)
+        positions = self._positions(texts, last + 1)[:, last:].contiguous()
+        spans, step = flat(positions), self.local.step(positions)
+        x = self._encode(texts, new_ids, spans, step)
+        logits = self._decode(x, [[row] for row in range(len(texts))], spans, step)
         self.counts.decoder += len(texts)
         return logits
 
@@ -179,15 +190,15 @@ class CachedBLT(CachedModel):
         self,
         texts: Sequence[Text],
         new_ids: Sequence[Sequence[int]],
-        positions: Tensor,
-        first: int,
+        step: RingStep,
+        spans: Spans,
     ) -> list[list[Boundaries]]:
         """Boundaries after each new id."""
         befores = [text.boundaries for text in texts]
         entropies = [[0.0] * len(ids) for ids in new_ids]
         if self.patching.needs_entropies:
-            assert self.model.entropy_model is not None
-            starts, relative = None, positions
+            assert self.entropy_steps is not None
+            starts = None
             if self.patching.newline_reset:
                 contexts = [
                     [cut.context for cut in (before, *_read_all(before, ids[:-1]))]
@@ -195,12 +206,13 @@ class CachedBLT(CachedModel):
                     if before is not None
                 ]
                 starts = torch.tensor(contexts, device=self.device)
-                relative = positions - starts
-            caches = self.entropy_ring.step(positions, first, starts).caches()
-            ids = torch.tensor(new_ids, device=self.device).flatten()
-            logits = self.model.entropy_model(ids, flat(relative), caches)
-            entropies = entropy(logits).view(positions.shape).tolist()
-            self.counts.entropy_model += len(ids)
+                spans = flat(step.positions - starts)
+            ring = self.entropy_ring.step(step.positions, step.first, starts)
+            ids = torch.tensor(new_ids, device=self.device)
+            caches = ring.caches(self.entropy_layers)
+            found = self.entropy_steps.entropies(ids.flatten(), spans, caches)
+            entropies = found.view(ids.shape).tolist()
+            self.counts.entropy_model += ids.numel()
         return [
             _read_all(before, ids, h)
             for before, ids, h in zip(befores, new_ids, entropies, strict=True)
@@ -208,62 +220,50 @@ class CachedBLT(CachedModel):
         ]
 
     def _encode(
-        self,
-        texts: Sequence[Text],
-        new_ids: Sequence[Sequence[int]],
-        positions: Tensor,
-        step: RingStep,
+        self, texts: Sequence[Text], new_ids: Sequence[Sequence[int]], spans: Spans, step: RingStep
     ) -> Tensor:
-        """States of the bytes at ``positions`` [B, n], the last n of the new ids  # [B * n, d]."""
-        encoder, n = self.model.encoder, positions.shape[1]
-        reach = encoder.embedding.reach
+        """States of the bytes at the step's positions, the last of the new ids  # [B * n, d]."""
+        width = self.model.encoder.embedding.reach - 1 + step.positions.shape[1]
         windows = [
-            ([0] * reach + text.ids[-reach:] + list(ids))[-(n + reach - 1) :]
+            ([0] * width + text.ids[-width:] + list(ids))[-width:]
             for text, ids in zip(texts, new_ids, strict=True)
         ]
-        ids = torch.tensor(windows, device=self.device)  # [B, reach - 1 + n]
-        back = [ids[:, reach - 1 - j : reach - 1 - j + n].flatten() for j in range(reach)]
-        x = encoder.embedding.read(back)
-        return encoder.transformer(x, flat(positions), step.caches(self.encoder_layers))  # type: ignore[no-any-return]
+        ids = torch.tensor(windows, device=self.device)
+        return self.steps.encode(ids, spans, step.caches(self.encoder_layers))
 
     def _complete_patches(
         self, texts: Sequence[Text], cuts: list[list[Boundaries]], x: Tensor, first: int
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[list[int]]]:
-        """Take the patches that new bytes complete through the global transformer.
+    ) -> list[list[int]]:
+        """Take the patches that new bytes complete through the global transformer, into ``seen``.
 
         Returns:
-            k and v [B + patches, k, d] of each cross-attention, those seen so far in front; and
-            which of them each new byte sees [B][n].
+            which patch of ``seen`` each new byte sees  # [B][n]
         """
-        batch, n = len(texts), len(cuts[0])
-        rows = x.unflatten(0, (batch, n))
+        rows = x.unflatten(0, (len(texts), -1))
         pieces: list[Tensor] = []
         sizes: list[int] = []
         counts: list[int] = []
         seen_ids: list[list[int]] = []
         for row, (text, document) in enumerate(zip(texts, cuts, strict=True)):
             seen_ids.append([])
-            parts, start, now, before = list(text.open_patch), 0, row, len(sizes)
+            parts, start, now, before = text.open_patch, 0, first + row, len(sizes)
             for j, cut in enumerate(document):
                 if cut.opens:
-                    parts.append(rows[row, start : j + 1])
+                    parts = [*parts, rows[row, start : j + 1]]
                     pieces += parts
-                    now = batch + len(sizes)
+                    now = self.max_batch + len(sizes)
                     sizes.append(sum(map(len, parts)))
                     parts, start = [], j + 1
                 seen_ids[-1].append(now)
             counts.append(len(sizes) - before)
-        seen = [(k[first : first + batch], v[first : first + batch]) for k, v in self.seen]
-        if not sizes:
-            return seen, seen_ids
-        patch_ids = torch.repeat_interleave(torch.tensor(sizes, device=self.device))
-        patches = self.model.encoder.patches(torch.cat(pieces), patch_ids, len(sizes))
-        new = self.model.decoder.keys_values(self._globally(texts, counts, patches))
-        together = [
-            (torch.cat((k, new_k)), torch.cat((v, new_v)))
-            for (k, v), (new_k, new_v) in zip(seen, new, strict=True)
-        ]
-        return together, seen_ids
+        if sizes:
+            patches = self.steps.pool(torch.cat(pieces), sizes)
+            latents = self._globally(texts, counts, patches)
+            self._reserve(self.max_batch + len(sizes))
+            self._see(
+                slice(self.max_batch, self.max_batch + len(sizes)), self.steps.keys_values(latents)
+            )
+        return seen_ids
 
     def _globally(self, texts: Sequence[Text], counts: Sequence[int], patches: Tensor) -> Tensor:
         """Output of the global transformer for new patches, so many of each text  # [P, d]."""
@@ -279,19 +279,11 @@ class CachedBLT(CachedModel):
         self._count(patches=len(positions))
         where = torch.tensor(positions, device=self.device)
         caches = PatchStep(memories, numbers, where).caches()
-        return self.model.global_transformer(patches, flat(where), caches)  # type: ignore[no-any-return]
+        return self.steps.globally(patches, flat(where), caches)
 
-    def _decode(
-        self,
-        x: Tensor,
-        seen: list[tuple[Tensor, Tensor]],
-        seen_ids: list[list[int]],
-        positions: Tensor,
-        step: RingStep,
-    ) -> Tensor:
+    def _decode(self, x: Tensor, seen_ids: list[list[int]], spans: Spans, step: RingStep) -> Tensor:
         ids = torch.tensor(seen_ids, device=self.device).flatten()
-        caches = step.caches(self.decoder_layers)
-        return self.model.decoder.logits(x, seen, ids, flat(positions), caches).float()
+        return self.steps.decode(x, self.seen, ids, spans, step.caches(self.decoder_layers))
 
     def opens_after(self, row: int) -> list[bool]:
         """Would a byte after each id that ``row`` was last extended by start a patch?  # [n]"""
@@ -313,31 +305,39 @@ class CachedBLT(CachedModel):
             if closed and text.patches is not None:
                 text.patches.length += len(closed)
                 text.open_patch, after = [], closed[-1] + 1
-                self._see(done.first + index, done.seen, done.seen_ids[index][count - 1])
+                self.seen[:, :, done.first + index] = self.seen[
+                    :, :, done.seen_ids[index][count - 1]
+                ]
             if after < count:
-                text.open_patch.append(
-                    done.x.view(len(accepted), -1, done.x.shape[-1])[index, after:count]
-                )
+                text.open_patch.append(done.x[index, after:count])
             if len(text.open_patch) > COMPACT_AFTER:
                 text.open_patch = [torch.cat(text.open_patch)]
 
     # --- rows ------------------------------------------------------------------------------------
 
-    def _see(self, row: int, seen: Sequence[tuple[Tensor, Tensor]], index: int) -> None:
-        """From now on the text in ``row`` sees patch ``index`` of ``seen``."""
-        for (k, v), (new_k, new_v) in zip(self.seen, seen, strict=True):
-            k[row], v[row] = new_k[index], new_v[index]
+    def _see(self, where: int | slice, seen: KeysValues) -> None:
+        """Put k and v of patches into ``seen``."""
+        for pair, new in zip(self.seen, seen, strict=True):
+            pair[0, where], pair[1, where] = new
+
+    def _reserve(self, patches: int) -> None:
+        """Make room in ``seen``."""
+        if patches > self.seen.shape[2]:
+            shape = (*self.seen.shape[:2], 2 * patches, *self.seen.shape[3:])
+            with torch.inference_mode(False):  # rows are copied outside it
+                grown = self.seen.new_zeros(shape)
+            grown[:, :, : self.max_batch] = self.seen[:, :, : self.max_batch]
+            self.seen = grown
 
     def _copy_row(self, source: int, target: int) -> None:
         super()._copy_row(source, target)
-        self._see(target, self.seen, source)
+        self.seen[:, :, target] = self.seen[:, :, source]
 
-    def _save_row(self, row: int) -> list[list[Tensor]]:
-        return [[k[row].clone(), v[row].clone()] for k, v in self.seen]
+    def _save_row(self, row: int) -> list[Tensor]:
+        return [self.seen[:, :, row].clone()]
 
-    def _load_row(self, row: int, saved: Sequence[Sequence[Tensor]]) -> None:
-        for (k, v), (saved_k, saved_v) in zip(self.seen, saved, strict=True):
-            k[row], v[row] = saved_k, saved_v
+    def _load_row(self, row: int, saved: Sequence[Tensor]) -> None:
+        self.seen[:, :, row] = saved[0]
 
     def _count(self, bytes_read: int = 0, decoded: int = 0, patches: int = 0) -> None:
         self.counts.encoder += bytes_read
@@ -360,6 +360,13 @@ def _read_all(
 
 def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
     """A model with room for ``max_batch`` texts, and caches of ``dtype``."""
-    if isinstance(model, BLT):
-        return CachedBLT(model, max_batch, dtype)
-    return CachedByteLM(model, max_batch, dtype)
+    from blt.native import steps as in_cpp
+    from blt.native.products import is_native
+
+    blt_steps, byte_steps = BLTSteps, ByteSteps
+    if is_native(model):
+        blt_steps, byte_steps = in_cpp.NativeBLTSteps, in_cpp.NativeByteSteps
+    if not isinstance(model, BLT):
+        return CachedByteLM(model, byte_steps(model), max_batch, dtype)
+    entropy_steps = byte_steps(model.entropy_model) if model.entropy_model else None
+    return CachedBLT(model, blt_steps(model), entropy_steps, max_batch, dtype)

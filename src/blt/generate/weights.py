@@ -50,9 +50,9 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
             if isinstance(child, nn.Linear):
                 setattr(module, name, _packed_linear(child.weight.detach(), precision, native))
     if native:
-        from blt.native.modules import with_native_steps
+        from blt.native.products import with_native_products
 
-        with_native_steps(copied)
+        with_native_products(copied)
     return copied
 
 
@@ -69,7 +69,7 @@ def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Mod
 
 def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:
     """Of keys and values: narrow too where products with narrow ones are fast."""
-    from blt.native.modules import is_native
+    from blt.native.products import is_native
 
     on_cpu = next(model.parameters()).device.type == "cpu"
     narrow = precision != "float32" and (is_native(model) or not on_cpu)

@@ -15,68 +15,109 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("steps.cpp")
+HEADERS = sorted(SOURCE.parent.glob("*.h"))
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fno-trapping-math", "-shared", "-fPIC"),
 ]
 
 
-class Weight(ctypes.Structure):
-    """A matrix [out, in]; see steps.cpp for all of these."""
+def _fields(**kinds: str) -> list[tuple[str, Any]]:
+    """Fields of a struct: p pointer, i int64, f float, w matrix."""
+    types = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+    return [(name, types.get(kind) or Weight) for name, kind in kinds.items()]
 
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("kind", ctypes.c_int64),
-        ("out", ctypes.c_int64),
-        ("in_", ctypes.c_int64),
-    ]
+
+class Weight(ctypes.Structure):
+    """A matrix [out, in]; see the C++ for all of these."""
+
+    _fields_ = _fields(data="p", scale="p", kind="i", out="i", in_="i")
 
 
 class Layer(ctypes.Structure):
-    _fields_ = [
-        ("attention_norm", ctypes.c_void_p),
-        ("ff_norm", ctypes.c_void_p),
-        ("cross_norm", ctypes.c_void_p),
-        ("qkv", Weight),
-        ("attention_out", Weight),
-        ("gate_up", Weight),
-        ("down", Weight),
-        ("cross_query", Weight),
-        ("cross_out", Weight),
-    ]
+    _fields_ = _fields(
+        attention_norm="p",
+        ff_norm="p",
+        cross_norm="p",
+        qkv="w",
+        attention_out="w",
+        gate_up="w",
+        down="w",
+        cross_query="w",
+        cross_out="w",
+    )
+
+
+class Embedding(ctypes.Structure):
+    _fields_ = _fields(
+        bytes="p", ngrams="p", sizes="p", primes="p", count="i", functions="i", rows="i", reach="i"
+    )
 
 
 class Stack(ctypes.Structure):
-    _fields_ = [
-        ("layers", ctypes.POINTER(Layer)),
-        ("frequencies", ctypes.c_void_p),
-        ("depth", ctypes.c_int64),
-        ("dim", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("cross_heads", ctypes.c_int64),
-        ("eps", ctypes.c_float),
-    ]
+    _fields_ = _fields(
+        layers="p",
+        frequencies="p",
+        embedding="p",
+        projection="p",
+        norm="p",
+        head="w",
+        depth="i",
+        dim="i",
+        heads="i",
+        cross_heads="i",
+        window="i",
+        eps="f",
+    )
 
 
 class Job(ctypes.Structure):
-    _fields_ = [
-        ("rows", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("at", ctypes.c_void_p),
-        ("oldest", ctypes.c_void_p),
-        ("text", ctypes.c_void_p),
-        ("caches", ctypes.c_void_p),
-        ("capacity", ctypes.c_void_p),
-        ("texts", ctypes.c_int64),
-        ("cache_kind", ctypes.c_int64),
-        ("seen", ctypes.c_void_p),
-        ("seen_ids", ctypes.c_void_p),
-        ("slices", ctypes.c_int64),
-    ]
+    _fields_ = _fields(
+        rows="i",
+        input="p",
+        each="i",
+        x="p",
+        logits="p",
+        entropies="p",
+        positions="p",
+        at="p",
+        starts="p",
+        text="p",
+        caches="p",
+        capacity="p",
+        first_layer="i",
+        cache_kind="i",
+        seen="p",
+        seen_stride="i",
+        seen_ids="p",
+        slices="i",
+    )
+
+
+class Pooling(ctypes.Structure):
+    _fields_ = _fields(
+        query_norm="p",
+        key_value_norm="p",
+        projection="w",
+        query="w",
+        key_value="w",
+        out="w",
+        dim="i",
+        heads="i",
+        slices="i",
+        eps="f",
+    )
+
+
+class Crossing(ctypes.Structure):
+    _fields_ = _fields(norm="p", key_value="w")
+
+
+class Crossings(ctypes.Structure):
+    _fields_ = _fields(layers="p", projection="w", count="i", dim="i", slices="i", eps="f")
 
 
 @cache
@@ -88,7 +129,7 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError):
         return None
-    for name in ("run", "product", "norm", "embed", "use_openmp"):
+    for name in ("run", "pool", "see", "product", "use_openmp"):
         getattr(loaded, f"blt_{name}").restype = None
     _share_threads(loaded)
     return loaded
@@ -116,7 +157,7 @@ def _compiled() -> Path:
     if compiler is None:
         raise OSError("no C++ compiler")
     # -march=native: a library is for one kind of processor, also where a home is shared.
-    key = hashlib.sha256(SOURCE.read_bytes())
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in (SOURCE, *HEADERS)))
     key.update(" ".join((compiler, *FLAGS, platform.machine(), _processor())).encode())
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blt"
     target = folder / f"steps-{key.hexdigest()[:16]}.so"

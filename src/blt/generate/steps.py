@@ -1,0 +1,75 @@
+"""What a cached model computes for a few new bytes, in PyTorch; in C++ see ``blt.native.steps``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from blt.lm import BLT
+from blt.model.byte_transformer import ByteTransformer, entropy
+from blt.model.layers import KeyValueCache
+from blt.model.packing import Spans
+
+Caches = Sequence[KeyValueCache]
+KeysValues = Sequence[tuple[Tensor, Tensor]]  # per cross-attention, [P, k, d] each
+
+
+class ByteSteps:
+    """Of a byte transformer."""
+
+    def __init__(self, model: ByteTransformer) -> None:
+        self.model = model
+
+    def logits(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
+        """ids [N] → [N, 260]."""
+        return self.model(ids, spans, caches)  # type: ignore[no-any-return]
+
+    def entropies(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
+        """ids [N] → nats, of the prediction of the byte after each  # [N]."""
+        return entropy(self.logits(ids, spans, caches))
+
+
+class BLTSteps:
+    """Of a Byte Latent Transformer, part by part."""
+
+    def __init__(self, model: BLT) -> None:
+        self.model = model
+
+    def encode(self, windows: Tensor, spans: Spans, caches: Caches) -> Tensor:
+        """Ids of B texts, reach - 1 old ones and n new ones each  # [B, reach - 1 + n].
+
+        Returns:
+            states of the new bytes  # [B * n, d]
+        """
+        encoder = self.model.encoder
+        reach, n = encoder.embedding.reach, windows.shape[1] - encoder.embedding.reach + 1
+        back = [windows[:, reach - 1 - j : reach - 1 - j + n].flatten() for j in range(reach)]
+        return encoder.transformer(encoder.embedding.read(back), spans, caches)  # type: ignore[no-any-return]
+
+    def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """States [N, d] of the bytes of P patches of these sizes, end to end → [P, k * d]."""
+        patch_ids = torch.repeat_interleave(torch.tensor(sizes, device=x.device))
+        return self.model.encoder.patches(x, patch_ids, len(sizes))
+
+    def globally(self, patches: Tensor, spans: Spans, caches: Caches) -> Tensor:
+        """[P, k * d] → [P, global_dim]."""
+        return self.model.global_transformer(patches, spans, caches)  # type: ignore[no-any-return]
+
+    def keys_values(self, latents: Tensor) -> KeysValues:
+        """What bytes see of patches: [P, global_dim] → k and v of each cross-attention."""
+        return self.model.decoder.keys_values(latents)
+
+    def decode(
+        self, x: Tensor, seen: Tensor, seen_ids: Tensor, spans: Spans, caches: Caches
+    ) -> Tensor:
+        """Logits [N, 260].
+
+        Args:
+            x: [N, d] states of bytes.
+            seen: [cross-attentions, 2, P, k, d] k and v of patches.
+            seen_ids: [N] which of them each byte sees.
+        """
+        pairs = [(k, v) for k, v in seen]
+        return self.model.decoder.logits(x, pairs, seen_ids, spans, caches).float()

@@ -1,0 +1,112 @@
+"""Weights as C++ reads them, and products of a few rows with them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blt import native
+from blt.generate.weights import CastLinear, Int8Linear
+from blt.model.embedding import PRIMES, ByteEmbedding
+from blt.model.layers import RMSNorm
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+MAX_NATIVE_ROWS = 160  # in one step; more are PyTorch's
+MAX_THREADS = 16  # more wait for each other longer than they work
+
+
+def library() -> ctypes.CDLL:
+    loaded = native.library()
+    assert loaded is not None
+    return loaded
+
+
+def threads() -> ctypes.c_int64:
+    return ctypes.c_int64(min(torch.get_num_threads(), MAX_THREADS))
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+class NativeLinear(nn.Module):
+    """Products of a few rows in C++; of many rows by ``inner``, which holds the weights."""
+
+    def __init__(self, inner: CastLinear | Int8Linear) -> None:
+        super().__init__()
+        self.inner, self._kept = inner, Kept()
+        self.native = self._kept.weight(inner)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
+        rows = x.numel() // x.shape[-1]
+        if rows > MAX_NATIVE_ROWS:
+            return self.inner(x)  # type: ignore[no-any-return]
+        x = x.float().contiguous()
+        y = x.new_empty(*x.shape[:-1], self.native.out)
+        library().blt_product(
+            ctypes.byref(self.native), pointer(x), ctypes.c_int64(rows), pointer(y), threads()
+        )
+        return y
+
+
+class Kept:
+    """Turns parameters into what C++ reads, and keeps alive what only C++ refers to."""
+
+    def __init__(self) -> None:
+        self._objects: list[object] = []
+
+    def tensor(self, tensor: Tensor) -> int:
+        """Address of its numbers, in order."""
+        kept = tensor.detach().contiguous()
+        self._objects.append(kept)
+        return kept.data_ptr()
+
+    def struct(self, struct: ctypes.Structure | ctypes.Array[Any]) -> int:
+        """Address of a struct or an array of them."""
+        self._objects.append(struct)
+        return ctypes.addressof(struct)
+
+    def norm(self, norm: Any) -> int:
+        assert isinstance(norm, RMSNorm)
+        return self.tensor(norm.weight.float())
+
+    def weight(self, linear: Any) -> native.Weight:
+        if isinstance(linear, NativeLinear):
+            linear = linear.inner
+        assert isinstance(linear, CastLinear | Int8Linear)
+        scale = self.tensor(linear.scale.float()) if isinstance(linear, Int8Linear) else None
+        data = self.tensor(linear.weight)
+        return native.Weight(data, scale, KINDS[linear.weight.dtype], *linear.weight.shape)
+
+    def bytes(self, table: Tensor) -> int:
+        """Address of the embedding of single bytes [260, d]."""
+        return self.struct(native.Embedding(bytes=self.tensor(table.float()), reach=1))
+
+    def ngrams(self, table: ByteEmbedding) -> int:
+        """Address of the embedding of bytes and n-grams; both tables must be float32."""
+        embedding = native.Embedding(
+            self.tensor(table.byte),
+            self.tensor(table.ngram),
+            self.tensor(torch.tensor(table.sizes, dtype=torch.int64)),
+            self.tensor(torch.tensor(PRIMES)),
+            len(table.sizes),
+            table.functions,
+            table.rows,
+            table.reach,
+        )
+        return self.struct(embedding)
+
+
+def with_native_products(model: nn.Module) -> None:
+    """Let all packed weights of a model be multiplied in C++."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, CastLinear | Int8Linear) and not isinstance(module, NativeLinear):
+                setattr(module, name, NativeLinear(child))
+
+
+def is_native(model: nn.Module) -> bool:
+    return any(isinstance(module, NativeLinear) for module in model.modules())

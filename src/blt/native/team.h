@@ -1,0 +1,76 @@
+// Threads that work together, with barriers between their moves.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+namespace blt {
+
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+constexpr int SPINS = 20000;  // about a millisecond
+
+// PyTorch's own OpenMP threads, found by Python: they spin for a while after each operation, so
+// any other threads would have to share their cores with them.
+struct OpenMP {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
+  int (*thread)();
+  int (*threads)();
+};
+inline OpenMP openmp = {};
+
+// Runs a function on all threads at once, with barriers inside. Without OpenMP, on one thread.
+class Team {
+ public:
+  explicit Team(int size) : size_(openmp.parallel ? size : 1) {}
+  int size() const { return size_.load(std::memory_order_relaxed); }
+
+  template <typename F>
+  void run(F&& work) {
+    if (size() == 1) { work(0); return; }
+    struct Call { Team* team; F* work; } call{this, &work};
+    openmp.parallel(
+        [](void* argument) {
+          Call* call = static_cast<Call*>(argument);
+          call->team->size_.store(openmp.threads(), std::memory_order_relaxed);  // may be fewer
+          (*call->work)(openmp.thread());
+        },
+        &call, unsigned(size()), 0);
+  }
+
+  void barrier() {
+    const int size = this->size();
+    if (size == 1) return;
+    const int generation = generation_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+      arrived_.store(0, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; spins++) {
+      if (spins < SPINS) pause_cpu(); else std::this_thread::yield();
+    }
+  }
+
+ private:
+  std::atomic<int> size_;
+  std::atomic<int> arrived_{0}, generation_{0};
+};
+
+struct Share { int64_t begin, end; };
+
+inline Share share(int64_t count, int rank, int size, int64_t multiple = 1) {
+  const int64_t units = (count + multiple - 1) / multiple;
+  const int64_t begin = units * rank / size * multiple, end = units * (rank + 1) / size * multiple;
+  return {begin < count ? begin : count, end < count ? end : count};
+}
+
+}  // namespace blt
