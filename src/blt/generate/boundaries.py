@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -53,14 +53,14 @@ class Boundaries:
             longest is not None and (self.position + 1 - self.rule_start) % longest == 0
         )
         newline = self.config.newline_reset and token_id == NEWLINE
-        return replace(
-            self,
-            position=self.position + 1,
-            opens=opens,
-            context=self.position + 1 if newline else self.context,
-            rule_start=rule_start,
-            entropy=entropy,
-            space=space,
+        return Boundaries(
+            self.config,
+            self.position + 1,
+            opens,
+            self.position + 1 if newline else self.context,
+            rule_start,
+            entropy,
+            space,
         )
 
     def _holds(self, entropy: float, space: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,26 @@ MEMORY_BUDGET = 4 * 2**30  # bytes for caches
 
 class RefusedError(UserError):
     """The queue is full: try again later."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says about the next ids of texts, and what all of them need to know of it."""
+
+    logits: np.ndarray  # [B, n, 260]
+    finite: np.ndarray  # [B, n] all of them?
+    totals: np.ndarray  # [B, n] log of the sum of their exponentials
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Scores:
+        return cls(
+            logits.cpu().numpy(),
+            torch.isfinite(logits).all(-1).cpu().numpy(),
+            torch.logsumexp(logits, -1).cpu().numpy(),
+        )
+
+    def __getitem__(self, row: int) -> Scores:
+        return Scores(self.logits[row], self.finite[row], self.totals[row])
 
 
 class Engine:
@@ -226,9 +247,9 @@ class Engine:
                 request.finish("error", f"its prompt could not be read: {error}")
             del self._running[before:], self.model.texts[before:]
             return
-        logits = self.model.logits[: len(self._running)].cpu().numpy()
+        scores = Scores.of(self.model.logits[before : len(self._running), None])
         for row in range(before, len(self._running)):
-            self._choose(row, logits[row : row + 1], [], [], [self._opens(row)])
+            self._choose(row, scores[row - before], [], [], [self._opens(row)])
 
     def _read(self, joining: Sequence[Request]) -> None:
         """Give each request a row that has read its prompt; equal prompts are read once."""
@@ -278,17 +299,17 @@ class Engine:
         """Read the bytes chosen last, with drafts of those after them, and choose the next."""
         drafts, guesses = self._draft()
         new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
-        logits = self.model.extend(new_ids).cpu().numpy()
+        scores = Scores.of(self.model.extend(new_ids))
         kept = []
         for row in range(len(self._running)):
             opens = self._opens_after(row, len(new_ids[row]))
-            kept.append(self._choose(row, logits[row], drafts[row], guesses[row], opens))
+            kept.append(self._choose(row, scores[row], drafts[row], guesses[row], opens))
         self.model.commit(kept)
 
     def _choose(
         self,
         row: int,
-        logits: np.ndarray,
+        scores: Scores,
         drafts: Sequence[int],
         guesses: Sequence[np.ndarray],
         opens: Sequence[bool],
@@ -297,7 +318,7 @@ class Engine:
 
         Args:
             row: of the request.
-            logits: [n, 260] after the id chosen last and after each draft.
+            scores: [n, 260] after the id chosen last and after each draft.
             drafts: n - 1 ids.
             guesses: what each draft was drawn from, [260] each.
             opens: [n] does the id that is chosen start a patch?
@@ -306,21 +327,21 @@ class Engine:
             how many of the n ids that were read stay.
         """
         request = self._running[row]
-        for j in range(len(logits)):
-            if not np.isfinite(logits[j]).all():
+        for j, logits in enumerate(scores.logits):
+            if not scores.finite[j]:
                 request.finish("error", "the model's output is not finite")
                 return j + 1
-            p = request.chooser.probabilities(logits[j])
+            p = request.chooser.probabilities(logits)
             if j < len(drafts):
                 token = verify(p, guesses[j], drafts[j], request.generator)
                 request.drafted += 1
                 request.accepted += token == drafts[j]
             else:
                 token = draw(p, request.generator)
-            request.push(token, _log_probability(logits[j], token), opens[j])
+            request.push(token, float(logits[token] - scores.totals[j]), opens[j])
             if request.finish_reason is not None or j == len(drafts) or token != drafts[j]:
                 return j + 1
-        return len(logits)
+        return len(scores.logits)
 
     def _draft(self) -> tuple[list[list[int]], list[list[np.ndarray]]]:
         """Ids drafted for each request, and what each was drawn from."""
@@ -360,9 +381,3 @@ def _gb(size: int) -> str:
 
 def _precision(lm: BLT | ByteLM) -> Precision:
     return "bfloat16" if next(lm.parameters()).dtype is torch.bfloat16 else "float32"
-
-
-def _log_probability(logits: np.ndarray, token_id: int) -> float:
-    """In nats, of one id under the softmax of logits [260]."""
-    peak = logits.max()
-    return float(logits[token_id] - peak - np.log(np.exp(logits - peak).sum()))

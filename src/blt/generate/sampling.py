@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -87,7 +87,7 @@ class Chooser:
             rest = utf8.after(rest, token_id - vocab.OFFSET) or utf8.WHOLE
         if self.sampling.repetition_penalty != 1:
             seen = seen | {token_id}
-        return replace(self, remaining=self.remaining - 1, rest=rest, seen=seen)
+        return Chooser(self.sampling, self.remaining - 1, rest, seen)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits [260] → distribution that the next id is drawn from  # [260] float64."""

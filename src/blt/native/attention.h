@@ -6,68 +6,105 @@
 
 namespace blt {
 
-// y = weights times values, over slots that lie around the end of a ring
-template <int VECTORS, typename C>
-inline void weigh(const float* weights, const C* values, int64_t dim, int64_t capacity,
-                  int64_t slot, int64_t count, float total, float* y) {
-  v16 part[VECTORS] = {};
-  for (int64_t j = 0; j < count; j++) {
-    for (int v = 0; v < VECTORS; v++) part[v] += weights[j] * load(values + slot * dim + v * LANES);
-    if (++slot == capacity) slot = 0;
+// Heads are read 32 features at a time. Of bfloat16 these are taken apart into those at even and at
+// odd places, which costs two operations; so a query is put in that order, and a result back.
+constexpr int PART = 2 * LANES;
+
+constexpr int64_t AHEAD = 2048;  // numbers in memory that are asked for before their turn
+
+template <typename C>
+inline int64_t place(int64_t i) {  // where feature i lies in that order
+  if (sizeof(C) == 4) return i;
+  return i / PART * PART + i % 2 * LANES + i % PART / 2;
+}
+
+// Scores of 16 keys
+template <typename C>
+inline v16 score(const float* q, const C* keys, int64_t dim) {
+  v16 totals[LANES], even, odd;
+  for (int k = 0; k < LANES; k++) {
+    totals[k] = v16{};
+    for (int64_t i = 0; i < dim; i += PART) {
+      __builtin_prefetch(keys + k * dim + i + AHEAD);
+      load_two(keys + k * dim + i, even, odd);
+      totals[k] += load(q + i) * even + load(q + i + LANES) * odd;
+    }
   }
-  for (int v = 0; v < VECTORS; v++) {
-    part[v] /= total;
-    std::memcpy(y + v * LANES, &part[v], sizeof(part[v]));
+  return sums(totals);
+}
+
+// y += weights times values of slots that lie in a row
+template <int PARTS, typename C>
+inline void weigh(const float* weights, const C* values, int64_t dim, int64_t count, float* y) {
+  v16 total[2 * PARTS], even, odd;
+  for (int v = 0; v < 2 * PARTS; v++) total[v] = load(y + v * LANES);
+  for (int64_t j = 0; j < count; j++)
+    for (int v = 0; v < PARTS; v++) {
+      __builtin_prefetch(values + j * dim + v * PART + AHEAD);
+      load_two(values + j * dim + v * PART, even, odd);
+      total[2 * v] += weights[j] * even;
+      total[2 * v + 1] += weights[j] * odd;
+    }
+  std::memcpy(y, total, sizeof(total));
+}
+
+// Scores of slots that lie in a row
+template <typename C>
+inline void score_all(const float* q, const C* keys, int64_t dim, int64_t count, float* scores) {
+  int64_t j = 0;
+  for (; dim % PART == 0 && j + LANES <= count; j += LANES) {
+    const v16 some = score(q, keys + j * dim, dim);
+    std::memcpy(scores + j, &some, sizeof(some));
+  }
+  for (; j < count; j++) {
+    scores[j] = 0;
+    for (int64_t i = 0; i < dim; i++) scores[j] += q[place<C>(i)] * value(keys[j * dim + i]);
   }
 }
 
 template <typename C>
-void attend(const float* q, const C* keys, const C* values, int64_t dim, int64_t capacity,
-            int64_t oldest, int64_t at, float* scores, float* y) {
-  const int64_t count = at - oldest + 1, first = oldest % capacity;
-  int64_t slot = first;
-  for (int64_t j = 0; j < count;) {
-    if (dim % LANES == 0 && j + LANES <= count && slot + LANES <= capacity) {
-      v16 parts[LANES];
-      for (int k = 0; k < LANES; k++) {
-        parts[k] = v16{};
-        for (int64_t i = 0; i < dim; i += LANES)
-          parts[k] += load(q + i) * load(keys + (slot + k) * dim + i);
-      }
-      const v16 all = sums(parts);
-      std::memcpy(scores + j, &all, sizeof(all));
-      j += LANES;
-      slot += LANES;
-    } else {
-      scores[j++] = dot(q, keys + slot++ * dim, int(dim));
-    }
-    if (slot == capacity) slot = 0;
-  }
-  float peak = -INFINITY;
-  for (int64_t j = 0; j < count; j++) peak = scores[j] > peak ? scores[j] : peak;
-  for (int64_t j = count; j % LANES; j++) scores[j] = -INFINITY;  // there is room for whole vectors
-  v16 totals = {};
-  for (int64_t j = 0; j < count; j += LANES) {
-    const v16 weights = exp(load(scores + j) - peak);
-    std::memcpy(scores + j, &weights, sizeof(weights));
-    totals += j + LANES <= count ? weights : v16{};
-  }
-  float total = sum(totals);
-  for (int64_t j = count / LANES * LANES; j < count; j++) total += scores[j];
+inline void weigh_all(const float* weights, const C* values, int64_t dim, int64_t count, float* y) {
   int64_t d = 0;
-  for (; d + 4 * LANES <= dim; d += 4 * LANES)
-    weigh<4>(scores, values + d, dim, capacity, first, count, total, y + d);
-  for (; d + LANES <= dim; d += LANES)
-    weigh<1>(scores, values + d, dim, capacity, first, count, total, y + d);
-  for (; d < dim; d++) {
-    float part = 0;
-    slot = first;
-    for (int64_t j = 0; j < count; j++) {
-      part += scores[j] * value(values[slot * dim + d]);
-      if (++slot == capacity) slot = 0;
-    }
-    y[d] = part / total;
+  for (; d + 2 * PART <= dim; d += 2 * PART) weigh<2>(weights, values + d, dim, count, y + d);
+  for (; d + PART <= dim; d += PART) weigh<1>(weights, values + d, dim, count, y + d);
+  for (; d < dim; d++)
+    for (int64_t j = 0; j < count; j++) y[place<C>(d)] += weights[j] * value(values[j * dim + d]);
+}
+
+// Softmax of scores, without the division; returns their sum. There is room for whole vectors.
+inline float soften(float* scores, int64_t count) {
+  for (int64_t j = count; j % LANES; j++) scores[j] = -INFINITY;
+  v16 most = load(scores), totals = {};
+  for (int64_t j = LANES; j < count; j += LANES) {
+    const v16 some = load(scores + j);
+    most = some > most ? some : most;
   }
+  float peak = most[0];
+  for (int i = 1; i < LANES; i++) peak = most[i] > peak ? most[i] : peak;
+  for (int64_t j = 0; j < count; j += LANES) {
+    v16 weights = exp(load(scores + j) - peak);
+    if (j + LANES > count)
+      for (int64_t i = count - j; i < LANES; i++) weights[i] = 0;
+    std::memcpy(scores + j, &weights, sizeof(weights));
+    totals += weights;
+  }
+  return sum(totals);
+}
+
+// One head: y from slots oldest..at, which may lie around the end of a ring. q is left in disorder.
+template <typename C>
+void attend(float* q, const C* keys, const C* values, int64_t dim, int64_t capacity,
+            int64_t oldest, int64_t at, float* scores, float* order, float* y) {
+  const int64_t count = at - oldest + 1, first = oldest % capacity;
+  const int64_t before = first + count <= capacity ? count : capacity - first;  // its end
+  for (int64_t i = 0; i < dim; i++) order[place<C>(i)] = q[i];
+  score_all(order, keys + first * dim, dim, before, scores);
+  score_all(order, keys, dim, count - before, scores + before);
+  const float total = soften(scores, count);
+  for (int64_t i = 0; i < dim; i++) order[place<C>(i)] = 0;
+  weigh_all(scores, values + first * dim, dim, before, order);
+  weigh_all(scores + before, values, dim, count - before, order);
+  for (int64_t i = 0; i < dim; i++) y[i] = order[place<C>(i)] / total;
 }
 
 // One head of few keys: rows of k and v lie ``stride`` apart; any number of them in one pass.

@@ -69,6 +69,7 @@ class Run {
     attended_.resize(job.rows * stack.dim);
     update_.resize(job.rows * (widest / 2 > stack.dim ? widest / 2 : stack.dim));
     scores_.assign(team.size(), std::vector<float>(longest + LANES));
+    order_.assign(team.size(), std::vector<float>((head_dim_ / PART + 1) * PART));
     rope_.resize(job.rows * head_dim_);
     for (int64_t r = 0; r < job.rows; r++)
       for (int64_t i = 0; i < head_dim_ / 2; i++) {
@@ -198,7 +199,8 @@ class Run {
         }
         for (int64_t r = first; r < last; r++)
           attend(wide_.data() + r * 3 * stack_.dim + h * dim, keys, values, dim, capacity,
-                 oldest(r), job_.at[r], scores_[rank].data(), row(attended_, r) + h * dim);
+                 oldest(r), job_.at[r], scores_[rank].data(), order_[rank].data(),
+                 row(attended_, r) + h * dim);
       }
       first = last;
     }
@@ -266,7 +268,7 @@ class Run {
   Team& team_;
   const int64_t head_dim_;
   std::vector<float> normed_, wide_, attended_, update_, rope_;
-  std::vector<std::vector<float>> scores_;
+  std::vector<std::vector<float>> scores_, order_;
 };
 
 }  // namespace blt

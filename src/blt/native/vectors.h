@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -14,6 +15,7 @@ namespace blt {
 constexpr int LANES = 16;
 typedef float v16 __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t u16x32 __attribute__((vector_size(64)));
+typedef uint32_t loose_u16x32 __attribute__((vector_size(64), aligned(2), may_alias));
 typedef int32_t i16x32 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
 typedef int8_t b16 __attribute__((vector_size(16), aligned(1)));
@@ -40,6 +42,18 @@ inline v16 load(const int8_t* p) {
   return __builtin_convertvector(__builtin_convertvector(bytes, i16x32), v16);
 }
 #endif
+
+// 32 values, or of bfloat16 the 16 at even places and the 16 at odd ones
+inline void load_two(const float* p, v16& first, v16& second) {
+  first = load(p);
+  second = load(p + LANES);
+}
+inline void load_two(const bfloat16* p, v16& even, v16& odd) {
+  const u16x32 bits = *reinterpret_cast<const loose_u16x32*>(p);
+  even = (v16)(bits << 16);
+  odd = (v16)(bits & 0xffff0000u);
+}
+
 inline float value(float x) { return x; }
 inline float value(int8_t x) { return float(x); }
 inline float value(bfloat16 x) {
