@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def move_into_place(written: Path, folder: Path) -> None:
     os.replace(written, folder)
 
 
-def save(folder: str | os.PathLike[str], config: dict[str, Any], model: nn.Module) -> None:
+def save(
+    folder: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write a model folder beside ``folder`` and move it into place."""
     target = Path(folder)
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir()):
@@ -49,8 +52,9 @@ def save(folder: str | os.PathLike[str], config: dict[str, Any], model: nn.Modul
         new = Path(temporary) / "new"
         new.mkdir()
         (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
-        tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-        save_file(tensors, new / WEIGHTS)
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
+        )
         (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
         move_into_place(new, target)
 

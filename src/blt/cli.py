@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -76,6 +76,58 @@ def patch(
         print(cutter.write_table(data, make_table, order))
     else:
         (print_json if json else print_cut)(cutter.cut(data))
+
+
+def prepare(
+    sources: Positional[tuple[str, ...]],
+    /,
+    *,
+    out: Path,
+    entropy_model: str | None = None,
+    newline_reset: bool = False,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    heldout: float = 0.01,
+    segment_bytes: int = 8192,
+    shard_mb: int = 64,
+    max_broken: int = 100,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 2,
+) -> None:
+    """Turn text into shards to train on: read once, divided, entropies computed ahead.
+
+    Run again after a kill, it goes on where it was.
+
+    Args:
+        sources: Files, folders, globs, hf:NAME[@SPLIT] or builtin:python.
+        out: Folder to make.
+        entropy_model: Store this model's entropies: its folder, or "pretrained".
+        newline_reset: The entropy model forgets everything after each newline.
+        precision: Of the entropy model's matrix products.
+        heldout: Share of documents that is kept from training, by a hash of their content.
+        segment_bytes: Longest run of bytes that can be trained on at once.
+        shard_mb: Megabytes of text in a shard.
+        max_broken: Lines without a document that are left out of one file before it is an error.
+        engine: local, or ray: on the Ray cluster of RAY_ADDRESS, or one started here.
+        workers: ray: so many files at the same time.
+    """
+    from blt.data.prepare import Options
+    from blt.data.prepare import prepare as run
+    from blt.views.prepare import preparing, print_manifest
+
+    options = Options(
+        sources,
+        heldout=heldout,
+        entropy_model=entropy_model,
+        newline_reset=newline_reset,
+        precision=precision,
+        segment_bytes=segment_bytes,
+        shard_bytes=shard_mb * 2**20,
+        max_broken=max_broken,
+    )
+    with preparing() as show:
+        ray_workers = workers if engine == "ray" else None
+        manifest = run(out, options, ray_workers=ray_workers, on_progress=show)
+    print_manifest(out, manifest)
 
 
 def train(
@@ -249,6 +301,7 @@ def demo(
 
 VERBS: dict[str, Any] = {
     "patch": patch,
+    "prepare": prepare,
     "train": train,
     "generate": generate,
     "bench": bench,

@@ -24,11 +24,11 @@ from blt.generate import Engine
 from blt.lm import BLT, ByteLM
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
+from blt.precision import choose_device, choose_dtype
 from blt.pretrained import save_patching
 from blt.train.calibration import calibrate, mean_patch_size
 from blt.train.job import build_blt, loader
 from blt.train.loop import Report, fit
-from blt.train.precision import choose_device, choose_dtype
 from blt.train.recipe import DataConfig, Recipe, TrainConfig, write_recipe
 from blt.train.run import CHECKPOINT, RECIPE, RunFolder, open_run
 from blt.views.demo import Screen, Theta, Trained, write_demo_report

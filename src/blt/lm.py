@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
@@ -119,9 +119,16 @@ class LanguageModel(nn.Module):
             for x, y in zip(logits, targets.split(8192), strict=True)
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors into ``folder``, whole or not at all."""
-        checkpoint.save(folder, {"kind": self.kind, "model": to_dict(self.config)}, self)
+    def save(
+        self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write config.json and model.safetensors into ``folder``, whole or not at all.
+
+        Args:
+            tensors: weights to write; None: the model's own.
+        """
+        config = {"kind": self.kind, "model": to_dict(self.config)}
+        checkpoint.save(folder, config, self.state_dict() if tensors is None else tensors)
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
@@ -171,9 +178,19 @@ class BLT(LanguageModel, ByteLatentTransformer):
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
 
-    def pack(self, documents: Sequence[Tensor]) -> PackedBatch:
-        """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end."""
-        return pack(documents, self.decide(documents)[0])
+    def pack(
+        self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
+    ) -> PackedBatch:
+        """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end.
+
+        Args:
+            entropies: nats [T] of each, where they are known; None: the entropy model is asked.
+        """
+        rule = self.config.patching
+        if entropies is None or not rule.needs_entropies:
+            return pack(documents, self.decide(documents)[0])
+        both = zip(documents, entropies, strict=True)
+        return pack(documents, [patching.decide(rule, ids, known) for ids, known in both])
 
     def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""

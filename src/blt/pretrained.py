@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from blt.errors import UserError
 from blt.model.byte_transformer import ByteTransformer
 from blt.patching import PatchingConfig
 
+PRETRAINED = "pretrained"  # name of the model inside the package
 PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
 
 
@@ -54,6 +56,29 @@ def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
     if isinstance(model, lm.BLT):
         return Patcher(model.entropy_model, model.config.patching)
     return Patcher(model, read_patching(Path(folder) / PATCHING))
+
+
+def find_entropy_model(name: str | None) -> ByteTransformer | None:
+    """The entropy model in a folder, or the shipped one if it is called "pretrained".
+
+    Raises:
+        UserError: no model there, or one that has no entropy model.
+    """
+    if name is None:
+        return None
+    found = (load_shipped() if name == PRETRAINED else load_patcher(name)).entropy_model
+    if found is None:
+        raise UserError(f"entropy_model: {name}: the model there has no entropy model")
+    return found
+
+
+def identity(entropy_model: ByteTransformer) -> str:
+    """SHA-256 of its shape and weights, whatever folder it comes from."""
+    digest = hashlib.sha256(json.dumps(to_dict(entropy_model.config), sort_keys=True).encode())
+    for name, tensor in sorted(ByteTransformer.state_dict(entropy_model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_patching(path: Path) -> PatchingConfig:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt import vocab
-from blt.data import Batch, Loader, segments
+from blt.data import Batch, Loader, loader_of, segments
 
 DOCUMENTS = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6)
 SIZES = {"batch_bytes": st.integers(2, 50), "context_bytes": st.integers(1, 30)}
@@ -25,7 +25,7 @@ def text_of(batch: Batch) -> bytes:
 def test_every_byte_comes_once_per_epoch(
     documents: list[bytes], batch_bytes: int, context_bytes: int, seed: int
 ) -> None:
-    loader = Loader(documents, batch_bytes=batch_bytes, context_bytes=context_bytes, seed=seed)
+    loader = loader_of(documents, batch_bytes=batch_bytes, context_bytes=context_bytes, seed=seed)
     total = sum(map(len, documents))
     stream = b""
     while len(stream) < 2 * total:
@@ -38,7 +38,7 @@ def test_every_byte_comes_once_per_epoch(
 def test_batches_are_full_and_targets_are_the_next_ids(
     documents: list[bytes], batch_bytes: int, context_bytes: int
 ) -> None:
-    loader = Loader(documents, batch_bytes=batch_bytes, context_bytes=context_bytes)
+    loader = loader_of(documents, batch_bytes=batch_bytes, context_bytes=context_bytes)
     for _ in range(6):
         batch = next(loader)
         assert sum(map(len, batch.documents)) == len(batch.targets) == batch_bytes
@@ -57,7 +57,7 @@ def test_a_restored_stream_goes_on_exactly(
     documents: list[bytes], batch_bytes: int, before: int
 ) -> None:
     def new() -> Loader:
-        return Loader(documents, batch_bytes=batch_bytes, context_bytes=7, seed=3)
+        return loader_of(documents, batch_bytes=batch_bytes, context_bytes=7, seed=3)
 
     first, second = new(), new()
     for _ in range(before):
@@ -73,7 +73,7 @@ def test_order_differs_by_epoch_and_seed() -> None:
     documents = [bytes([n]) * 2 for n in range(60)]
 
     def epoch(seed: int, skip: int) -> bytes:
-        loader = Loader(documents, batch_bytes=240, context_bytes=9, seed=seed)
+        loader = loader_of(documents, batch_bytes=240, context_bytes=9, seed=seed)
         return [text_of(next(loader)) for _ in range(skip + 1)][-1]
 
     assert len({epoch(0, 0), epoch(0, 1), epoch(1, 0)}) == 3
@@ -82,7 +82,7 @@ def test_order_differs_by_epoch_and_seed() -> None:
 
 def test_empty_documents_are_refused() -> None:
     with pytest.raises(ValueError, match="none of them empty"):
-        Loader([b"a", b""], batch_bytes=8, context_bytes=8)
+        loader_of([b"a", b""], batch_bytes=8, context_bytes=8)
 
 
 @given(DOCUMENTS, SIZES["context_bytes"])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.data import python_corpus, read
-from blt.data.sources import MAX_BROKEN_LINES
+from blt.data.formats import MAX_BROKEN_LINES
 from blt.errors import UserError
 
 
@@ -30,7 +34,42 @@ def test_jsonl_is_one_document_per_line_packed_or_not(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines("three")))
     corpus = read([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"])
     assert corpus.documents == [b"one", "zwei\n ü".encode(), b"three"]
-    assert corpus.broken == []
+    assert corpus.broken.count == 0
+
+
+def test_zstandard_is_unpacked_frame_after_frame(tmp_path: Path) -> None:
+    packed = zstandard.compress(lines("one") * 50_000) + zstandard.compress(lines("two"))
+    (tmp_path / "a.jsonl.zst").write_bytes(packed)
+    assert read([tmp_path]).documents == [b"one"] * 50_000 + [b"two"]
+
+
+def test_parquet_is_one_document_per_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"id": range(4), "text": ["one", "", None, "zwei\0ü"]})
+    parquet.write_table(table, path)
+    corpus = read([tmp_path])
+    assert corpus.documents == [b"one", "zwei\0ü".encode()]
+    assert corpus.broken.named == [f"{path}:3: 'text' must be a string, got NoneType"]
+    parquet.write_table(table.drop_columns("text"), path)
+    with pytest.raises(UserError, match=r"a\.parquet: no column 'text'; its columns are id"):
+        read([tmp_path])
+
+
+def test_datasets_in_the_layout_of_the_hub_are_streamed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        parquet.write_table(pa.table({"text": [split, "ü"]}), tmp_path / f"data/{split}-0.parquet")
+    assert read([f"hf:{tmp_path}"]).documents == [b"train", "ü".encode()]
+    assert read([f"hf:{tmp_path}@test"]).documents == [b"test", "ü".encode()]
+    with pytest.raises(UserError, match=r"hf:.*cannot be read"):
+        read([f"hf:{tmp_path}@none"])
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(b"text"))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UserError, match=r"pip install 'blt\[data\]'"):
+        read([tmp_path])
 
 
 def test_a_folder_gives_its_text_in_a_fixed_order_and_leaves_out_what_is_binary(
@@ -66,7 +105,9 @@ def test_broken_lines_are_named_and_skipped_up_to_a_limit(tmp_path: Path) -> Non
     path.write_bytes(lines("good") + b"\n".join(broken) + b"\n" + lines("also good"))
     corpus = read([path])
     assert corpus.documents == [b"good", b"also good"]
-    assert [line.split(": ")[0] for line in corpus.broken] == [f"{path}:{n}" for n in range(2, 8)]
+    assert [line.split(": ")[0] for line in corpus.broken.named] == [
+        f"{path}:{n}" for n in range(2, 8)
+    ]
 
     path.write_bytes(lines("good") + b"{\n" * (MAX_BROKEN_LINES + 1))
     with pytest.raises(UserError, match=rf"a\.jsonl:{MAX_BROKEN_LINES + 2}: .*more than"):
@@ -82,7 +123,7 @@ def test_any_lines_are_read_or_named(
     corpus = read([path])
     assert corpus.documents[0] == b"good"
     filled = [line for line in b"\n".join(data).split(b"\n") if line.strip()]
-    assert len(corpus.documents) - 1 + len(corpus.broken) == len(filled)
+    assert len(corpus.documents) - 1 + corpus.broken.count == len(filled)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +135,9 @@ def test_any_lines_are_read_or_named(
         ("empty.jsonl", b"\n\n", "no text in it"),
         ("damaged.txt.gz", b"not gzip", "damaged gzip"),
         ("cut.txt.gz", gzip.compress(b"some text" * 99)[:-9], "damaged gzip"),
+        ("damaged.txt.zst", b"not Zstandard", "damaged Zstandard"),
+        ("cut.txt.zst", zstandard.compress(b"some text" * 99)[:-3], "damaged Zstandard"),
+        ("damaged.parquet", b"not Parquet", "damaged Parquet"),
     ],
 )
 def test_what_cannot_be_read_is_named(

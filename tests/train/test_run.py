@@ -20,18 +20,18 @@ from blt.train.run import TrainerState
 from shapes import TINY
 
 
-def save(run: RunFolder, step: int) -> None:
+def save(run: RunFolder, step: int, keep: int = 1) -> None:
     """A checkpoint in which everything says ``step``."""
     model = blt.ByteLM(TINY)
     for parameter in model.parameters():
         parameter.data.fill_(step)
-    run.save(model, TrainerState({"x": torch.full((20_000,), step)}, {"step": step}))
+    run.save(model, TrainerState({"x": torch.full((20_000,), step)}, {"step": step}), keep)
 
 
 def step_of(run: RunFolder) -> int:
     """The step that all parts of the checkpoint agree on."""
-    state = run.trainer_state()
-    steps = {state.values["step"], *state.tensors["x"].unique().tolist()}
+    tensors = run.trainer_tensors({"x": torch.zeros(20_000, dtype=torch.int64)})
+    steps = {run.trainer_values()["step"], *tensors["x"].unique().tolist()}
     steps |= {int(p.unique()) for p in blt.load(run.checkpoint).parameters()}
     (step,) = steps
     return step
@@ -101,13 +101,37 @@ def test_other_folders_and_files_are_left_alone(byte_recipe: Recipe, tmp_path: P
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["trainer.json", "trainer.safetensors"])
-def test_a_damaged_checkpoint_is_named(byte_recipe: Recipe, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("damage", [b"damaged", b"[]", None])
+@pytest.mark.parametrize("name", ["trainer.json", "trainer"])
+def test_a_damaged_checkpoint_is_named(
+    byte_recipe: Recipe, tmp_path: Path, name: str, damage: bytes | None
+) -> None:
     run = open_run(tmp_path / "run", byte_recipe)
     save(run, 1)
-    (run.checkpoint / name).write_bytes(b"damaged")
+    path = run.checkpoint / name
+    path = path if path.is_file() else next(path.glob("*.safetensors"))
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
     with pytest.raises(UserError, match=name):
-        run.trainer_state()
+        step_of(run)
+
+
+def test_a_checkpoint_of_another_shape_is_named(byte_recipe: Recipe, tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    save(run, 1)
+    with pytest.raises(UserError, match="trainer"):
+        run.trainer_tensors({"x": torch.zeros(7, dtype=torch.int64)})
+
+
+def test_as_many_checkpoints_are_kept_as_asked(byte_recipe: Recipe, tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    for step in range(5):
+        save(run, step, keep=3)
+    assert step_of(run) == 4
+    older = sorted((run.path / "checkpoints").iterdir())
+    assert [path.name for path in older] == ["step-000000002", "step-000000003"]
+    assert int(next(blt.load(older[0]).parameters()).unique()) == 2
 
 
 def test_metrics_after_the_checkpoint_are_forgotten(byte_recipe: Recipe, tmp_path: Path) -> None:

@@ -43,15 +43,15 @@ def split(documents: Sequence[bytes], heldout: float = 0.05) -> Split:
     total, held = sum(map(len, documents)), sum(map(len, parts.heldout))
     if parts.train and 0 < held <= MOST_HELD_OUT * heldout * total:
         return parts
-    cuts = [(document, _cut(document, heldout)) for document in documents]
+    cuts = [(document, end_held_out(document, heldout)) for document in documents]
     ends = [document[at:] for document, at in cuts if at < len(document)]
     if not ends:
         raise UserError(f"{total} bytes of text are too few to hold some out; use more")
     return Split([document[:at] for document, at in cuts], ends)
 
 
-def _cut(document: bytes, heldout: float) -> int:
-    """Offset where the end begins: never 0, and not inside a UTF-8 character."""
+def end_held_out(document: bytes, heldout: float) -> int:
+    """Offset where the held-out end begins: never 0, and not inside a UTF-8 character."""
     wanted = round(len(document) * heldout)
     at = len(document) - max(1, min(wanted, len(document) - 1))
     for back in range(4):  # a character has at most 3 continuation bytes

@@ -1,17 +1,22 @@
-"""A seeded, endless stream of packed training batches that can be left and taken up exactly."""
+"""A seeded, endless stream of packed training batches that can be left and taken up exactly.
+
+The stream does not depend on how many processes share it: each takes every n-th batch of it, so a
+training can go on with more or fewer of them, and no byte comes twice or never.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from blt import vocab
+from blt.data.order import Permutation
+from blt.data.segments import MemorySegments, Segments
 
 
 @dataclass(frozen=True)
@@ -20,111 +25,173 @@ class Batch:
 
     documents: list[Tensor]  # ids, each [T] int64, BOS first
     targets: Tensor  # [N] int64; PAD where there is nothing to predict (after EOS)
+    entropies: list[Tensor] | None = None  # nats, each [T] float32; None: not known
+    state: dict[str, Any] = field(default_factory=dict)  # of the loader, after this batch
 
     @property
     def num_bytes(self) -> int:
         """Bytes of text, without special ids."""
         return sum(int((ids >= vocab.OFFSET).sum()) for ids in self.documents)
 
+    @property
+    def num_targets(self) -> int:
+        """Ids to predict."""
+        return int((self.targets != vocab.PAD).sum())
+
     def to(self, device: torch.device) -> Batch:
-        return Batch([ids.to(device) for ids in self.documents], self.targets.to(device))
+        documents = [ids.to(device) for ids in self.documents]
+        entropies = None if self.entropies is None else [h.to(device) for h in self.entropies]
+        return Batch(documents, self.targets.to(device), entropies, self.state)
 
 
 @dataclass
 class Position:
-    """Where the next batch begins."""
+    """Where one source's stream stands."""
 
-    seed: int
     epoch: int = 0
     index: int = 0  # into this epoch's order of segments
     offset: int = 0  # bytes of that segment that were already given
+    given: int = 0  # bytes so far
+
+
+@dataclass
+class _Stream:
+    """One source, in the order of its epoch."""
+
+    segments: Segments
+    weight: float
+    key: tuple[int, int]
+    at: Position
+
+    def __post_init__(self) -> None:
+        self.order = Permutation(len(self.segments), *self.key, self.at.epoch)
+
+    def next_segment(self) -> None:
+        self.at.index, self.at.offset = self.at.index + 1, 0
+        if self.at.index == len(self.segments):
+            self.at.index, self.at.epoch = 0, self.at.epoch + 1
+            self.order = Permutation(len(self.segments), *self.key, self.at.epoch)
+
+
+class _Chunk(NamedTuple):
+    """What is laid into a batch: bytes start..end of a segment, and EOS where it still fits."""
+
+    stream: _Stream
+    segment: int
+    start: int
+    end: int
+    eos: bool
 
 
 class Loader(Iterator[Batch]):
-    """Endless batches of exactly ``batch_bytes`` ids; every byte once per epoch.
+    """Endless batches of exactly ``batch_bytes`` ids; every byte of a source once per epoch of it.
 
-    Documents are cut into segments, which are documents of their own for the model, and the
-    segments are shuffled anew in each epoch, so that a batch mixes sources even where documents are
-    whole books. The last segment of a batch is cut where the batch is full, and the next batch goes
-    on there, after a BOS.
+    Segments are documents of their own for the model, and shuffled anew in each epoch, so that a
+    batch mixes documents even where they are whole books. The last segment of a batch is cut where
+    the batch is full, and the next batch goes on there, after a BOS.
 
     Args:
-        documents: none empty.
+        sources: text to learn from.
+        weights: share of each source's bytes in the stream; their sum does not matter. The next
+            segment always comes from the source that lags most behind its share.
         batch_bytes: ids per batch, special ones included.
-        context_bytes: bytes of the longest segment.
+        context_bytes: bytes of the longest document of a batch.
         seed: of the order.
+        rank: which of the processes that share the stream this one is.
+        world: how many they are.
     """
 
     def __init__(
-        self, documents: Sequence[bytes], *, batch_bytes: int, context_bytes: int, seed: int = 0
+        self,
+        sources: Sequence[Segments],
+        weights: Sequence[float] | None = None,
+        *,
+        batch_bytes: int,
+        context_bytes: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        if not documents or not all(documents):
-            raise ValueError("a loader needs documents, and none of them empty")
         if batch_bytes < 2 or context_bytes < 1:
             raise ValueError("batch_bytes must be at least 2 and context_bytes at least 1")
-        self.documents = documents
-        self.batch_bytes, self.context_bytes = batch_bytes, context_bytes
-        self._segments = [  # (document, first byte)
-            (index, start)
-            for index, document in enumerate(documents)
-            for start in range(0, len(document), context_bytes)
-        ]
-        self._at = Position(seed)
-        self._order = self._shuffled()
+        self.sources, self.batch_bytes, self.context_bytes = sources, batch_bytes, context_bytes
+        self.seed, self.rank, self.world = seed, rank, world
+        self._weights = list(weights or [source.num_bytes for source in sources])
+        self._begin([Position() for _ in sources])
 
     def __next__(self) -> Batch:
-        documents: list[Tensor] = []
-        targets: list[Tensor] = []
+        plans = [self._plan() for _ in range(self.world)]
+        return self._build(plans[self.rank], self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, for :meth:`restore`; fits in JSON."""
+        return {"seed": self.seed, "sources": [asdict(stream.at) for stream in self._streams]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where a loader over the same sources stood, in any number of processes."""
+        self.seed = state["seed"]
+        self._begin([Position(**at) for at in state["sources"]])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the text and its shares: a state belongs to these only."""
+        parts = [f"{s.fingerprint}:{w}" for s, w in zip(self.sources, self._weights, strict=True)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def _begin(self, positions: Sequence[Position]) -> None:
+        self._streams = [
+            _Stream(source, weight, (self.seed, number), at)
+            for number, (source, weight, at) in enumerate(
+                zip(self.sources, self._weights, positions, strict=True)
+            )
+        ]
+
+    def _plan(self) -> list[_Chunk]:
+        """What the next batch is made of; reads lengths only."""
+        chunks: list[_Chunk] = []
         room = self.batch_bytes
         while room:
-            ids, following = self._segment(room)
+            chunks.append(self._chunk(room))
+            room -= 1 + chunks[-1].end - chunks[-1].start + chunks[-1].eos
+        return chunks
+
+    def _chunk(self, room: int) -> _Chunk:
+        stream = self._next_stream()
+        segment, start = stream.order[stream.at.index], stream.at.offset
+        last = stream.segments.length(segment)
+        end = min(last, start + room - 1, start + self.context_bytes)
+        eos = end == last and stream.segments.ends(segment) and end - start + 2 <= room
+        stream.at.given += end - start
+        stream.at.offset = end
+        if end == last:
+            stream.next_segment()
+        return _Chunk(stream, segment, start, end, eos)
+
+    def _next_stream(self) -> _Stream:
+        """One that is within a segment, or else the one that lags most behind its share."""
+        for stream in self._streams:
+            if stream.at.offset:
+                return stream
+        return min(self._streams, key=lambda stream: stream.at.given / stream.weight)
+
+    def _build(self, chunks: Sequence[_Chunk], state: dict[str, Any]) -> Batch:
+        documents, targets, entropies = [], [], []
+        for stream, segment, start, end, eos in chunks:
+            piece = stream.segments.read(segment, start, end)
+            ids = vocab.encode(piece.data, eos=eos)
+            following = vocab.PAD if eos else piece.following
             documents.append(ids)
             targets.append(torch.cat((ids[1:], ids.new_tensor([following]))))
-            room -= len(ids)
-        return Batch(documents, torch.cat(targets))
+            if piece.entropies is not None:  # EOS ends the text: what comes after is never asked
+                known = torch.from_numpy(piece.entropies.copy())
+                entropies.append(torch.cat((known, known.new_zeros(1))) if eos else known)
+        known_all = entropies if len(entropies) == len(documents) else None
+        return Batch(documents, torch.cat(targets), known_all, state)
 
-    def state(self) -> dict[str, int]:
-        """Where the stream stands, for :meth:`restore`; fits in JSON."""
-        return asdict(self._at)
 
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on exactly where a loader over the same documents stood."""
-        self._at = Position(**state)
-        self._order = self._shuffled()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the documents and their order: a state belongs to these only."""
-        digest = hashlib.sha256()
-        for document in self.documents:
-            digest.update(hashlib.sha256(document).digest())
-        return digest.hexdigest()
-
-    def _shuffled(self) -> np.ndarray:
-        generator = np.random.default_rng((self._at.seed, self._at.epoch))
-        return generator.permutation(len(self._segments))
-
-    def _segment(self, room: int) -> tuple[Tensor, int]:
-        """The next ids [T], T <= room, and the id that follows them (PAD after EOS)."""
-        index, first = self._segments[self._order[self._at.index]]
-        document = self.documents[index]
-        start, last = first + self._at.offset, min(len(document), first + self.context_bytes)
-        end = min(last, start + room - 1)
-        if end < last:
-            self._at.offset += end - start
-        else:
-            self._next_segment()
-        if end < len(document):
-            return vocab.encode(document[start:end]), document[end] + vocab.OFFSET
-        if end - start + 2 > room:  # no room for EOS: it is still predicted
-            return vocab.encode(document[start:end]), vocab.EOS
-        return vocab.encode(document[start:end], eos=True), vocab.PAD
-
-    def _next_segment(self) -> None:
-        self._at.index, self._at.offset = self._at.index + 1, 0
-        if self._at.index == len(self._segments):
-            self._at.index, self._at.epoch = 0, self._at.epoch + 1
-            self._order = self._shuffled()
+def loader_of(documents: Sequence[bytes], **options: Any) -> Loader:
+    """A loader over documents in memory; options as of :class:`Loader`."""
+    return Loader([MemorySegments(documents, options["context_bytes"])], **options)
 
 
 def segments(documents: Sequence[bytes], context_bytes: int) -> list[bytes]:

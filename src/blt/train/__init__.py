@@ -1,7 +1,7 @@
 """Training: recipes, optimisers, the loop, and run folders."""
 
 from blt.train.calibration import calibrate, mean_patch_size
-from blt.train.job import build_blt, load_entropy_model, loader, train_recipe
+from blt.train.job import build_blt, loader, train_recipe
 from blt.train.loop import Report, fit
 from blt.train.recipe import DataConfig, Recipe, TrainConfig, read_recipe, write_recipe
 from blt.train.run import RunFolder, open_run
@@ -15,7 +15,6 @@ __all__ = [
     "build_blt",
     "calibrate",
     "fit",
-    "load_entropy_model",
     "loader",
     "mean_patch_size",
     "open_run",

@@ -15,7 +15,7 @@ from blt.evals.bpb import BATCH_BYTES, grouped
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.packing import PackedBatch
 from blt.patching import PatchingConfig
-from blt.train.precision import autocast
+from blt.precision import autocast
 
 SAMPLE_BYTES = 262144
 

@@ -6,26 +6,26 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from blt.data.heldout import Split, split
-from blt.data.loader import Loader
-from blt.data.sources import Corpus, read
+from blt.data.loader import Loader, loader_of
+from blt.data.shards import ShardSegments
+from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, load
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import Config
 from blt.patching import PatchingConfig
-from blt.pretrained import load_patcher, load_shipped, save_patching
+from blt.precision import choose_device, choose_dtype
+from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.train.calibration import SAMPLE_BYTES, calibrate, mean_patch_size
 from blt.train.loop import OnProgress, fit
-from blt.train.precision import choose_device, choose_dtype
+from blt.train.parallel import recompute
+from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
 from blt.train.run import RunFolder, open_run
 
-PRETRAINED = "pretrained"
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
 
@@ -49,31 +49,84 @@ def train_recipe(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     start = time.monotonic()
-    entropy_model = load_entropy_model(recipe.entropy_model)
+    entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None:
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
-    choose_device(recipe.train.device)  # before anything is written
-    corpus = read(recipe.data.sources, recipe.data.max_bytes)
-    parts = split(corpus.documents, recipe.data.heldout)
-    run = open_run(run_folder, recipe, resume=resume)
-    model = _model(recipe, run, parts, entropy_model)
+    parallel = parallel_of(recipe.train.device)  # before anything is written
+    sources = _open(recipe)
+    check_entropies(sources, recipe, entropy_model)
+    run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
+    model = _model(recipe, run, sources, entropy_model)
+    if recipe.train.recompute:
+        recompute(model)
+    parallel.shard(model)
     if not run.has_checkpoint:
-        run.log({"event": "data", **describe(corpus, parts)})
+        for source in sources:
+            run.log({"event": "data", "source": source.name, **source.facts})
     fit(
         model,
-        loader(parts.train, recipe.data, recipe.seed),
+        Loader(
+            [source.train for source in sources],
+            recipe.data.weights,
+            batch_bytes=recipe.data.batch_bytes,
+            context_bytes=recipe.data.context_bytes,
+            seed=recipe.seed,
+            rank=parallel.rank,
+            world=parallel.world,
+        ),
         recipe.train,
-        heldout=parts.heldout,
+        heldout=heldout_by_source(sources),
         run=run,
         resume=resume,
         on_progress=on_progress,
         spent=0.0 if run.has_checkpoint else time.monotonic() - start,
         # A BLT's entropy model alone is several times faster than all of it.
         score_after=PATCH_SAMPLE // 4 if isinstance(model, BLT) else PATCH_SAMPLE + SAMPLE_BYTES,
+        parallel=parallel,
     )
-    _report_patches(model, recipe, run, parts)
+    _report_patches(model, recipe, run, sources)
     return model
+
+
+def _open(recipe: Recipe) -> list[Source]:
+    data = recipe.data
+    opened = weighted_sources if data.weights else open_sources
+    return opened(
+        data.sources,
+        heldout=data.heldout,
+        max_bytes=data.max_bytes,
+        context_bytes=data.context_bytes,
+        heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
+    )
+
+
+def check_entropies(
+    sources: Sequence[Source], recipe: Recipe, entropy_model: ByteTransformer | None
+) -> None:
+    """Stored entropies must be those that the recipe's entropy model would give.
+
+    Raises:
+        UserError: another model's, or with another reset; names the folder.
+    """
+    if recipe.model is None or not recipe.model.patching.needs_entropies:
+        return
+    for source in sources:
+        stored = source.train.entropy_model if isinstance(source.train, ShardSegments) else None
+        if stored is None or not isinstance(source.train, ShardSegments):
+            continue
+        if entropy_model is None or identity(entropy_model) != stored:
+            raise UserError(
+                f"{source.name}: was prepared with another entropy model than "
+                f"{recipe.entropy_model}; prepare it again with that one, or name the other in the "
+                "recipe"
+            )
+        reset = source.train.manifest["options"]["newline_reset"]
+        if reset != recipe.model.patching.newline_reset:
+            raise UserError(
+                f"{source.name}: was prepared with newline_reset {reset}; prepare it again, or set "
+                "model.patching.newline_reset to the same"
+            )
 
 
 def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int = 0) -> BLT:
@@ -87,40 +140,14 @@ def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int =
 
 
 def loader(documents: Sequence[bytes], data: DataConfig, seed: int) -> Loader:
-    """Training batches as a recipe asks for them."""
-    return Loader(
+    """Training batches of documents in memory, as a recipe asks for them."""
+    return loader_of(
         documents, batch_bytes=data.batch_bytes, context_bytes=data.context_bytes, seed=seed
     )
 
 
-def load_entropy_model(name: str | None) -> ByteTransformer | None:
-    """The entropy model in a folder, or the shipped one if it is called "pretrained".
-
-    Raises:
-        UserError: no model there, or one that has no entropy model.
-    """
-    if name is None:
-        return None
-    found = (load_shipped() if name == PRETRAINED else load_patcher(name)).entropy_model
-    if found is None:
-        raise UserError(f"entropy_model: {name}: the model there has no entropy model")
-    return found
-
-
-def describe(corpus: Corpus, parts: Split) -> dict[str, Any]:
-    """Counts for the metrics."""
-    return {
-        "train_documents": len(parts.train),
-        "train_bytes": sum(map(len, parts.train)),
-        "heldout_documents": len(parts.heldout),
-        "heldout_bytes": sum(map(len, parts.heldout)),
-        "broken_lines": len(corpus.broken),
-        "broken": corpus.broken[:10],
-    }
-
-
 def _model(
-    recipe: Recipe, run: RunFolder, parts: Split, entropy_model: ByteTransformer | None
+    recipe: Recipe, run: RunFolder, sources: Sequence[Source], entropy_model: ByteTransformer | None
 ) -> LanguageModel:
     """The checkpoint's model, or a new one, on the device to train on."""
     device = choose_device(recipe.train.device)
@@ -135,21 +162,24 @@ def _model(
         config = recipe.model or Config()
         if entropy_model is not None:
             entropy_model.to(device)
-            patching = _patching(recipe, config.patching, entropy_model, parts)
+            patching = _patching(recipe, config.patching, entropy_model, sources)
             config = replace(config, patching=patching)
         model = build_blt(config, entropy_model, recipe.seed)
     return model.to(device)
 
 
 def _patching(
-    recipe: Recipe, patching: PatchingConfig, entropy_model: ByteTransformer, parts: Split
+    recipe: Recipe,
+    patching: PatchingConfig,
+    entropy_model: ByteTransformer,
+    sources: Sequence[Source],
 ) -> PatchingConfig:
     """The recipe's rule, calibrated on training text if it asks for that."""
     if recipe.target_patch_size == 0 or not patching.needs_entropies:
         return patching
     return calibrate(
         entropy_model,
-        parts.train,
+        [text for source in sources for text in source.sample(SAMPLE_BYTES)],
         recipe.target_patch_size,
         patching,
         context_bytes=recipe.data.context_bytes,
@@ -157,17 +187,20 @@ def _patching(
     )
 
 
-def _report_patches(model: LanguageModel, recipe: Recipe, run: RunFolder, parts: Split) -> None:
+def _report_patches(
+    model: LanguageModel, recipe: Recipe, run: RunFolder, sources: Sequence[Source]
+) -> None:
     """Log the patch size on held-out text; an entropy model first gets a θ of its own."""
     if isinstance(model, BLT):
         entropy_model, patching = model.entropy_model, model.config.patching
     elif isinstance(model, ByteLM):
-        entropy_model, patching = model, _patching(recipe, PatchingConfig(), model, parts)
-        save_patching(run.checkpoint, patching)
+        entropy_model, patching = model, _patching(recipe, PatchingConfig(), model, sources)
+        if run.parallel.main:
+            save_patching(run.checkpoint, patching)
     size = mean_patch_size(
         patching,
         entropy_model,
-        parts.heldout,
+        [text for source in sources for text in source.heldout],
         context_bytes=recipe.data.context_bytes,
         sample_bytes=PATCH_SAMPLE,
         dtype=choose_dtype(recipe.train.precision, model.device),

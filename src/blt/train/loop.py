@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from blt.data.loader import Loader
-from blt.evals.bpb import bits_per_byte
+from blt.evals.bpb import bits_per_byte, choose
 from blt.lm import LanguageModel
 from blt.train.budget import Budget
 from blt.train.interrupt import StopRequest
+from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
 from blt.train.trainer import Step, Trainer
@@ -30,10 +31,12 @@ class Report:
     bytes_per_second: float  # of the steps alone, without evaluations and checkpoints
     bits_per_byte: float  # of the training batches
     heldout_bits_per_byte: float | None  # where this step was evaluated
+    heldout_by_source: dict[str, float] | None  # the same, where there are several sources
     patch_size: float | None  # mean bytes per patch
     lr: float
     grad_norm: float
-    skipped: int  # steps so far that were left out because loss or gradient was not finite
+    skipped: int  # steps so far that were left out: loss or gradient not finite, or exploding
+    waited: float  # share of the time of steps that went by waiting for batches
 
 
 OnProgress = Callable[[Report], None]
@@ -44,12 +47,13 @@ def fit(
     loader: Loader,
     config: TrainConfig,
     *,
-    heldout: Sequence[bytes] = (),
+    heldout: Mapping[str, Sequence[bytes]] | None = None,
     run: RunFolder | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
     spent: float = 0.0,
     score_after: int = 0,
+    parallel: Parallel | None = None,
 ) -> Report:
     """Train ``model`` in place.
 
@@ -57,12 +61,13 @@ def fit(
         model: a BLT or byte transformer, on the device to train on.
         loader: batches.
         config: how long and how.
-        heldout: documents to evaluate on; none: no evaluations.
+        heldout: documents of each source to evaluate on; none: no evaluations.
         run: folder for metrics and checkpoints; None: nothing is written.
         resume: go on from the run's checkpoint, of which ``model`` was loaded.
         on_progress: called with every report.
         spent: seconds of the budget that are gone already.
         score_after: bytes that the caller will score with the model, within the same budget.
+        parallel: the processes that train ``model``, which is divided among them.
 
     Returns:
         the last report.
@@ -71,22 +76,24 @@ def fit(
         UserError: loss or gradients stay non-finite; the last checkpoint is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written; says where.
     """
-    return _Fit(model, loader, config, heldout, run, on_progress).run(resume, spent, score_after)
+    trainer = Trainer(model, loader, config, parallel)
+    return _Fit(trainer, heldout or {}, run, on_progress).run(resume, spent, score_after)
 
 
 class _Fit:
     def __init__(
         self,
-        model: LanguageModel,
-        loader: Loader,
-        config: TrainConfig,
-        heldout: Sequence[bytes],
+        trainer: Trainer,
+        heldout: Mapping[str, Sequence[bytes]],
         run: RunFolder | None,
         on_progress: OnProgress | None,
     ) -> None:
-        self.trainer = Trainer(model, loader, config)
-        self.config, self.heldout, self.folder = config, heldout, run
-        self.on_progress = on_progress
+        self.trainer, self.config, self.folder = trainer, trainer.config, run
+        self.heldout = {
+            name: choose(texts, trainer.config.eval_bytes // len(heldout))
+            for name, texts in heldout.items()
+        }
+        self.on_progress = on_progress if trainer.parallel.main else None
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -94,7 +101,7 @@ class _Fit:
     def run(self, resume: bool, spent: float, score_after: int) -> Report:
         trainer = self.trainer
         if resume and self.folder is not None and self.folder.has_checkpoint:
-            spent += self._restore(self.folder.trainer_state())
+            spent += self._restore(self.folder)
             self.folder.forget_after(trainer.steps)
         self.budget = Budget(
             self.config,
@@ -103,32 +110,45 @@ class _Fit:
             checkpoint_bytes=self._checkpoint_bytes() if self.folder else 0,
         )
         trainer.model.train()
-        with StopRequest() as stop:
-            self._steps(stop)
+        try:
+            with StopRequest() as stop:
+                stopped = self._steps(stop)
+        finally:
+            trainer.loader.close()
         trainer.model.eval()
-        if stop.wanted:
+        if stopped:
             raise KeyboardInterrupt(self._stopped())
         report = self._finish()
         self._checkpoint()
         return report
 
-    def _steps(self, stop: StopRequest) -> None:
-        saved = time.monotonic()
-        while not stop.wanted and (self.trainer.steps == 0 or self._progress() < 1):
-            self._since.append(self.trainer.step(self._progress()))
+    def _steps(self, stop: StopRequest) -> bool:
+        """Until the end, or until a signal came: then True."""
+        self._saved = time.monotonic()
+        progress, due, save, stopped = self._decide(stop)
+        while not stopped and (self.trainer.steps == 0 or progress < 1):
+            self._since.append(self.trainer.step(progress))
             self.budget.stepped(self._since[-1].seconds)
-            progress = self._progress()
+            progress, due, save, stopped = self._decide(stop)
             if progress == 1:
-                return  # the last report comes with the last evaluation
-            due = int(progress * self.config.evals)
-            if due > self.evals_done and self._affords_evaluation():
-                self.evals_done = due
+                break  # the last report comes with the last evaluation
+            if due:
+                self.evals_done = int(progress * self.config.evals)
                 self._report(self._evaluate())
             elif self.trainer.steps % self.config.log_every == 0:
                 self._report(None)
-            if time.monotonic() - saved > self.config.checkpoint_every_seconds:
+            if save:
                 self._checkpoint()
-                saved = time.monotonic()
+                self._saved = time.monotonic()
+        return stopped and progress < 1
+
+    def _decide(self, stop: StopRequest) -> tuple[float, bool, bool, bool]:
+        """Progress, and whether to evaluate, to save, to stop; the same in all processes."""
+        progress = self._progress()
+        due = int(progress * self.config.evals) > self.evals_done and self._affords_evaluation()
+        save = time.monotonic() - self._saved > self.config.checkpoint_every_seconds
+        decided = self.trainer.parallel.agree([progress, due, save, stop.wanted])
+        return decided[0], bool(decided[1]), bool(decided[2]), bool(decided[3])
 
     @property
     def _evaluates(self) -> bool:
@@ -136,30 +156,38 @@ class _Fit:
 
     @property
     def _eval_bytes(self) -> int:
-        return min(self.config.eval_bytes, sum(map(len, self.heldout)))
+        return sum(len(text) for texts in self.heldout.values() for text in texts)
 
     def _affords_evaluation(self) -> bool:
-        batch_bytes = self.trainer.loader.batch_bytes
-        return self._evaluates and self.budget.affords_evaluation(self._eval_bytes, batch_bytes)
+        step_bytes = self.trainer.step_bytes
+        return self._evaluates and self.budget.affords_evaluation(self._eval_bytes, step_bytes)
 
     def _progress(self) -> float:
-        return self.budget.progress(self.trainer.steps, self.trainer.loader.batch_bytes)
+        return self.budget.progress(self.trainer.steps, self.trainer.step_bytes)
 
-    def _evaluate(self) -> float:
-        start = time.monotonic()
-        self.trainer.model.eval()
-        value = bits_per_byte(
-            self.trainer.model,
-            self.heldout,
-            context_bytes=self.trainer.loader.context_bytes,
-            max_bytes=self.config.eval_bytes,
-            dtype=self.trainer.dtype,
-        )
-        self.trainer.model.train()
+    def _evaluate(self) -> dict[str, float]:
+        """Held-out bits per byte of each source."""
+        start, trainer = time.monotonic(), self.trainer
+        trainer.model.eval()
+        values = {
+            name: bits_per_byte(
+                trainer.model,
+                texts,
+                context_bytes=trainer.loader.loader.context_bytes,
+                dtype=trainer.dtype,
+            )
+            for name, texts in self.heldout.items()
+        }
+        trainer.model.train()
         self.budget.evaluated(self._eval_bytes, time.monotonic() - start)
-        return value
+        return values
 
-    def _report(self, heldout: float | None) -> Report:
+    def _overall(self, by_source: dict[str, float]) -> float:
+        """Bits per byte of all held-out text together."""
+        bits = sum(value * sum(map(len, self.heldout[name])) for name, value in by_source.items())
+        return bits / self._eval_bytes
+
+    def _report(self, heldout: dict[str, float] | None) -> Report:
         steps, self._since = self._since, []
         now = self.budget.seconds
         done = [step for step in steps if not step.skipped]
@@ -173,11 +201,13 @@ class _Fit:
             bytes_seen=self.trainer.bytes_seen,
             bytes_per_second=speed,
             bits_per_byte=_mean([step.nats for step in done]) / math.log(2),
-            heldout_bits_per_byte=heldout,
+            heldout_bits_per_byte=None if heldout is None else self._overall(heldout),
+            heldout_by_source=heldout if heldout and len(heldout) > 1 else None,
             patch_size=_mean(sizes) if sizes else None,
             lr=steps[-1].lr if steps else 0.0,
             grad_norm=_mean([step.grad_norm for step in done]),
             skipped=self.trainer.skipped,
+            waited=sum(step.waited for step in steps) / max(1e-9, sum(x.seconds for x in steps)),
         )
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(self.report))})
@@ -195,18 +225,20 @@ class _Fit:
         start = time.monotonic()
         state = self.trainer.state()
         more = {"seconds": self.budget.seconds, "evals_done": self.evals_done}
-        self.folder.save(self.trainer.model, TrainerState(state.tensors, {**state.values, **more}))
+        state = TrainerState(state.tensors, {**state.values, **more})
+        self.folder.save(self.trainer.model, state, self.config.keep_checkpoints)
         self.budget.checkpoint_seconds = time.monotonic() - start
 
     def _checkpoint_bytes(self) -> int:
         """Weights and two moments."""
         return sum(3 * p.numel() * p.element_size() for p in self.trainer.model.parameters())
 
-    def _restore(self, state: TrainerState) -> float:
+    def _restore(self, run: RunFolder) -> float:
         """Returns the seconds that were spent before."""
-        self.trainer.restore(state)
-        self.evals_done = state.values["evals_done"]
-        return float(state.values["seconds"])
+        self.trainer.restore(run)
+        values = run.trainer_values()
+        self.evals_done = values["evals_done"]
+        return float(values["seconds"])
 
     def _stopped(self) -> str:
         """Save, and say where and how to go on."""

@@ -8,19 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from blt.model.embedding import ByteEmbedding
+from blt.train.parallel import local, whole
 
 
 class RowwiseAdam(Optimizer):
-    """Adam without momentum and with one second moment per row, for sparse gradients.
+    """Adam without momentum and with one second moment per row.
 
     A row's moment is the running mean square of its gradients, over the steps that touched it:
     rows that a step does not touch cost nothing and stay as they are. State: two floats per row.
 
     Args:
-        params: tables [rows, d] whose gradients are sparse COO tensors over rows.
+        params: tables [rows, d], whole with sparse COO gradients over rows, or divided along rows
+            with dense ones, of which rows that are all zero count as untouched.
         lr: step length, as root mean square per element.
         beta: decay of the second moment.
         eps: added to the root of the second moment.
@@ -41,31 +44,49 @@ class RowwiseAdam(Optimizer):
     def _update(self, table: Tensor, lr: float, beta: float, eps: float) -> None:
         state = self.state[table]
         if not state:
-            zeros = torch.zeros(len(table), dtype=torch.float32, device=table.device)
-            state.update(mean_square=zeros, weight=zeros.clone())
-        grad = coalesced(table.grad)  # type: ignore[arg-type]
-        rows, values = grad.indices()[0], grad.values()  # [R], [R, d]
+            state.update(self.new_state(table))
+        rows, values = _touched(table)
         square = values.float().square().mean(-1)
         moments = []
         for name, new in (("mean_square", square), ("weight", torch.ones_like(square))):
-            moments.append(state[name][rows].lerp_(new, 1 - beta))
-            state[name][rows] = moments[-1]
+            kept = local(state[name])
+            moments.append(kept[rows].lerp_(new, 1 - beta))
+            kept[rows] = moments[-1]
         mean_square, weight = moments  # what the weights of all means so far sum up to: bias
         scale = -lr / ((mean_square / weight).sqrt_() + eps)
-        table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
+        local(table).index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
+
+    @staticmethod
+    def new_state(table: Tensor) -> dict[str, Tensor]:
+        """Of a table that no step has touched, divided like it."""
+        like = table.detach()[:, 0]
+        names = ("mean_square", "weight")
+        return {name: torch.zeros_like(like, dtype=torch.float32) for name in names}
+
+
+def _touched(table: Tensor) -> tuple[Tensor, Tensor]:
+    """This process's rows with a gradient [R], and their gradients [R, d]."""
+    assert table.grad is not None
+    if table.grad.is_sparse:
+        grad = coalesced(table.grad)
+        return grad.indices()[0], grad.values()
+    dense = local(table.grad)
+    rows = dense.any(-1).nonzero().flatten()
+    return rows, dense[rows]
 
 
 def optimizers(
     model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> list[Optimizer]:
-    """AdamW for all that is dense, RowwiseAdam for hash tables, whose gradients become sparse.
+    """AdamW for all that is dense, RowwiseAdam for hash tables.
 
-    Only matrices decay; norms and embeddings do not.
+    Only matrices decay; norms and embeddings do not. Gradients of tables become sparse, unless they
+    are divided among processes, which exchange dense ones.
     """
     tables, embeddings = [], set()
     for name, module in model.named_modules():
         if isinstance(module, ByteEmbedding):
-            module.sparse_gradients = True
+            module.sparse_gradients = not isinstance(module.ngram, DTensor)
             tables.append(module.ngram)
             embeddings |= {f"{name}.byte", f"{name}.ngram"}
     matrices: list[Tensor] = []
@@ -110,20 +131,26 @@ def clip_gradients(parameters: Sequence[Tensor], limit: float) -> float:
             grads.append(parameter.grad._values())
         elif parameter.grad is not None:
             grads.append(parameter.grad)
-    norm = float(nn.utils.get_total_norm(grads))
+    norm = float(whole(nn.utils.get_total_norm(grads)))
     if math.isfinite(norm) and norm > limit:
         torch._foreach_mul_(grads, limit / norm)
     return norm
 
 
-def learning_rate(progress: float, lr: float, warmup: float, min_ratio: float) -> float:
-    """Linear warm-up, then a cosine down to ``min_ratio * lr``.
+def learning_rate(
+    progress: float, lr: float, warmup: float, min_ratio: float, decay: float | None = None
+) -> float:
+    """Linear warm-up, then a cosine down to ``min_ratio * lr``, or constant with a linear decay.
 
     Args:
         progress: share of the training that is done, 0..1.
         warmup: share of the training that warms up.
+        decay: share of the training, at its end, of the linear decay; None: a cosine.
     """
     if progress < warmup:
         return lr * progress / warmup
+    if decay is not None:
+        left = min(1.0, (1 - progress) / max(1e-9, decay))
+        return lr * (min_ratio + (1 - min_ratio) * left)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))))
     return lr * (min_ratio + (1 - min_ratio) * cosine)

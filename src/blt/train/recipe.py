@@ -14,11 +14,12 @@ import tomli_w
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.model.config import ByteTransformerConfig, Config
-from blt.train.precision import Precision
+from blt.precision import Precision
 
 POSITIVE = (
     *("steps", "seconds", "lr", "clip"),
-    *("log_every", "eval_bytes", "checkpoint_every_seconds"),
+    *("log_every", "eval_bytes", "checkpoint_every_seconds", "keep_checkpoints"),
+    *("accumulate", "most_skipped", "most_norm"),
 )
 
 
@@ -31,7 +32,8 @@ def _require(holds: bool, message: str) -> None:
 class DataConfig:
     """What to learn from; lengths in bytes."""
 
-    sources: tuple[str, ...] = ()  # files, folders, globs, "builtin:python"
+    sources: tuple[str, ...] = ()  # files, folders, globs, hf:NAME, prepared folders, ...
+    weights: tuple[float, ...] = ()  # share of each source; none: as much as there is of each
     heldout: float = 0.05  # share of documents that is never trained on
     max_bytes: int | None = None  # of all sources together
     context_bytes: int = 2048  # longest piece of a document that the model sees at once
@@ -39,6 +41,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
+        _require(
+            len(self.weights) in (0, len(self.sources)) and all(w > 0 for w in self.weights),
+            f"data.weights: one positive number for each source, or none, got {self.weights}",
+        )
         _require(0 < self.heldout < 1, f"data.heldout must be between 0 and 1, got {self.heldout}")
         for name, least in (("max_bytes", 1), ("context_bytes", 1), ("batch_bytes", 2)):
             value = getattr(self, name)
@@ -53,17 +59,24 @@ class TrainConfig:
     steps: int | None = None
     seconds: float | None = None  # wall clock, evaluations and checkpoints included
     lr: float = 1e-3
-    min_lr_ratio: float = 0.1  # of lr, at the end of the cosine
+    schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: constant, then a linear decay
+    min_lr_ratio: float = 0.1  # of lr, at the end
     warmup: float = 0.05  # share of the training
+    decay: float = 0.2  # of wsd: share of the training in which lr falls
+    accumulate: int = 1  # batches of each process in one step
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0  # norm of all gradients together
+    most_norm: float | None = None  # skip steps whose norm is so many times the usual one
+    most_skipped: int = 10  # skipped steps in a row that end the training
+    recompute: bool = False  # global layers keep nothing for backward: less memory, more time
     precision: Precision = "auto"
     device: str = "auto"
     log_every: int = 1  # steps
     evals: int = 5  # held-out evaluations, evenly spread, the last one at the end
     eval_bytes: int = 32768  # of held-out text per evaluation
     checkpoint_every_seconds: float = 60.0
+    keep_checkpoints: int = 1  # the last one, and older ones in checkpoints/
 
     def __post_init__(self) -> None:
         _require(
@@ -73,7 +86,7 @@ class TrainConfig:
         for name in POSITIVE:
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name} must be positive, got {value}")
-        for name in ("min_lr_ratio", "warmup"):
+        for name in ("min_lr_ratio", "warmup", "decay"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"train.{name} must be between 0 and 1, got {value}")
         for beta in self.betas:

@@ -4,6 +4,7 @@
 ``recipe.toml``     the recipe with every default and override spelled out
 ``metrics.jsonl``   one JSON object per line, in the order of events
 ``checkpoint/``     the last checkpoint: a model folder, and the trainer's state
+``checkpoints/``    older ones, if the recipe keeps some
 ==================  =============================================================
 """
 
@@ -12,22 +13,33 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load as load_parts
+from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
+from blt.train.parallel import Parallel, whole
 from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
-TENSORS, STATE = "trainer.safetensors", "trainer.json"
+TENSORS, STATE = "trainer", "trainer.json"
+NAMES = "tensors"  # of the trainer's state
+OLDER = "checkpoints"
 # May change when a run is resumed: they say how long to train and what to report.
 MAY_CHANGE = (
     "train.steps",
@@ -38,6 +50,8 @@ MAY_CHANGE = (
     "train.device",
     "train.precision",
     "train.checkpoint_every_seconds",
+    "train.keep_checkpoints",
+    "train.accumulate",  # with other numbers of processes, for the same bytes in a step
 )
 
 
@@ -50,10 +64,14 @@ class TrainerState:
 
 
 class RunFolder:
-    """The folder of one run; open it with :func:`open_run`."""
+    """The folder of one run; open it with :func:`open_run`.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    Attributes:
+        parallel: the processes that share the run; only the main one changes small files.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], parallel: Parallel | None = None) -> None:
+        self.path, self.parallel = Path(path), parallel or Parallel()
 
     @property
     def checkpoint(self) -> Path:
@@ -65,20 +83,53 @@ class RunFolder:
 
     def log(self, event: dict[str, Any]) -> None:
         """Append one line to the metrics; it is on disk when this returns."""
+        if not self.parallel.main:
+            return
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(event) + "\n")
 
-    def save(self, model: LanguageModel, state: TrainerState) -> None:
-        """Replace the checkpoint; a kill at any moment leaves the old or the new one, whole."""
-        with tempfile.TemporaryDirectory(prefix=f".{CHECKPOINT}.", dir=self.path) as temporary:
-            new = Path(temporary) / "new"
-            model.save(new)
-            save_file(state.tensors, new / TENSORS)
-            (new / STATE).write_text(json.dumps(state.values, indent=2) + "\n")
-            move_into_place(new, self.checkpoint)
+    def save(self, model: LanguageModel, state: TrainerState, keep: int = 1) -> None:
+        """Replace the checkpoint; a kill at any moment leaves the old or the new one, whole.
 
-    def trainer_state(self) -> TrainerState:
-        """The trainer's part of the checkpoint.
+        All processes of a training call it; each writes its part, and the main one the rest.
+
+        Args:
+            keep: checkpoints to keep, this one included; older ones go to ``checkpoints/``.
+        """
+        parallel = self.parallel
+        beside = self.path / f".{CHECKPOINT}.writing"
+        new = beside / "new"
+        weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+        if parallel.main:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            model.save(new, weights)
+        parallel.barrier()
+        writer = HuggingFaceStorageWriter(str(new / TENSORS), save_distributed=True)
+        with _quiet():
+            save_parts(state.tensors, storage_writer=writer, no_dist=parallel.mesh is None)
+        parallel.barrier()
+        if parallel.main:
+            values = {**state.values, NAMES: sorted(state.tensors)}
+            (new / STATE).write_text(json.dumps(values, indent=2) + "\n")
+            move_into_place(new, self.checkpoint)
+            self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
+            shutil.rmtree(beside)
+        parallel.barrier()
+
+    def _keep(self, old: Path | None, count: int) -> None:
+        """Put the checkpoint before this one among the ``count`` older ones."""
+        kept = self.path / OLDER
+        if count and old is not None and (old / STATE).is_file():
+            kept.mkdir(exist_ok=True)
+            step = json.loads((old / STATE).read_text())["step"]
+            if not (kept / f"step-{step:09d}").exists():
+                os.replace(old, kept / f"step-{step:09d}")
+        for path in sorted(kept.glob("step-*"))[: -count or None]:
+            shutil.rmtree(path)
+
+    def trainer_values(self) -> dict[str, Any]:
+        """The trainer's part of the checkpoint, without tensors.
 
         Raises:
             UserError: missing or damaged.
@@ -86,13 +137,34 @@ class RunFolder:
         path = self.checkpoint / STATE
         try:
             values = json.loads(path.read_text())
-            path = self.checkpoint / TENSORS
-            return TrainerState(load_file(path), values)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"{path}: missing or damaged ({error}); the model beside it may still be whole, "
-                "but this run cannot be resumed: start another with --run"
-            ) from None
+            if not isinstance(values, dict):
+                raise ValueError(f"expected a JSON object, got {type(values).__name__}")
+            return values
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from None
+
+    def trainer_tensors(self, templates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the checkpoint, whole or divided like their templates, which are filled.
+
+        Raises:
+            UserError: missing or damaged, or of another model.
+        """
+        path = self.checkpoint / TENSORS
+        try:
+            reader = HuggingFaceStorageReader(str(path))
+            # Parameters that no gradient has reached have no state.
+            tensors = {name: templates[name] for name in self.trainer_values()[NAMES]}
+            with _quiet():
+                load_parts(tensors, storage_reader=reader, no_dist=self.parallel.mesh is None)
+            return tensors
+        except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
+            raise self._damaged(path, error) from None
+
+    def _damaged(self, path: Path, error: BaseException) -> UserError:
+        return UserError(
+            f"{path}: missing or damaged ({error}); the model beside it may still be whole, "
+            "but this run cannot be resumed: start another with --run"
+        )
 
     def recover(self) -> None:
         """Clear up after a kill: drop what is half-written, put back what lies beside."""
@@ -105,7 +177,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps after ``step``: they will be taken, and logged, again."""
         path = self.path / METRICS
-        if not path.is_file():
+        if not path.is_file() or not self.parallel.main:
             return
         kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
         beside = path.with_name(f"{METRICS}.new")
@@ -113,14 +185,35 @@ class RunFolder:
         os.replace(beside, path)
 
 
-def open_run(path: str | os.PathLike[str], recipe: Recipe, *, resume: bool = False) -> RunFolder:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's remarks on itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def open_run(
+    path: str | os.PathLike[str],
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    parallel: Parallel | None = None,
+) -> RunFolder:
     """The run folder of ``recipe``, made or taken up again, with the recipe in it.
 
     Raises:
         UserError: the folder is in use and ``resume`` is not asked for, holds something else, or
             belongs to another recipe.
     """
-    run = RunFolder(path)
+    run = RunFolder(path, parallel)
+    if run.parallel.main:
+        _open(run, path, recipe, resume)
+    run.parallel.barrier()
+    return run
+
+
+def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: bool) -> None:
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"{path}: is a file; choose another run folder")
     if run.path.is_dir() and any(run.path.iterdir()):
@@ -134,7 +227,6 @@ def open_run(path: str | os.PathLike[str], recipe: Recipe, *, resume: bool = Fal
         raise UserError(f"{path}: no run to resume here; leave out --resume to start one")
     run.path.mkdir(parents=True, exist_ok=True)
     write_recipe(run.path / RECIPE, recipe)
-    return run
 
 
 def _check_same(old: Recipe, new: Recipe, path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,21 +14,23 @@ from torch.optim import Optimizer
 
 from blt import vocab
 from blt.data.loader import Batch, Loader
+from blt.data.prefetch import Prefetch
 from blt.errors import UserError
 from blt.lm import BLT, LanguageModel
+from blt.precision import autocast, choose_dtype
 from blt.train.calibration import batch_patch_size
-from blt.train.optim import clip_gradients, learning_rate, optimizers
-from blt.train.precision import autocast, choose_dtype
+from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
+from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
-from blt.train.run import TrainerState
+from blt.train.run import RunFolder, TrainerState
 
-MOST_SKIPPED = 10  # steps in a row without a finite loss and gradient
+USUAL_STEPS = 50  # over which the usual norm of the gradient is averaged
 RNG = "rng"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did."""
+    """What one step did, in all processes together."""
 
     nats: float  # mean cross-entropy
     patch_size: float | None  # mean bytes per patch; None for a model without patches
@@ -36,20 +38,30 @@ class Step:
     lr: float
     num_bytes: int
     seconds: float
-    skipped: bool  # loss or gradient not finite: the weights stayed as they were
+    waited: float  # seconds of these that went by waiting for batches
+    skipped: bool  # loss or gradient not finite, or exploding: the weights stayed as they were
 
 
 class Trainer:
     """Model, optimisers and batches, moved on step by step.
 
     Args:
-        model: a BLT (its entropy model stays frozen) or a byte transformer.
+        model: a BLT (its entropy model stays frozen) or a byte transformer, divided already if
+            several processes train it.
         loader: batches; its position is part of the state.
         config: optimiser and precision.
+        parallel: the processes that train together.
     """
 
-    def __init__(self, model: LanguageModel, loader: Loader, config: TrainConfig) -> None:
-        self.model, self.loader, self.config = model, loader, config
+    def __init__(
+        self,
+        model: LanguageModel,
+        loader: Loader,
+        config: TrainConfig,
+        parallel: Parallel | None = None,
+    ) -> None:
+        self.model, self.loader, self.config = model, Prefetch(loader), config
+        self.parallel = parallel or Parallel()
         self.optimizers: list[Optimizer] = optimizers(
             model, config.lr, config.betas, config.weight_decay
         )
@@ -57,100 +69,152 @@ class Trainer:
         self.dtype = choose_dtype(config.precision, model.device)
         self.steps, self.bytes_seen, self.skipped = 0, 0, 0
         self._skipped_in_a_row = 0
+        self._usual_norm = 0.0  # mean over the last steps that were taken
+
+    @property
+    def step_bytes(self) -> int:
+        """Ids of one step, in all processes together."""
+        return self.loader.loader.batch_bytes * self.config.accumulate * self.parallel.world
 
     def step(self, progress: float) -> Step:
-        """Take one batch.
+        """Take one step.
 
         Args:
             progress: share of the training that is done, which sets the learning rate.
 
         Raises:
-            UserError: too many steps in a row without a finite loss and gradient.
+            UserError: too many steps in a row were skipped.
         """
-        config, start = self.config, time.monotonic()
-        batch = next(self.loader).to(self.model.device)
-        lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio)
-        loss, patch_size = self._loss(batch)
-        nats, norm = loss.item(), math.nan
-        if math.isfinite(nats):
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = clip_gradients(self.parameters, config.clip)
-        finite = math.isfinite(norm)
+        config, start, waited = self.config, time.monotonic(), self.loader.waited
+        batches = [next(self.loader) for _ in range(config.accumulate)]
+        waited = self.loader.waited - waited
+        decay = config.decay if config.schedule == "wsd" else None
+        lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
+        nats, patch_size, num_bytes = self._gradients(batches)
+        norm = clip_gradients(self.parameters, config.clip) if math.isfinite(nats) else math.nan
+        taken = math.isfinite(norm) and not self._explodes(norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            if finite:
+            if taken:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._count(batch.num_bytes, finite)
+        self._count(num_bytes, norm, taken)
         seconds = time.monotonic() - start
-        return Step(nats, patch_size, norm, lr, batch.num_bytes, seconds, not finite)
+        return Step(nats, patch_size, norm, lr, num_bytes, seconds, waited, not taken)
+
+    def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int]:
+        """Add up gradients of the mean over all targets; mean nats, patch size and bytes."""
+        world = self.parallel.world
+        counts = [sum(b.num_targets for b in batches), sum(b.num_bytes for b in batches)]
+        targets, num_bytes = self.parallel.sums(counts)
+        nats, sizes = 0.0, []
+        for number, batch in enumerate(batches, 1):
+            last_backward(self.model, number == len(batches))
+            loss, patch_size = self._loss(batch.to(self.model.device))
+            nats += loss.item()
+            sizes.append(patch_size)
+            # FSDP2 takes the mean over processes.
+            (loss * (world / targets)).backward()  # type: ignore[no-untyped-call]
+        nats, patches = self.parallel.sums([nats, sum(size or 0.0 for size in sizes)])
+        patch_size = patches / len(sizes) / world if isinstance(self.model, BLT) else None
+        return nats / targets, patch_size, int(num_bytes)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, float | None]:
-        """Mean cross-entropy in nats, and the mean patch size."""
+        """Sum of cross-entropies in nats, and the mean patch size."""
         patch_size = None
         with autocast(self.model.device, self.dtype):
             if isinstance(self.model, BLT):
-                packed = self.model.pack(batch.documents)
+                packed = self.model.pack(batch.documents, batch.entropies)
                 patch_size = batch_patch_size(packed)
                 logits = self.model(packed)
             else:
                 logits = self.model.packed_logits(batch.documents)
-        return F.cross_entropy(logits.float(), batch.targets, ignore_index=vocab.PAD), patch_size
+        loss = F.cross_entropy(
+            logits.float(), batch.targets, ignore_index=vocab.PAD, reduction="sum"
+        )
+        return loss, patch_size
 
-    def _count(self, num_bytes: int, finite: bool) -> None:
+    def _explodes(self, norm: float) -> bool:
+        most = self.config.most_norm
+        return most is not None and self._usual_norm > 0 and norm > most * self._usual_norm
+
+    def _count(self, num_bytes: int, norm: float, taken: bool) -> None:
         self.steps += 1
         self.bytes_seen += num_bytes
-        self.skipped += not finite
-        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
-        if self._skipped_in_a_row >= MOST_SKIPPED:
+        self.skipped += not taken
+        self._skipped_in_a_row = 0 if taken else self._skipped_in_a_row + 1
+        if taken:
+            share = 1 / min(self.steps - self.skipped, USUAL_STEPS)
+            self._usual_norm += share * (norm - self._usual_norm)
+        if self._skipped_in_a_row >= self.config.most_skipped:
             raise UserError(
-                f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, up to step "
-                f"{self.steps}; the last checkpoint is from before: try a lower train.lr, or "
-                "train.precision=float32"
+                f"loss or gradient was not finite, or exploded, in {self._skipped_in_a_row} steps "
+                f"in a row, up to step {self.steps}; the last checkpoint is from before: try a "
+                "lower train.lr, or train.precision=float32"
             )
 
     def state(self) -> TrainerState:
-        """Everything but the model's weights."""
+        """Everything but the model's weights; tensors may be divided."""
         tensors = {RNG: torch.get_rng_state()}
         for index, optimizer in enumerate(self.optimizers):
             for number, entries in optimizer.state_dict()["state"].items():
                 for name, tensor in entries.items():
-                    tensors[f"{index}.{number}.{name}"] = tensor.detach().cpu().contiguous()
+                    tensors[f"{index}.{number}.{name}"] = tensor.detach()
         values = {
             "step": self.steps,
             "bytes_seen": self.bytes_seen,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
+            "usual_norm": self._usual_norm,
             "loader": self.loader.state(),
-            "documents": self.loader.fingerprint,
+            "documents": self.loader.loader.fingerprint,
         }
         return TrainerState(tensors, values)
 
-    def restore(self, state: TrainerState) -> None:
-        """Go on exactly where :meth:`state` was taken.
+    def restore(self, run: RunFolder) -> None:
+        """Go on exactly where :meth:`state` was taken; with another number of processes, in the
+        same place of the text.
 
         Raises:
-            UserError: the state belongs to other text or another model.
+            UserError: the checkpoint is damaged, or belongs to other text or another model.
         """
-        values = state.values
-        if values["documents"] != self.loader.fingerprint:
+        values = run.trainer_values()
+        if values["documents"] != self.loader.loader.fingerprint:
             raise UserError(
                 "the text to train on has changed since the checkpoint; restore it, or start "
                 "another run"
             )
-        torch.set_rng_state(state.tensors[RNG])
+        templates = {RNG: torch.get_rng_state(), **dict(self._templates())}
+        tensors = run.trainer_tensors(templates)
+        torch.set_rng_state(tensors.pop(RNG))
         for index, optimizer in enumerate(self.optimizers):
-            _restore_optimizer(optimizer, state.tensors, f"{index}.")
+            entries: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                owner, number, key = name.split(".")
+                if int(owner) == index:
+                    entries.setdefault(int(number), {})[key] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
         self.steps, self.bytes_seen = values["step"], values["bytes_seen"]
         self.skipped, self._skipped_in_a_row = values["skipped"], values["skipped_in_a_row"]
+        self._usual_norm = values["usual_norm"]
         self.loader.restore(values["loader"])
 
+    def _templates(self) -> Iterator[tuple[str, Tensor]]:
+        """What the state of every parameter looks like, under the names of :meth:`state`."""
+        for index, optimizer in enumerate(self.optimizers):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, parameter in enumerate(parameters):
+                for name, tensor in _new_state(optimizer, parameter).items():
+                    yield f"{index}.{number}.{name}", tensor
 
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
-    entries: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            number, key = name.removeprefix(prefix).split(".")
-            entries.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+
+def _new_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    if isinstance(optimizer, RowwiseAdam):
+        return RowwiseAdam.new_state(parameter.detach())
+    zeros = torch.zeros_like(parameter.detach())
+    return {
+        "step": torch.zeros((), device=zeros.device),
+        "exp_avg": zeros,
+        "exp_avg_sq": zeros.clone(),
+    }

@@ -1,0 +1,75 @@
+"""Batches made ahead by a thread, so that a training step need not wait for them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from blt.data.loader import Batch, Loader
+
+DEPTH = 4  # batches made ahead
+
+
+class Prefetch(Iterator[Batch]):
+    """The batches of a loader, and its position as if it had not run ahead.
+
+    Attributes:
+        waited: seconds spent waiting for batches so far.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.waited = loader, 0.0
+        self._state = loader.state()
+        self._ready: queue.Queue[Batch | Exception] = queue.Queue(DEPTH)
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def __next__(self) -> Batch:
+        if self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._work, name="blt-loader", daemon=True)
+            self._thread.start()
+        start = time.monotonic()
+        batch = self._ready.get()
+        self.waited += time.monotonic() - start
+        if isinstance(batch, Exception):
+            self.close()
+            raise batch
+        self._state = batch.state
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands after the batch that was taken last."""
+        return self._state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As :meth:`Loader.restore`."""
+        self.close()
+        self.loader.restore(state)
+        self._state = state
+
+    def close(self) -> None:
+        """End the thread; what it has made ahead is forgotten, and made again when asked for."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        while self._thread.is_alive():  # it may wait for room
+            self._drain()
+            self._thread.join(timeout=0.01)
+        self._drain()
+        self._thread = None
+        self.loader.restore(self._state)
+
+    def _drain(self) -> None:
+        while not self._ready.empty():
+            self._ready.get_nowait()
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._ready.put(next(self.loader))
+        except Exception as error:
+            self._ready.put(error)

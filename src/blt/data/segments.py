@@ -1,0 +1,103 @@
+"""Pieces of documents that can be read in any order: from memory here, from disk in ``shards``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from blt import vocab
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of a document.
+
+    Attributes:
+        following: id that comes after them: of the next byte, or EOS.
+        entropies: [bytes + 1] nats, of the prediction of each byte given the document before it,
+            and of the one after them; None: not known.
+    """
+
+    data: bytes
+    following: int
+    entropies: np.ndarray | None = None
+
+
+class Segments(Protocol):
+    """Documents in segments, each at most so long, in the order of the text."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all together."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content and its order: a position in a stream belongs to these only."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def length(self, index: int) -> int:
+        """Bytes of a segment; at least 1."""
+        ...
+
+    def ends(self, index: int) -> bool:
+        """Does a document end with this segment?"""
+        ...
+
+    def read(self, index: int, start: int, end: int) -> Piece:
+        """Bytes start..end of a segment."""
+        ...
+
+
+class MemorySegments:
+    """Segments of documents in memory.
+
+    Args:
+        documents: none empty.
+        context_bytes: of the longest segment.
+    """
+
+    def __init__(self, documents: Sequence[bytes], context_bytes: int) -> None:
+        if not documents or not all(documents):
+            raise ValueError("there must be documents, and none of them empty")
+        self.documents, self.context_bytes = documents, context_bytes
+        self._where = [  # (document, first byte)
+            (index, start)
+            for index, document in enumerate(documents)
+            for start in range(0, len(document), context_bytes)
+        ]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(map(len, self.documents))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for document in self.documents:
+            digest.update(hashlib.sha256(document).digest())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def length(self, index: int) -> int:
+        document, first = self._where[index]
+        return min(self.context_bytes, len(self.documents[document]) - first)
+
+    def ends(self, index: int) -> bool:
+        return index + 1 == len(self._where) or self._where[index + 1][1] == 0
+
+    def read(self, index: int, start: int, end: int) -> Piece:
+        number, first = self._where[index]
+        document = self.documents[number]
+        at_end = first + end == len(document)
+        following = vocab.EOS if at_end else document[first + end] + vocab.OFFSET
+        return Piece(document[first + start : first + end], following)

@@ -1,0 +1,117 @@
+"""Several processes that train one model: torchrun starts them, FSDP2 divides the weights.
+
+Without torchrun there is one process, and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from blt.model.byte_transformer import ByteTransformer
+from blt.model.latent import GlobalTransformer
+from blt.model.layers import TransformerLayer
+from blt.precision import choose_device
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """The processes that share a training."""
+
+    rank: int = 0
+    world: int = 1
+    mesh: DeviceMesh | None = None  # None: a single process
+
+    @property
+    def main(self) -> bool:
+        """Is this the process that writes?"""
+        return self.rank == 0
+
+    def shard(self, model: nn.Module) -> None:
+        """Divide the weights of ``model``, layer by layer; frozen ones stay whole everywhere."""
+        if self.mesh is None:
+            return
+        frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+        for module in model.modules():
+            if isinstance(module, TransformerLayer) and not frozen & set(module.parameters()):
+                fully_shard(module, mesh=self.mesh)
+        fully_shard(model, mesh=self.mesh, ignored_params=frozen)
+        if isinstance(model, ByteTransformer):  # called without its forward
+            register_fsdp_forward_method(model, "entropies")
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Of all processes' values, one by one."""
+        if self.mesh is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()  # type: ignore[no-any-return]
+
+    def agree(self, values: Sequence[float]) -> list[float]:
+        """The main process's values: clocks and signals differ, decisions must not."""
+        if self.mesh is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.broadcast(tensor, 0)
+        return tensor.tolist()  # type: ignore[no-any-return]
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.mesh is not None:
+            self.sums([0.0])  # NCCL's barrier guesses a device
+
+    @property
+    def _device(self) -> str:
+        assert self.mesh is not None
+        return self.mesh.device_type
+
+
+def start(device: str) -> Parallel:
+    """The processes that torchrun started, connected; or the one that there is.
+
+    Args:
+        device: of the recipe, as of :func:`blt.precision.choose_device`.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Parallel()
+    kind = choose_device(device).type
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    return Parallel(dist.get_rank(), world, init_device_mesh(kind, (world,)))
+
+
+def last_backward(model: nn.Module, last: bool) -> None:
+    """Let only the last of several backward passes exchange gradients."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a divided tensor, sharing its memory; others as they are."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A divided tensor put together; all processes must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def recompute(model: nn.Module) -> None:
+    """Let the layers of the global transformer keep nothing for backward but their input."""
+    for module in model.modules():
+        if isinstance(module, GlobalTransformer):
+            for layer in module.transformer.layers:
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

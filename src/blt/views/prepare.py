@@ -1,0 +1,56 @@
+"""What ``blt prepare`` shows: a bar over source files, and what was made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from blt.data.prepare import OnProgress, Outcome
+
+
+@contextmanager
+def preparing() -> Iterator[OnProgress]:
+    """What :func:`blt.data.prepare.prepare` calls after every unit, inside a ``with`` block."""
+    columns = (
+        TextColumn("[bold]preparing"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("files · {task.fields[megabytes]:.1f} MB · {task.fields[broken]} broken lines"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+        task = progress.add_task("", total=None, megabytes=0.0, broken=0)
+        megabytes, broken = 0.0, 0
+
+        def show(done: int, total: int, outcome: Outcome) -> None:
+            nonlocal megabytes, broken
+            megabytes, broken = megabytes + outcome.bytes / 1e6, broken + outcome.broken
+            progress.update(task, completed=done, total=total, megabytes=megabytes, broken=broken)
+
+        yield show
+
+
+def print_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Counts, the first broken lines, and what to do next."""
+    console = Console()
+    shown: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+    train, heldout = manifest["splits"]["train"], manifest["splits"]["heldout"]
+    console.print(
+        f"{folder}: {manifest['documents']:,} documents, {manifest['bytes'] / 1e6:,.1f} MB, "
+        f"{len(manifest['shards'])} shards; {train['bytes'] / 1e6:,.1f} MB to train on, "
+        f"{heldout['bytes'] / 1e6:,.1f} MB held out",
+        **shown,
+    )
+    if manifest["broken"]:
+        console.print(f"{manifest['broken']:,} lines without a document were left out:", **shown)
+        lines = [line for unit in manifest["units"] for line in unit["broken_lines"]]
+        for line in lines[:5]:
+            console.print(f"  {line}", **shown)
+    if not heldout["bytes"]:
+        console.print("nothing is held out: raise --heldout to evaluate while training", **shown)
+    console.print(f"next: blt train RECIPE.toml 'data.sources=[\"{folder}\"]'", **shown)

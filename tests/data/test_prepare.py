@@ -1,0 +1,288 @@
+"""Prepared shards hold all text once, cut like live text, survive kills, and notice damage."""
+
+from __future__ import annotations
+
+import errno
+import json
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import blt
+from blt import lm, patching, vocab
+from blt.data import Loader
+from blt.data.order import Permutation
+from blt.data.prepare import Options, prepare
+from blt.data.shards import HELDOUT, MANIFEST, ShardSegments, ShardWriter
+from blt.errors import UserError
+from blt.model.config import ByteTransformerConfig
+from texts import MULTILINGUAL
+
+TINY = ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
+
+
+def write_lines(path: Path, documents: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    return str(path)
+
+
+def rows(segments: ShardSegments) -> list[bytes]:
+    return [segments.read(i, 0, segments.length(i)).data for i in range(len(segments))]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[str, ...]:
+    """Three files of a few documents."""
+    names = []
+    for name in "abc":
+        documents = [f"{name} {n} " + "text ü " * n for n in range(12)]
+        names.append(write_lines(tmp_path / f"{name}.jsonl", documents))
+    return tuple(names)
+
+
+@pytest.fixture
+def entropy_folder(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    blt.ByteLM(TINY).save(tmp_path / "entropy")
+    return str(tmp_path / "entropy")
+
+
+def content(folder: Path) -> tuple[list[str], Any]:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    return [shard["sha256"] for shard in manifest["shards"]], manifest
+
+
+@given(
+    st.lists(st.text(max_size=50), min_size=1, max_size=12),
+    st.integers(1, 20),
+    st.integers(1, 100),
+)
+def test_every_byte_lies_in_one_segment(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], longest: int, shard: int
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    source = write_lines(folder / "a.jsonl", ["some text", *texts])
+    options = Options((source,), heldout=0.3, segment_bytes=longest, shard_bytes=shard)
+    manifest = prepare(folder / "out", options)
+    found: list[bytes] = []
+    for split in ("train", "heldout"):
+        segments = ShardSegments(folder / "out", split)
+        text = b""
+        for index in range(len(segments)):
+            piece = segments.read(index, 0, segments.length(index))
+            assert 1 <= len(piece.data) <= longest
+            text += piece.data
+            assert segments.ends(index) == (piece.following == vocab.EOS)
+            if segments.ends(index):
+                found.append(text)
+                text = b""
+            else:
+                assert piece.following == segments.read(index + 1, 0, 1).data[0] + vocab.OFFSET
+        assert text == b""
+        assert sum(map(len, rows(segments))) == manifest["splits"][split]["bytes"]
+    assert Counter(found) == Counter(t.encode() for t in ["some text", *texts] if t)
+
+
+def test_the_end_of_a_long_document_is_held_out(tmp_path: Path) -> None:
+    text = MULTILINGUAL * 400
+    (tmp_path / "long.txt").write_bytes(text)
+    prepare(tmp_path / "out", Options((str(tmp_path / "long.txt"),), heldout=0.1))
+    heldout = b"".join(rows(ShardSegments(tmp_path / "out", HELDOUT)))
+    assert b"".join(rows(ShardSegments(tmp_path / "out"))) + heldout == text
+    assert len(heldout) == pytest.approx(0.1 * len(text), rel=0.01)
+
+
+@pytest.mark.parametrize("newline_reset", [False, True])
+def test_stored_entropies_cut_like_live_ones(
+    tmp_path: Path, entropy_folder: str, newline_reset: bool
+) -> None:
+    texts = [MULTILINGUAL.decode(), "a\nb\n" * 30, "one line"]
+    source = write_lines(tmp_path / "a.jsonl", texts)
+    options = Options((source,), 0.0, entropy_folder, newline_reset, segment_bytes=100)
+    prepare(tmp_path / "out", options)
+    segments = ShardSegments(tmp_path / "out")
+    model, index = blt.load(entropy_folder), 0
+    assert isinstance(model, blt.ByteLM)
+    for text in texts:
+        ids = vocab.encode(text)
+        (live,) = lm.document_entropies(model, [ids], newline_reset)
+        stored = []
+        while True:
+            piece = segments.read(index, 0, segments.length(index))
+            assert piece.entropies is not None
+            last = segments.ends(index)
+            stored.append(torch.from_numpy(piece.entropies[: None if last else -1].copy()))
+            # Part of a segment has the entropies of that part.
+            middle = segments.read(index, 1, segments.length(index))
+            assert (middle.entropies == piece.entropies[1:]).all()
+            index += 1
+            if last:
+                break
+        for threshold in live.quantile(torch.tensor([0.2, 0.5, 0.8])).tolist():
+            config = patching.PatchingConfig(
+                threshold=threshold + 1e-4, newline_reset=newline_reset
+            )
+            expected = patching.decide(config, ids, live)
+            assert torch.equal(patching.decide(config, ids, torch.cat(stored)), expected)
+
+
+def test_work_that_was_killed_goes_on_and_ends_the_same(
+    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(sources, heldout=0.2, segment_bytes=16, shard_bytes=64)
+    prepare(tmp_path / "whole", options)
+    write = ShardWriter.write
+
+    def killed(self: ShardWriter, path: Path, split: str) -> Any:
+        if ".00001." in str(path) and "00002.arrow" in path.name:
+            raise KeyboardInterrupt
+        return write(self, path, split)
+
+    monkeypatch.setattr(ShardWriter, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "cut", options)
+    assert not (tmp_path / "cut" / MANIFEST).exists()
+    monkeypatch.setattr(ShardWriter, "write", write)
+    (tmp_path / "cut/units/.00001.left/new").mkdir(parents=True)  # as SIGKILL leaves it
+    finished = sorted((tmp_path / "cut/units").glob("0*/*"))
+    times = [path.stat().st_mtime_ns for path in finished]
+    assert finished
+    prepare(tmp_path / "cut", options)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    assert [path.stat().st_mtime_ns for path in finished] == times  # not written again
+    assert not list((tmp_path / "cut/units").glob(".*"))
+
+
+def test_ray_writes_the_same(
+    tmp_path: Path, sources: tuple[str, ...], entropy_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    options = Options(sources, heldout=0.2, entropy_model=entropy_folder)
+    prepare(tmp_path / "here", options)
+    prepare(tmp_path / "ray", options, ray_workers=2)
+    assert content(tmp_path / "ray") == content(tmp_path / "here")
+
+
+def test_other_options_and_foreign_folders_are_refused(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    options = Options(sources)
+    prepare(tmp_path / "out", options)
+    before = content(tmp_path / "out")
+    with pytest.raises(UserError, match="other sources, options or entropy model"):
+        prepare(tmp_path / "out", replace(options, heldout=0.5))
+    assert content(tmp_path / "out") == before
+    assert prepare(tmp_path / "out", options) == before[1]  # finished: nothing to do
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="holds something else"):
+        prepare(tmp_path / "mine", options)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_a_source_without_documents_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match=r"empty\.jsonl: no text"):
+        prepare(tmp_path / "out", Options((str(tmp_path / "empty.jsonl"),)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_loses_nothing_that_was_whole(
+    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, write = Options(sources), ShardWriter.write
+
+    def full(self: ShardWriter, path: Path, split: str) -> Any:
+        if "00002" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(self, path, split)
+
+    monkeypatch.setattr(ShardWriter, "write", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        prepare(tmp_path / "out", options)
+    assert sorted(path.name for path in (tmp_path / "out/units").iterdir()) == ["00000", "00001"]
+    monkeypatch.setattr(ShardWriter, "write", write)
+    prepare(tmp_path / "out", options)
+    prepare(tmp_path / "whole", options)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_broken_lines_are_counted_in_the_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good"}\n{\n{"text": 3}\n')
+    manifest = prepare(tmp_path / "out", Options((str(path),), heldout=0.0))
+    assert (manifest["documents"], manifest["bytes"], manifest["broken"]) == (1, 4, 2)
+    assert manifest["units"][0]["broken_lines"][0].startswith(f"{path}:2: ")
+    with pytest.raises(UserError, match="more than 1 broken lines"):
+        prepare(tmp_path / "other", Options((str(path),), max_broken=1))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "garbage"])
+def test_a_damaged_shard_is_named(tmp_path: Path, sources: tuple[str, ...], damage: str) -> None:
+    prepare(tmp_path / "out", Options(sources))
+    segments = ShardSegments(tmp_path / "out")
+    path = next((tmp_path / "out").glob("units/*/train*.arrow"))
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(data[:-9] if damage == "truncated" else b"x" * len(data))
+    with pytest.raises(UserError, match=r"train-00001\.arrow: missing or damaged"):
+        segments.length(0)
+
+
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
+    for text, message in (("{", "damaged"), ("{}", "is not the manifest"), ("[]", "is not")):
+        (tmp_path / MANIFEST).write_text(text)
+        with pytest.raises(UserError, match=message):
+            ShardSegments(tmp_path)
+
+
+def test_a_terabyte_of_shards_opens_without_touching_them(tmp_path: Path) -> None:
+    """16,384 shards of 64 MB: the manifest alone is read, and the order takes no memory."""
+    shards = [
+        {
+            "file": f"units/{n:05d}/train-00001.arrow",
+            "split": "train",
+            "rows": 8192,
+            "bytes": 2**26,
+            "size": 2**26,
+            "sha256": f"{n:064x}",
+        }
+        for n in range(16384)
+    ]
+    manifest = {"format": "blt-shards-1", "shards": shards, "entropy_model": None}
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    tracemalloc.start()
+    segments = ShardSegments(tmp_path)
+    loader = Loader([segments], batch_bytes=8192, context_bytes=8192)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert segments.num_bytes == 2**40
+    assert len(segments) == 2**27
+    assert peak < 64 * 2**20  # an order of 2**27 segments alone would be a gigabyte
+    with pytest.raises(UserError, match="missing or damaged"):  # only now is a shard opened
+        next(loader)
+
+
+@given(st.integers(1, 5000), st.integers(0), st.integers(0, 3))
+def test_an_order_has_everything_once(count: int, seed: int, epoch: int) -> None:
+    order = Permutation(count, seed, epoch)
+    assert sorted(order[place] for place in range(count)) == list(range(count))
+
+
+def test_orders_look_shuffled() -> None:
+    """Neighbours are as far apart as in a random order, and keys give other orders."""
+    order = [Permutation(10_000, 1, 0)[place] for place in range(10_000)]
+    apart = sum(abs(a - b) for a, b in pairwise(order)) / 9_999
+    assert apart == pytest.approx(10_000 / 3, rel=0.05)
+    other = [Permutation(10_000, 1, 1)[place] for place in range(10_000)]
+    assert sum(a == b for a, b in zip(order, other, strict=True)) < 20

@@ -1,0 +1,120 @@
+"""Several processes, or one that is killed again and again, train what one process would."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import blt
+from blt.train import Recipe, write_recipe
+
+STEPS = 50
+
+
+def write(recipe: Recipe, path: Path, **changes: Any) -> Path:
+    write_recipe(path, replace(recipe, train=replace(recipe.train, **changes)))
+    return path
+
+
+def command(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[str]:
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += [
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "--",
+        ]
+    return [*launcher, "blt", "train", str(recipe), "--run", str(run), *more]
+
+
+def train(recipe: Path, run: Path, *more: str, processes: int = 1) -> None:
+    # One thread each: how sums are divided among threads decides their last bits.
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = command(recipe, run, *more, processes=processes)
+    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def reports(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "train"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return blt.load(run / "checkpoint").state_dict()
+
+
+def test_two_processes_give_the_losses_of_one_and_their_checkpoints_fit_both(
+    blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    one = write(blt_recipe, tmp_path / "one.toml", steps=STEPS, accumulate=2, lr=2e-3)
+    two = write(blt_recipe, tmp_path / "two.toml", steps=STEPS, accumulate=1, lr=2e-3)
+    train(one, tmp_path / "one")
+    train(two, tmp_path / "two", processes=2)
+    alone, together = reports(tmp_path / "one"), reports(tmp_path / "two")
+    assert len(alone) == len(together) == STEPS
+    for a, b in zip(alone, together, strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-5)
+        assert b["bytes_seen"] == a["bytes_seen"]
+    assert alone[-1]["bits_per_byte"] < 0.7 * alone[0]["bits_per_byte"]
+    # From two processes to one, and from one to two: the same text goes on in both.
+    for run, processes in (("one", 2), ("two", 1)):
+        longer = write(
+            blt_recipe, tmp_path / f"{run}.toml", steps=STEPS + 10, accumulate=2, lr=2e-3
+        )
+        if processes == 2:
+            longer = write(blt_recipe, longer, steps=STEPS + 10, accumulate=1, lr=2e-3)
+        train(longer, tmp_path / run, "--resume", processes=processes)
+    alone, together = reports(tmp_path / "one")[-10:], reports(tmp_path / "two")[-10:]
+    for a, b in zip(alone, together, strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
+        assert b["bytes_seen"] == a["bytes_seen"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
+    blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    every = {"steps": 400, "checkpoint_every_seconds": 0.05}
+    recipe = write(blt_recipe, tmp_path / "recipe.toml", **every)
+    train(recipe, tmp_path / "whole")
+    run, kills, env = tmp_path / "killed", 0, {**os.environ, "OMP_NUM_THREADS": "1"}
+    for attempt in range(40):
+        resume = ("--resume",) if (run / "recipe.toml").is_file() else ()
+        process = subprocess.Popen(
+            command(recipe, run, *resume), env=env, stdout=subprocess.DEVNULL
+        )
+        before = len(reports(run)) if (run / "metrics.jsonl").is_file() else 0
+        while process.poll() is None:  # until it has gone on for a while
+            steps = len(reports(run)) if whole_lines(run) else 0
+            if attempt < 4 and steps > before + random.randrange(5, 60):
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                process.wait()
+            time.sleep(0.005)
+        if process.returncode == 0:
+            break
+    assert kills >= 3
+    assert [r["bits_per_byte"] for r in reports(run)] == [
+        r["bits_per_byte"] for r in reports(tmp_path / "whole")
+    ]
+    found, expected = weights(run), weights(tmp_path / "whole")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def whole_lines(run: Path) -> bool:
+    path = run / "metrics.jsonl"
+    return path.is_file() and path.read_bytes().endswith(b"\n")
