@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from blt import vocab
 from blt.data import Batch, Loader, loader_of, segments
+from blt.data.prefetch import Prefetch
+from blt.data.segments import MemorySegments, Piece
+from blt.errors import UserError
 
 DOCUMENTS = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6)
 SIZES = {"batch_bytes": st.integers(2, 50), "context_bytes": st.integers(1, 30)}
@@ -90,3 +93,73 @@ def test_segments_lose_nothing(documents: list[bytes], context_bytes: int) -> No
     pieces = segments(documents, context_bytes)
     assert b"".join(pieces) == b"".join(documents)
     assert max(map(len, pieces)) <= context_bytes
+
+
+@given(DOCUMENTS, SIZES["batch_bytes"], st.integers(1, 4), st.integers(1, 4), st.integers(0, 5))
+def test_any_number_of_processes_shares_one_stream(
+    documents: list[bytes], batch_bytes: int, before: int, after: int, rounds: int
+) -> None:
+    """The batches of all processes in turn are those of one, also where their number changes."""
+
+    def new(world: int) -> list[Loader]:
+        sources = [MemorySegments(documents, 7)]
+        return [
+            Loader(sources, batch_bytes=batch_bytes, context_bytes=7, rank=rank, world=world)
+            for rank in range(world)
+        ]
+
+    (one,) = new(1)
+    processes, found = new(before), []
+    for _ in range(rounds):
+        found += [next(loader) for loader in processes]
+    states = [loader.state() for loader in processes]
+    assert all(state == states[0] for state in states)
+    processes = new(after)
+    for loader in processes:
+        loader.restore(states[0])
+    for _ in range(3):
+        found += [next(loader) for loader in processes]
+    for batch in found:
+        expected = next(one)
+        assert torch.equal(batch.targets, expected.targets)
+        assert [x.tolist() for x in batch.documents] == [x.tolist() for x in expected.documents]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5))
+def test_sources_have_the_shares_asked_for(a: int, b: int, seed: int) -> None:
+    sources = [MemorySegments([letter * size], 10) for letter, size in ((b"a", 300), (b"b", 70))]
+    loader = Loader(sources, [a, b], batch_bytes=64, context_bytes=10, seed=seed)
+    text = b"".join(text_of(next(loader)) for _ in range(100))
+    assert text.count(b"a") / len(text) == pytest.approx(a / (a + b), abs=0.005)
+
+
+@given(DOCUMENTS, SIZES["batch_bytes"], st.integers(0, 7), st.integers(0, 7))
+def test_batches_made_ahead_are_the_same_and_leave_no_trace(
+    documents: list[bytes], batch_bytes: int, before: int, more: int
+) -> None:
+    def new() -> Loader:
+        return loader_of(documents, batch_bytes=batch_bytes, context_bytes=9, seed=1)
+
+    plain, ahead = new(), Prefetch(new())
+    for _ in range(before):
+        assert torch.equal(next(plain).targets, next(ahead).targets)
+    state = json.loads(json.dumps(ahead.state()))
+    assert state == plain.state()
+    for _ in range(more):
+        next(ahead)
+    ahead.restore(state)
+    for _ in range(5):
+        assert torch.equal(next(plain).targets, next(ahead).targets)
+    ahead.close()
+    assert torch.equal(next(plain).targets, next(ahead).targets)
+    ahead.close()
+
+
+def test_an_error_while_working_ahead_is_raised_where_batches_are_taken() -> None:
+    class Damaged(MemorySegments):
+        def read(self, index: int, start: int, end: int) -> Piece:
+            raise UserError("shard 7: damaged")
+
+    loader = Prefetch(Loader([Damaged([b"abc"], 4)], batch_bytes=8, context_bytes=4))
+    with pytest.raises(UserError, match="shard 7"):
+        next(loader)

@@ -34,6 +34,33 @@ def dense_reference(table: Tensor, grads: list[Tensor], lr: float, beta: float) 
     return table
 
 
+def test_schedules_warm_up_hold_and_decay() -> None:
+    cosine = [learning_rate(p / 100, 1.0, 0.1, 0.1) for p in range(101)]
+    assert cosine[0] == 0.0
+    assert cosine[10] == max(cosine) == 1.0
+    assert cosine[55] == pytest.approx(0.55)
+    assert cosine[100] == pytest.approx(0.1)
+    wsd = [learning_rate(p / 100, 1.0, 0.1, 0.1, decay=0.2) for p in range(101)]
+    assert wsd[5] == 0.5
+    assert wsd[10:81] == pytest.approx([1.0] * 71)
+    assert wsd[90] == pytest.approx(0.55)
+    assert wsd[100] == pytest.approx(0.1)
+
+
+def test_rowwise_adam_takes_dense_gradients_for_sparse_ones() -> None:
+    """As divided tables have them: rows that are all zero stay as they are."""
+    torch.manual_seed(0)
+    tables = [nn.Parameter(torch.ones(ROWS, DIM)) for _ in range(2)]
+    steps = [RowwiseAdam([table], lr=0.1) for table in tables]
+    for rows in ([1, 2], [2, 7], [2]):
+        grad = sparse(rows, torch.randn(len(rows), DIM))
+        tables[0].grad, tables[1].grad = grad, grad.to_dense()
+        for optimizer in steps:
+            optimizer.step()
+    assert torch.equal(*tables)
+    assert torch.equal(tables[1][0], torch.ones(DIM))
+
+
 @given(st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_rowwise_adam_equals_a_dense_reference(steps: list[list[int]]) -> None:
     torch.manual_seed(0)

@@ -131,6 +131,45 @@ def test_a_step_without_a_finite_loss_is_left_out(
         train_recipe(recipe, tmp_path / "many")
 
 
+def test_a_step_whose_gradient_explodes_is_left_out(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, forward = iter(range(1000)), blt.ByteLM.packed_logits
+    monkeypatch.setattr(
+        blt.ByteLM,
+        "packed_logits",
+        lambda self, x: forward(self, x) * (1e4 if next(calls) == 10 else 1),
+    )
+    train = replace(byte_recipe.train, steps=20, evals=0)
+    train_recipe(replace(byte_recipe, train=train), tmp_path / "all")
+    assert events(tmp_path / "all", "train")[-1]["skipped"] == 0
+    calls = iter(range(1000))
+    train = replace(train, most_norm=20.0)
+    train_recipe(replace(byte_recipe, train=train), tmp_path / "usual")
+    assert events(tmp_path / "usual", "train")[-1]["skipped"] == 1
+
+
+def test_batches_in_one_step_add_up_to_a_larger_batch(byte_recipe: Recipe, tmp_path: Path) -> None:
+    """Each byte counts the same, whichever of the batches of a step it is in."""
+    data = replace(byte_recipe.data, context_bytes=31, batch_bytes=32)  # 31 bytes and BOS
+    train = replace(byte_recipe.train, accumulate=8, steps=15)  # short segments come later
+    train_recipe(replace(byte_recipe, data=data, train=train), tmp_path / "parts")
+    whole = replace(data, batch_bytes=256)
+    train_recipe(
+        replace(byte_recipe, data=whole, train=replace(train, accumulate=1)), tmp_path / "whole"
+    )
+    parts, wholes = losses(tmp_path / "parts"), losses(tmp_path / "whole")
+    assert parts == pytest.approx(wholes, rel=1e-4)
+
+
+def test_recomputing_changes_no_loss(blt_recipe: Recipe, tmp_path: Path) -> None:
+    train_recipe(blt_recipe, tmp_path / "kept")
+    again = replace(blt_recipe, train=replace(blt_recipe.train, recompute=True))
+    model = train_recipe(again, tmp_path / "again")
+    assert losses(tmp_path / "again") == losses(tmp_path / "kept")
+    assert_same_weights(model, blt.load(tmp_path / "kept" / "checkpoint"))
+
+
 def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=None, seconds=1.0))
     reports: list[Report] = []

@@ -1,0 +1,92 @@
+"""Training on prepared shards is training on the text, and only with the model they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blt
+from blt import lm
+from blt.data.prepare import Options, prepare
+from blt.errors import UserError
+from blt.train import Recipe, train_recipe
+
+
+def losses(run: Path) -> list[float]:
+    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [event["bits_per_byte"] for event in events if event["event"] == "train"]
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> str:
+    """Documents that fit into a context whole."""
+    path = tmp_path / "lines.jsonl"
+    texts = [f"{n} green bottles hanging on the wall" for n in range(300)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def on(recipe: Recipe, *sources: Path, **changes: Any) -> Recipe:
+    data = replace(recipe.data, sources=tuple(map(str, sources)), **changes)
+    return replace(recipe, data=data, target_patch_size=0.0)
+
+
+def test_stored_entropies_train_like_live_ones_without_asking_the_model(
+    blt_recipe: Recipe,
+    documents: str,
+    entropy_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Bytes 4.6 nats: about what the fixture's model gives, so that both sides cut real patches.
+    model = replace(blt_recipe.model, patching=blt.PatchingConfig(threshold=1.0))
+    recipe = replace(blt_recipe, model=model)
+    prepare(tmp_path / "live", Options((documents,)))
+    prepare(tmp_path / "stored", Options((documents,), entropy_model=str(entropy_folder)))
+    live = train_recipe(on(recipe, tmp_path / "live"), tmp_path / "a")
+    asked = []
+    decide = lm.document_entropies
+    monkeypatch.setattr(lm, "document_entropies", lambda *args: asked.append(1) or decide(*args))
+    stored = train_recipe(
+        replace(on(recipe, tmp_path / "stored"), train=replace(recipe.train, evals=0)),
+        tmp_path / "b",
+    )
+    assert len(asked) <= 4  # for the report on held-out text alone
+    assert losses(tmp_path / "b")[:-1] == losses(tmp_path / "a")[:-1]
+    assert live.config == stored.config
+
+
+def test_shards_of_another_entropy_model_or_reset_are_refused(
+    blt_recipe: Recipe, documents: str, entropy_folder: Path, tmp_path: Path
+) -> None:
+    prepare(tmp_path / "other", Options((documents,), entropy_model="pretrained"))
+    with pytest.raises(UserError, match="other: was prepared with another entropy model"):
+        train_recipe(on(blt_recipe, tmp_path / "other"), tmp_path / "run")
+    options = Options((documents,), entropy_model=str(entropy_folder), newline_reset=True)
+    prepare(tmp_path / "reset", options)
+    with pytest.raises(UserError, match="reset: was prepared with newline_reset True"):
+        train_recipe(on(blt_recipe, tmp_path / "reset"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sources_are_mixed_and_scored_one_by_one(
+    byte_recipe: Recipe, documents: str, tmp_path: Path
+) -> None:
+    prepare(tmp_path / "shards", Options((documents,), heldout=0.2))
+    text = Path(byte_recipe.data.sources[0])
+    recipe = on(byte_recipe, tmp_path / "shards", text, weights=(1.0, 3.0))
+    train_recipe(recipe, tmp_path / "run")
+    events = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    scored = [event["heldout_by_source"] for event in events if "heldout_by_source" in event]
+    assert [set(scores) for scores in scored] == [{str(tmp_path / "shards"), str(text)}] * 2
+    assert {event["source"] for event in events if event["event"] == "data"} == set(scored[0])
+
+
+def test_weights_must_fit_the_sources(byte_recipe: Recipe) -> None:
+    for weights in ((1.0,), (1.0, 0.0), (1.0, -1.0)):
+        with pytest.raises(ValueError, match="one positive number for each source"):
+            replace(byte_recipe.data, sources=("a", "b"), weights=weights)
