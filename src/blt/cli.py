@@ -130,6 +130,39 @@ def prepare(
     print_manifest(out, manifest)
 
 
+def plan(
+    recipe: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    hardware: str = "laptop",
+    mfu: float = 0.4,
+    price: float | None = None,
+    json: bool = False,
+) -> None:
+    """Tell what training a recipe takes: parameters, FLOPs, memory, time, cost.
+
+    Reads no text, and trains nothing.
+
+    Args:
+        recipe: TOML file of one experiment.
+        overrides: Changes to the recipe, such as data.context_bytes=8192.
+        hardware: Devices, one process each, such as 8xH100.
+        mfu: Share of the devices' peak that training reaches.
+        price: Dollars per device and hour. Left out: about what clouds ask.
+        json: Print one JSON object.
+    """
+    from blt.plan import find_hardware, make_plan
+    from blt.train.recipe import read_recipe
+    from blt.views.plan import print_json, print_plan
+
+    if not 0 < mfu <= 1:
+        raise UserError(f"--mfu must be above 0 and at most 1, got {mfu}")
+    devices = find_hardware(hardware)
+    made = make_plan(read_recipe(recipe, overrides), devices, mfu, price)
+    (print_json if json else print_plan)(made, devices, mfu)
+
+
 def train(
     recipe: Positional[Path],
     overrides: Positional[tuple[str, ...]] = (),
@@ -302,6 +335,7 @@ def demo(
 VERBS: dict[str, Any] = {
     "patch": patch,
     "prepare": prepare,
+    "plan": plan,
     "train": train,
     "generate": generate,
     "bench": bench,

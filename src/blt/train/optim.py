@@ -45,16 +45,24 @@ class RowwiseAdam(Optimizer):
         state = self.state[table]
         if not state:
             state.update(self.new_state(table))
-        rows, values = _touched(table)
+        mean_square, weight = local(state["mean_square"]), local(state["weight"])
+        assert table.grad is not None
+        if not table.grad.is_sparse:
+            grad = local(table.grad)  # [rows, d]
+            norm = torch.linalg.vector_norm(grad, dim=-1, dtype=torch.float32)
+            share = torch.where(norm > 0, 1 - beta, 0.0)  # of the newest in the mean
+            mean_square.lerp_(norm.square_().div_(grad.shape[1]), share)
+            weight.lerp_(torch.ones_like(weight), share)
+            scale = torch.where(share > 0, _step_length(mean_square, weight, lr, eps), 0.0)
+            local(table).addcmul_(grad, scale[:, None].to(grad.dtype))
+            return
+        grad = coalesced(table.grad)
+        rows, values = grad.indices()[0], grad.values()  # [R], [R, d]
         square = values.float().square().mean(-1)
-        moments = []
-        for name, new in (("mean_square", square), ("weight", torch.ones_like(square))):
-            kept = local(state[name])
-            moments.append(kept[rows].lerp_(new, 1 - beta))
-            kept[rows] = moments[-1]
-        mean_square, weight = moments  # what the weights of all means so far sum up to: bias
-        scale = -lr / ((mean_square / weight).sqrt_() + eps)
-        local(table).index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
+        mean_square[rows] = mean_square[rows].lerp_(square, 1 - beta)
+        weight[rows] = weight[rows].lerp_(torch.ones_like(square), 1 - beta)
+        scale = _step_length(mean_square[rows], weight[rows], lr, eps)
+        table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
 
     @staticmethod
     def new_state(table: Tensor) -> dict[str, Tensor]:
@@ -64,15 +72,12 @@ class RowwiseAdam(Optimizer):
         return {name: torch.zeros_like(like, dtype=torch.float32) for name in names}
 
 
-def _touched(table: Tensor) -> tuple[Tensor, Tensor]:
-    """This process's rows with a gradient [R], and their gradients [R, d]."""
-    assert table.grad is not None
-    if table.grad.is_sparse:
-        grad = coalesced(table.grad)
-        return grad.indices()[0], grad.values()
-    dense = local(table.grad)
-    rows = dense.any(-1).nonzero().flatten()
-    return rows, dense[rows]
+def _step_length(mean_square: Tensor, weight: Tensor, lr: float, eps: float) -> Tensor:
+    """What gradients of rows are multiplied with  # [R].
+
+    ``weight`` is what the weights of all means so far sum up to: it takes out their bias.
+    """
+    return -lr / ((mean_square / weight).sqrt_() + eps)
 
 
 def optimizers(

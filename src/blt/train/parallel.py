@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from blt.model.byte_transformer import ByteTransformer
+from blt.model.embedding import ByteEmbedding
 from blt.model.latent import GlobalTransformer
 from blt.model.layers import TransformerLayer
 from blt.precision import choose_device
@@ -43,7 +44,8 @@ class Parallel:
             return
         frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
         for module in model.modules():
-            if isinstance(module, TransformerLayer) and not frozen & set(module.parameters()):
+            apart = isinstance(module, TransformerLayer | ByteEmbedding)
+            if apart and not frozen & set(module.parameters()):
                 fully_shard(module, mesh=self.mesh)
         fully_shard(model, mesh=self.mesh, ignored_params=frozen)
         if isinstance(model, ByteTransformer):  # called without its forward

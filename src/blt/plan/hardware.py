@@ -1,0 +1,61 @@
+"""Devices to plan for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+
+from blt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Some devices of one kind.
+
+    Attributes:
+        flops: dense bfloat16 peak of one, per second, as its maker gives it.
+        memory: bytes of one.
+        price: dollars per hour of one: an assumption, what clouds asked about in 2025.
+    """
+
+    name: str
+    flops: float
+    memory: float
+    price: float
+    count: int = 1
+    shared_memory: bool = False  # a CPU
+
+
+GB = 1e9
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Hardware("H100", 989e12, 80 * GB, 2.5),
+        Hardware("H200", 989e12, 141 * GB, 3.5),
+        Hardware("B200", 2250e12, 180 * GB, 6.0),
+        Hardware("A100", 312e12, 80 * GB, 1.5),
+        Hardware("L40S", 362e12, 48 * GB, 1.0),
+        Hardware("RTX4090", 165e12, 24 * GB, 0.5),
+        # Two cores with AVX512-BF16, measured in products of 2048 x 2048.
+        Hardware("laptop", 0.9e12, 16 * GB, 0.0, shared_memory=True),
+    )
+}
+
+
+def find_hardware(text: str) -> Hardware:
+    """``8xH100``, or ``H100`` for one.
+
+    Raises:
+        UserError: an unknown kind (names the nearest), or no devices.
+    """
+    match = re.fullmatch(r"(?:(\d+)x)?(\w+)", text.strip())
+    by_name = {name.lower(): kind for name, kind in KINDS.items()}
+    if match is None or match[2].lower() not in by_name:
+        close = difflib.get_close_matches(match[2].lower() if match else text, by_name, 1, 0.4)
+        hint = f"did you mean {by_name[close[0]].name}?" if close else "it looks like 8xH100"
+        raise UserError(f"--hardware {text!r}: {hint} Known: {', '.join(KINDS)}")
+    count = int(match[1] or 1)
+    if count < 1:
+        raise UserError(f"--hardware {text!r}: at least one device is needed")
+    return replace(by_name[match[2].lower()], count=count)

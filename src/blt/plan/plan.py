@@ -1,0 +1,142 @@
+"""Parameters, FLOPs, memory, time and cost of a recipe; reads no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
+from blt.lm import BLT, LanguageModel
+from blt.model.config import ByteTransformerConfig, Config
+from blt.plan.hardware import Hardware
+from blt.plan.trace import StepMemory, meta_model, trace_step
+from blt.pretrained import PRETRAINED, find_entropy_model
+from blt.train.recipe import Recipe
+
+OTHER_MEMORY = 1e9  # bytes of a GPU: its context, libraries and buffers for exchange
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`make_plan` finds out.
+
+    Attributes:
+        parameters: of each part; tables apart.
+        inference_flops: per byte, the entropy model left out.
+        entropy_flops: per byte, of the entropy model's forward pass.
+        training_flops: per byte, forward and backward, the entropy model left out.
+        memory: of one device's process.
+        needed: bytes of a device, with what is not tensors.
+        batch_bytes: ids of one step, on all devices.
+        steps: None: the recipe's time decides.
+        total_bytes: of text, over all steps.
+        bytes_per_second: on all devices together.
+        seconds: wall clock.
+        cost: dollars.
+    """
+
+    parameters: dict[str, int]
+    inference_flops: float
+    entropy_flops: float
+    training_flops: float
+    memory: StepMemory
+    needed: float
+    fits: bool
+    batch_bytes: int
+    steps: int | None
+    total_bytes: float
+    bytes_per_second: float
+    seconds: float
+    cost: float
+
+
+def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | None = None) -> Plan:
+    """Plan a recipe on some devices, one process each.
+
+    Args:
+        mfu: share of the devices' peak that training reaches: an assumption.
+        price: dollars per device and hour; None: the catalogue's.
+    """
+    config = shape_of(recipe)
+    data, train = recipe.data, recipe.train
+    patch_size = max(1.0, recipe.target_patch_size or 4.5)
+    inference, entropy = _flops(config, patch_size, data.context_bytes)
+    training = TRAINING_FACTOR * inference
+    dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
+    memory = trace_step(
+        config,
+        batch_bytes=data.batch_bytes,
+        context_bytes=min(data.context_bytes, data.batch_bytes),
+        patch_size=patch_size,
+        dtype=dtype,
+        world=hardware.count,
+        recomputes=train.recompute,
+    )
+    batch = data.batch_bytes * train.accumulate * hardware.count
+    speed = hardware.count * hardware.flops * mfu / (training + entropy)
+    total = train.steps * batch if train.steps is not None else (train.seconds or 0.0) * speed
+    seconds = total / speed
+    if train.seconds is not None and train.seconds < seconds:
+        seconds, total = train.seconds, train.seconds * speed
+    needed = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY
+    hourly = hardware.price if price is None else price
+    return Plan(
+        parameters=parameters(meta_model(config)),
+        inference_flops=inference,
+        entropy_flops=entropy,
+        training_flops=training,
+        memory=memory,
+        needed=needed,
+        fits=needed <= hardware.memory,
+        batch_bytes=batch,
+        steps=train.steps,
+        total_bytes=total,
+        bytes_per_second=speed,
+        seconds=seconds,
+        cost=hourly * hardware.count * seconds / 3600,
+    )
+
+
+def shape_of(recipe: Recipe) -> Config | ByteTransformerConfig:
+    """The model to be trained; where its entropy model is not there yet, with the recipe's."""
+    if recipe.byte_model is not None:
+        return recipe.byte_model
+    model = recipe.model or Config()
+    if not model.patching.needs_entropies:
+        return replace(model, entropy_model=None)
+    name = recipe.entropy_model
+    if name == PRETRAINED or (name and Path(name).is_dir()):
+        found = find_entropy_model(name)
+        return replace(model, entropy_model=found.config if found else None)
+    return model
+
+
+def parameters(model: LanguageModel) -> dict[str, int]:
+    """Numbers in each part."""
+    if not isinstance(model, BLT):
+        return {"byte transformer": _numbers(model)}
+    table = model.encoder.embedding.ngram.numel()
+    parts = {
+        "global transformer": _numbers(model.global_transformer),
+        "local encoder": _numbers(model.encoder) - table,
+        "local decoder": _numbers(model.decoder),
+        "hash tables": table,
+        "entropy model": _numbers(model.entropy_model) if model.entropy_model else 0,
+    }
+    return {name: count for name, count in parts.items() if count}
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops(config: Any, patch_size: float, context_bytes: int) -> tuple[float, float]:
+    """Forward FLOPs per byte of the model and of its entropy model."""
+    if isinstance(config, Config):
+        found = flops_per_byte(config, patch_size, context_bytes)
+        return found.total, found.entropy_model
+    return byte_transformer_flops(config, context_bytes), 0.0
