@@ -198,6 +198,25 @@ def train(
     )
 
 
+def report(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    out: Path | None = None,
+    prompt: str = "",
+) -> None:
+    """Write an HTML report of a training, or one that compares several; no network needed.
+
+    Args:
+        runs: Run folders of blt train, finished or not.
+        out: File to write. Left out: report.html in the first folder.
+        prompt: Of a single run: a text that its model is to continue in the report.
+    """
+    from blt.views.report import report_runs
+
+    print(report_runs(runs, out, os.fsencode(prompt)))
+
+
 def generate(
     folder: Positional[Path],
     prompt: Positional[str] = "",
@@ -337,6 +356,7 @@ VERBS: dict[str, Any] = {
     "prepare": prepare,
     "plan": plan,
     "train": train,
+    "report": report,
     "generate": generate,
     "bench": bench,
     "demo": demo,
