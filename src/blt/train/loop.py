@@ -16,6 +16,7 @@ from blt.train.interrupt import StopRequest
 from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
+from blt.train.trackers import Track, numbers, trackers
 from blt.train.trainer import Step, Trainer
 
 
@@ -94,6 +95,9 @@ class _Fit:
             for name, texts in heldout.items()
         }
         self.on_progress = on_progress if trainer.parallel.main else None
+        self.trackers: list[Track] = []
+        if run is not None and trainer.parallel.main:
+            self.trackers = trackers(self.config.trackers, run.path)
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -211,6 +215,8 @@ class _Fit:
         )
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(self.report))})
+        for track in self.trackers:
+            track(self.report.step, numbers(self.report))
         if self.on_progress is not None:
             self.on_progress(self.report)
         return self.report

@@ -76,6 +76,7 @@ class TrainConfig:
     evals: int = 5  # held-out evaluations, evenly spread, the last one at the end
     eval_bytes: int = 32768  # of held-out text per evaluation
     checkpoint_every_seconds: float = 60.0
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # besides metrics.jsonl
     keep_checkpoints: int = 1  # the last one, and older ones in checkpoints/
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ MAY_CHANGE = (
     "train.precision",
     "train.checkpoint_every_seconds",
     "train.keep_checkpoints",
+    "train.trackers",
     "train.accumulate",  # with other numbers of processes, for the same bytes in a step
 )
 
