@@ -15,11 +15,11 @@ MEAN_PATCH_SIZE = 4.5  # bytes
 CONFIG = Config()  # the library's default shape is the benchmark's
 
 
-def transformers_model() -> Any:
+def transformers_model(config: Config = CONFIG) -> Any:
     """``BltForCausalLM`` of the same shape, random weights from seed 0."""
     from transformers import BltConfig, BltForCausalLM
 
-    c = CONFIG
+    c = config
     local = {
         "hidden_size": c.local_dim,
         "num_attention_heads": c.local_heads,

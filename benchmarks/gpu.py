@@ -1,0 +1,345 @@
+"""What this model does on a GPU: parity with the CPU, training speed, decoding, memory, the peer.
+
+    python benchmarks/gpu.py OUT_FOLDER              # under ten minutes on one CUDA device
+    python benchmarks/gpu.py OUT_FOLDER --smoke      # the same jobs on tiny shapes, on any machine
+
+Writes OUT_FOLDER/gpu.json and OUT_FOLDER/gpu.md. A job that fails (out of memory, not supported) is
+written down with its error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+import blt
+from blt.bench import shape
+from blt.evals.flops import flops_per_byte
+from blt.generate import Engine
+from blt.model.config import Config
+from blt.model.packing import pack
+from blt.plan.hardware import KINDS
+from blt.train import read_recipe
+from blt.train.optim import clip_gradients, optimizers
+from blt.train.parallel import recompute
+
+BUDGET = 570.0  # seconds for everything
+MEASURED = 6.0  # seconds of a measurement, after its warm-up
+TARGET_MFU, TARGET_PEER = 0.45, 5.0
+RECIPES = Path(__file__).parents[1] / "recipes" / "paper"
+TINY = Config(
+    local_dim=32, local_heads=2, encoder_ff_dim=48, decoder_layers=2, decoder_ff_dim=48,
+    global_dim=64, global_heads=2, global_layers=2, global_ff_dim=96, hash_rows=211,
+    entropy_model=blt.ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=48),
+)  # fmt: skip
+
+
+class Bench:
+    """Runs jobs one after another and keeps what they found."""
+
+    def __init__(self, device: torch.device, smoke: bool) -> None:
+        self.device, self.smoke = device, smoke
+        self.end = time.monotonic() + BUDGET
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def job(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
+        if time.monotonic() > self.end:
+            self.results[name] = {"error": "left out: no time was left"}
+            return
+        self._reset()
+        start = time.monotonic()
+        try:
+            found = work()
+        except Exception as error:  # whatever it is, the other jobs go on
+            found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        if self.device.type == "cuda":
+            found["peak_memory"] = torch.cuda.max_memory_allocated()
+        self.results[name] = {**found, "took": time.monotonic() - start}
+        print(name, self.results[name], flush=True)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Of one repetition: the mean, after two to warm up."""
+        for _ in range(2):
+            work()
+        self._wait()
+        start, count = time.perf_counter(), 0
+        limit = 0.2 if self.smoke else MEASURED
+        while count == 0 or time.perf_counter() - start < limit:
+            work()
+            count += 1
+            self._wait()
+        return (time.perf_counter() - start) / count
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _reset(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def autocast(bench: Bench) -> torch.autocast:
+    return torch.autocast(bench.device.type, torch.bfloat16)
+
+
+# --- parity ---------------------------------------------------------------------------------------
+
+
+def parity(bench: Bench) -> dict[str, Any]:
+    """Logits, gradients and greedy bytes, here and on the CPU; errors relative to the largest."""
+    config = TINY if bench.smoke else shape.CONFIG
+    torch.manual_seed(0)
+    here = blt.BLT(config).eval()
+    there = blt.BLT(config).eval()
+    there.load_state_dict(here.state_dict())
+    there.to(bench.device)
+    documents = [blt.encode(bytes(range(256)) * n) for n in (1, 3)]
+    packed = here.pack(documents)
+    moved = pack(
+        [ids.to(bench.device) for ids in documents],
+        [decision.to(bench.device) for decision in here.decide(documents)[0]],
+    )
+    found: dict[str, Any] = {}
+    expected = here(packed).detach()
+    for name, context in (
+        ("float32", torch.autocast("cpu", enabled=False)),
+        ("bf16", autocast(bench)),
+    ):
+        with context:
+            logits = there(moved).float().cpu()
+        error = (logits.detach() - expected).abs().max() / expected.abs().max()
+        found[f"{name}_error"] = error.item()
+    with torch.no_grad():
+        ours, theirs = (
+            here.decide(documents)[1],
+            there.decide([d.to(bench.device) for d in documents])[1],
+        )
+        found["entropy_error"] = max(
+            float((a - b.cpu()).abs().max())
+            for a, b in zip(ours, theirs, strict=True)  # type: ignore[union-attr]
+        )
+    texts = [
+        Engine(model, precision="float32", native=False).submit(b"some text", max_bytes=48)
+        for model in (here, there)
+    ]
+    found["greedy_bytes_equal"] = texts[0].result().data == texts[1].result().data
+    found["float32_gradient_error"] = gradient_error(here, there, packed, moved)
+    return found
+
+
+def gradient_error(here: Any, there: Any, packed: Any, moved: Any) -> float:
+    errors = []
+    for model, batch in ((here, packed), (there, moved)):
+        logits = model(batch)
+        F.cross_entropy(
+            logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        ).backward()
+    for (name, a), b in zip(here.named_parameters(), there.parameters(), strict=True):
+        if a.grad is not None and b.grad is not None and not name.endswith("ngram"):
+            errors.append(float((a.grad - b.grad.cpu()).norm() / a.grad.norm().clamp_min(1e-12)))
+    return max(errors)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def training(
+    bench: Bench, config: Config, ids_in_batch: int, context: int, how: str
+) -> dict[str, Any]:
+    """Steps with given patches: forward, backward, clipping, optimisers; bf16 products."""
+    torch.manual_seed(0)
+    with bench.device:
+        model = blt.BLT(
+            replace(config, entropy_model=None, patching=blt.PatchingConfig(rule="space"))
+        )
+    if how == "recompute":
+        recompute(model)
+    forward: Any = torch.compile(model) if how == "compile" else model
+    rows = max(1, ids_in_batch // context)
+    ids, lengths = shape.random_ids(rows, context), shape.random_patches(rows, context)
+    packed = pack(
+        list(ids.to(bench.device)), [d.to(bench.device) for d in shape.decisions(lengths)]
+    )
+    targets = F.pad(ids[:, 1:], (0, 1), value=-1).flatten().to(bench.device)
+    steps = optimizers(model, 1e-4, (0.9, 0.95), 0.1)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step() -> None:
+        with autocast(bench):
+            loss = F.cross_entropy(forward(packed).float(), targets, ignore_index=-1)
+        loss.backward()
+        clip_gradients(parameters, 1.0)
+        for optimizer in steps:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    seconds = bench.seconds(step)
+    flops = flops_per_byte(config, shape.MEAN_PATCH_SIZE, context).training
+    speed = rows * context / seconds
+    return {"bytes_per_second": speed, "mfu": share_of_peak(bench, flops * speed)}
+
+
+def peer_training(bench: Bench, config: Config, ids_in_batch: int, context: int) -> dict[str, Any]:
+    """transformers' BLT: the same shape, batch and work."""
+    model = shape.transformers_model(config).to(bench.device).train()
+    rows = max(1, ids_in_batch // context)
+    ids = shape.random_ids(rows, context).to(bench.device)
+    lengths = F.pad(shape.random_patches(rows, context), (0, 1)).to(bench.device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+
+    def step() -> None:
+        with autocast(bench):
+            loss = model(input_ids=ids, patch_lengths=lengths, labels=ids, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return {"bytes_per_second": rows * context / bench.seconds(step)}
+
+
+def share_of_peak(bench: Bench, flops: float) -> float | None:
+    if bench.device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name().replace(" ", "")
+    peaks = [kind.flops for kind in KINDS.values() if kind.name in name]
+    return flops / peaks[0] if peaks else None
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def decoding(bench: Bench, config: Config, batch: int) -> dict[str, Any]:
+    """Bytes per second after prompts of 512 bytes, patches at spaces, weights in bf16."""
+    torch.manual_seed(0)
+    with bench.device:
+        model = blt.BLT(
+            replace(config, entropy_model=None, patching=blt.PatchingConfig(rule="space"))
+        )
+    engine = Engine(model.eval(), max_batch=batch, precision="bfloat16")
+    for row in range(batch):
+        prompt = bytes((7 * row + 3 * i) % 96 + 32 for i in range(512))
+        engine.submit(prompt, max_bytes=10**6, temperature=1.0, seed=row, ignore_eos=True)
+    start = time.perf_counter()
+    engine.step()
+    bench._wait()
+    first = time.perf_counter() - start
+    return {"bytes_per_second": batch / bench.seconds(engine.step), "first_byte_seconds": first}
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+def run(bench: Bench) -> None:
+    bench.job("parity", lambda: parity(bench))
+    for name, config, ids, context in shapes(bench.smoke):
+        for how in ("plain", "recompute", "compile"):
+            bench.job(
+                f"training {name} {context} {how}",
+                lambda c=config, n=ids, x=context, h=how: training(bench, c, n, x, h),
+            )
+        bench.job(
+            f"transformers {name} {context}",
+            lambda c=config, n=ids, x=context: peer_training(bench, c, n, x),
+        )
+        for batch in (1, 16):
+            bench.job(
+                f"decoding {name} batch {batch}",
+                lambda c=config, b=batch: decoding(bench, c, b),
+            )
+
+
+def shapes(smoke: bool) -> list[tuple[str, Config, int, int]]:
+    """Name, shape, ids in a batch, context."""
+    if smoke:
+        return [("tiny", TINY, 512, 256)]
+    paper = {name: read_recipe(RECIPES / f"blt-{name}.toml").model for name in ("400m", "1b")}
+    return [
+        ("1b", paper["1b"] or Config(), 16384, 8192),  # the targets are for this one
+        ("small", shape.CONFIG, 65536, 8192),
+        ("400m", paper["400m"] or Config(), 32768, 8192),
+    ]
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    import transformers
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def markdown(about: dict[str, str], results: dict[str, dict[str, Any]]) -> str:
+    """A table of all jobs, and the targets."""
+    lines = ["# On a GPU", "", ", ".join(f"{key} {value}" for key, value in about.items()), ""]
+    lines += ["| job | result | peak memory |", "|---|---|---|"]
+    for name, found in results.items():
+        memory = f"{found['peak_memory'] / 1e9:.1f} GB" if "peak_memory" in found else ""
+        hidden = ("peak_memory", "took")
+        shown = ", ".join(f"{k} {number(v)}" for k, v in found.items() if k not in hidden)
+        lines.append(f"| {name} | {shown} | {memory} |")
+    lines += ["", *verdicts(results)]
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The targets at the 1B shape."""
+    ours = [r for name, r in results.items() if name.startswith("training 1b") and "mfu" in r]
+    peer = results.get("transformers 1b 8192", {}).get("bytes_per_second")
+    if not ours:
+        return []
+    best = max(ours, key=lambda r: r["bytes_per_second"])
+    lines = []
+    if best["mfu"] is not None:
+        lines.append(f"* 1B, context 8192: {best['mfu']:.0%} MFU (target {TARGET_MFU:.0%})")
+    if peer:
+        ratio = best["bytes_per_second"] / peer
+        lines.append(f"* 1B, training over transformers: {ratio:.1f}x (target {TARGET_PEER}x)")
+    return lines
+
+
+def number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure this model on a GPU.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not options.smoke:
+        parser.error("there is no CUDA device here; --smoke tries the jobs on tiny shapes")
+    torch.backends.cuda.matmul.allow_tf32 = False  # parity is with float32
+    bench = Bench(device, options.smoke)
+    run(bench)
+    about = versions(device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gpu.json").write_text(
+        json.dumps({"about": about, "results": bench.results}, indent=1) + "\n"
+    )
+    (options.out / "gpu.md").write_text(markdown(about, bench.results))
+    print((options.out / "gpu.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
