@@ -16,7 +16,7 @@ inline void pause_cpu() {
 #endif
 }
 
-constexpr int SPINS = 20000;  // about a millisecond
+constexpr int SPINS = 20000;  // a fraction of a millisecond
 
 // PyTorch's own OpenMP threads, found by Python: they spin for a while after each operation, so
 // any other threads would have to share their cores with them.
@@ -27,10 +27,25 @@ struct OpenMP {
 };
 inline OpenMP openmp = {};
 
+// Where other programs keep the processors busy, a thread waits for one that is not running, a
+// hundred times per byte: then one thread alone is many times as fast as two.
+constexpr int LATE = 2;     // so many long waits in one call
+constexpr int ALONE = 300;  // and that many calls go without other threads
+inline std::atomic<int> alone{0};
+
 // Runs a function on all threads at once, with barriers inside. Without OpenMP, on one thread.
 class Team {
  public:
-  explicit Team(int size) : size_(openmp.parallel ? size : 1) {}
+  explicit Team(int size) : size_(size) {
+    if (!openmp.parallel) size_ = 1;
+    if (alone > 0) {
+      alone--;
+      size_ = 1;
+    }
+  }
+  ~Team() {
+    if (late_ >= LATE) alone = ALONE;
+  }
   int size() const { return size_.load(std::memory_order_relaxed); }
 
   template <typename F>
@@ -56,13 +71,14 @@ class Team {
       return;
     }
     for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; spins++) {
+      if (spins == SPINS) late_++;
       if (spins < SPINS) pause_cpu(); else std::this_thread::yield();
     }
   }
 
  private:
   std::atomic<int> size_;
-  std::atomic<int> arrived_{0}, generation_{0};
+  std::atomic<int> arrived_{0}, generation_{0}, late_{0};
 };
 
 struct Share { int64_t begin, end; };
