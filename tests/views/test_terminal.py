@@ -2,7 +2,7 @@ import io
 import math
 import re
 
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -19,12 +19,15 @@ def read_back(text: str) -> bytes:
     )
 
 
+@example([b"\xdc\xb0"], "patch", False, False)
 @given(PATCHES, st.sampled_from(["patch", "entropy"]), st.booleans(), st.booleans())
 def test_no_byte_is_lost(patches, colour_by, colour, with_entropies):
     data = b"".join(patches)
     entropies = [0.01 * i for i in range(len(data))] if with_entropies else None
     text = terminal.render_patches(patches, entropies, colour_by=colour_by, colour=colour).plain
-    assert read_back(text.replace(terminal.SEPARATOR, "")) == data
+    # A mark that begins a patch gets a circle to stand on, which is not part of the text.
+    assume("◌".encode() not in data)
+    assert read_back(text.replace(terminal.SEPARATOR, "").replace("◌", "")) == data
     if not colour:
         assert text.count(terminal.SEPARATOR) == max(0, sum(map(bool, patches)) - 1)
 
