@@ -76,15 +76,16 @@ def test_help_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("said", ["stopped; the last checkpoint is runs/x/checkpoint", ""])
 def test_interrupt_ends_in_130(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str
 ) -> None:
     def interrupted(_: list[str]) -> int:
-        raise KeyboardInterrupt("stopped; the last checkpoint is runs/x/checkpoint")
+        raise KeyboardInterrupt(*filter(None, [said]))
 
     monkeypatch.setattr(cli, "_run", interrupted)
     assert cli.main(["demo"]) == 130
-    assert capsys.readouterr().err == "blt: stopped; the last checkpoint is runs/x/checkpoint\n"
+    assert capsys.readouterr().err == f"blt: {said or 'interrupted'}\n"
 
 
 # --- patch ----------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_patch_mistakes(
     )
     assert "--tokenizer" in fails(capsys, "patch", "x", "--rule", "bpe")
     assert "tokenizer.json" in fails(capsys, "patch", "x", "--rule", "bpe", "--tokenizer", text)
-    assert "no config.json" in fails(capsys, "patch", "x", "--model", missing)
+    assert "no such folder" in fails(capsys, "patch", "x", "--model", missing)
     assert "--order" in fails(
         capsys, "patch", "x", "--model", byte_model, "--make-table", text, "--order", "9"
     )
@@ -209,7 +210,7 @@ def test_generate(
     capfdbinary: pytest.CaptureFixture[bytes], blt_model: Path, byte_model: Path
 ) -> None:
     for model in (blt_model, byte_model):
-        command = ["generate", str(model), "abc", "--max-bytes", "5"]
+        command = ["generate", "abc", "--model", str(model), "--max-bytes", "5"]
         assert cli.main(command) == 0
         first = capfdbinary.readouterr().out
         first.decode()  # whole characters only
@@ -229,7 +230,7 @@ def test_generate_in_json_and_in_patches(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_bytes(b"one\n\xff\xfe\nthree\n")
-    lines = generated(capsys, blt_model, "--prompts", prompts, "--json").splitlines()
+    lines = generated(capsys, "--model", blt_model, "--prompts", prompts, "--json").splitlines()
     results = [json.loads(line) for line in lines]
     assert [result["prompt"] for result in results] == ["one", "��", "three"]
     for seed, result in enumerate(results):
@@ -237,9 +238,10 @@ def test_generate_in_json_and_in_patches(
         assert data.decode("utf-8", "replace") == result["text"]
         assert len(data) == len(result["logprobs"]) == sum(result["patch_lengths"])
         if seed != 1:  # the same alone
-            alone = generated(capsys, blt_model, result["prompt"], "--seed", seed, "--json")
+            one = (result["prompt"], "--model", blt_model, "--seed", seed, "--json")
+            alone = generated(capsys, *one)
             assert json.loads(alone)["base64"] == result["base64"]
-    args = (blt_model, "x", "--valid-utf8", "--temperature", "1")
+    args = ("x", "--model", blt_model, "--valid-utf8", "--temperature", "1")
     plain = generated(capsys, *args).rstrip("\n")
     shown = generated(capsys, *args, "--show-patches")
     size = len(plain.encode())
@@ -247,8 +249,31 @@ def test_generate_in_json_and_in_patches(
     assert generated(capsys, *args, "--precision", "int8", "--draft-bytes", 3)
 
 
+def test_several_prompts_and_stop_strings_are_told_apart(
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    blt_model: Path,
+) -> None:
+    pipe = io.TextIOWrapper(io.BytesIO(b"one\n\xff\nthree\n"))
+    monkeypatch.setattr(sys, "stdin", pipe)
+    command = ["generate", "--model", str(blt_model), "--max-bytes", "9", "--temperature", "1"]
+    assert cli.main([*command, "--prompts", "-"]) == 0
+    shown = capsysbinary.readouterr().out.decode()
+    heads = ["==> one <==", "==> � <==", "==> three <=="]
+    assert [line for line in shown.splitlines() if line in heads] == heads
+    assert cli.main([*command, "--json"]) == 0
+    data = base64.b64decode(json.loads(capsysbinary.readouterr().out)["base64"])
+    stops = ["--stop", "never written", "--stop", os.fsdecode(data[4:6])]
+    assert cli.main([*command, *stops, "prompt", "--json"]) == 0
+    assert json.loads(capsysbinary.readouterr().out)["prompt"] == "prompt"
+    assert cli.main([*command, *stops, "--json"]) == 0
+    stopped = json.loads(capsysbinary.readouterr().out)
+    assert stopped["finish_reason"] == "stop"
+    assert base64.b64decode(stopped["base64"]) == data[: data.index(data[4:6])]
+
+
 def test_generate_says_how_fast_it_was(capsys: pytest.CaptureFixture[str], blt_model: Path) -> None:
-    command = ["generate", str(blt_model), "x", "--stats", "--draft-bytes", "4"]
+    command = ["generate", "x", "--model", str(blt_model), "--stats", "--draft-bytes", "4"]
     assert cli.main([*command, "--max-bytes", "40"]) == 0
     error = capsys.readouterr().err
     for part in ("40 bytes in", "bytes/s", "drafted bytes accepted"):
@@ -258,31 +283,42 @@ def test_generate_says_how_fast_it_was(capsys: pytest.CaptureFixture[str], blt_m
 def test_generate_mistakes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, byte_model: Path, blt_model: Path
 ) -> None:
-    assert "no config.json" in fails(capsys, "generate", tmp_path, "x")
+    assert "no config.json" in fails(capsys, "generate", "x", "--model", tmp_path)
+    assert "no such folder" in fails(capsys, "generate", "x", "--model", tmp_path / "none")
+    run = tmp_path / "run"
+    blt.ByteLM(TINY).save(run / "checkpoint")
+    assert f"its model is {run}/checkpoint" in fails(capsys, "generate", "x", "--model", run)
+    assert f"--model {byte_model}" in fails(capsys, "generate", byte_model)
+    assert "--batch" in fails(capsys, "generate", "x", "--model", byte_model, "--batch", "0")
+    assert "seed" in fails(capsys, "generate", "x", "--model", byte_model, "--seed", "-1")
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "config.json").write_text('{"model_type": "llama"}')
-    assert "llama" in fails(capsys, "generate", foreign, "x")
+    assert "llama" in fails(capsys, "generate", "x", "--model", foreign)
     (foreign / "config.json").write_text("{")
-    assert "damaged" in fails(capsys, "generate", foreign, "x")
+    assert "damaged" in fails(capsys, "generate", "x", "--model", foreign)
     wrong_key = {"format": "blt-1", "kind": "byte", "model": {"dims": 4}}
     (foreign / "config.json").write_text(json.dumps(wrong_key))
-    assert "did you mean 'dim'" in fails(capsys, "generate", foreign, "x")
+    assert "did you mean 'dim'" in fails(capsys, "generate", "x", "--model", foreign)
     (foreign / "config.json").write_bytes((byte_model / "config.json").read_bytes())
-    assert "model.safetensors: missing" in fails(capsys, "generate", foreign, "x")
+    assert "model.safetensors: missing" in fails(capsys, "generate", "x", "--model", foreign)
     weights = (byte_model / "model.safetensors").read_bytes()
     (foreign / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    assert "damaged" in fails(capsys, "generate", foreign, "x")
-    assert "temperature" in fails(capsys, "generate", byte_model, "x", "--temperature", "-1")
-    assert "top_p" in fails(capsys, "generate", byte_model, "x", "--top-p", "0")
-    assert "stop" in fails(capsys, "generate", byte_model, "x", "--stop", "")
-    assert "draft_bytes" in fails(capsys, "generate", byte_model, "x", "--draft-bytes", "4")
-    assert "memory_budget" in fails(
-        capsys, "generate", blt_model, "x", "--max-bytes", "99999999999"
+    assert "damaged" in fails(capsys, "generate", "x", "--model", foreign)
+    assert "temperature" in fails(
+        capsys, "generate", "x", "--model", byte_model, "--temperature", "-1"
     )
-    assert "choose one" in fails(capsys, "generate", byte_model, "x", "--raw", "--json")
-    assert "choose one" in fails(capsys, "generate", byte_model, "x", "--prompts", tmp_path / "p")
-    assert "No such file" in fails(capsys, "generate", byte_model, "--prompts", tmp_path / "p")
+    assert "top_p" in fails(capsys, "generate", "x", "--model", byte_model, "--top-p", "0")
+    assert "stop" in fails(capsys, "generate", "x", "--model", byte_model, "--stop", "")
+    assert "draft_bytes" in fails(
+        capsys, "generate", "x", "--model", byte_model, "--draft-bytes", "4"
+    )
+    assert "memory_budget" in fails(
+        capsys, "generate", "x", "--model", blt_model, "--max-bytes", "99999999999"
+    )
+    assert "choose one" in fails(capsys, "generate", "x", "--model", byte_model, "--raw", "--json")
+    assert "choose one" in fails(capsys, "generate", "x", "--prompts", tmp_path / "p")
+    assert "No such file" in fails(capsys, "generate", "--prompts", tmp_path / "p")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blt.lm import BLT, ByteLM, Patches, load
+    from blt.lm import BLT, ByteLM, Patches
     from blt.model.config import ByteTransformerConfig, Config
     from blt.patching import PatchingConfig
+    from blt.pretrained import load
     from blt.vocab import decode, encode
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ _HOMES = {
     "PatchingConfig": "blt.patching",
     "decode": "blt.vocab",
     "encode": "blt.vocab",
-    "load": "blt.lm",
+    "load": "blt.pretrained",
 }
 
 

@@ -67,7 +67,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder}: no {CONFIG} here; expected a folder written by lm.save()")
+        raise UserError(f"{folder}: {_missing(Path(folder))}")
     try:
         config = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -79,6 +79,16 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             "transformers and pass it to blt.from_transformers()"
         )
     return config
+
+
+def _missing(folder: Path) -> str:
+    """Why there is no config.json, and the way out."""
+    if not folder.exists():
+        return "no such folder; train a model with `blt demo` or `blt train`"
+    inside = folder / "checkpoint"
+    if (inside / CONFIG).is_file():
+        return f"is the folder of a run; its model is {inside}"
+    return f"no {CONFIG} here; expected a folder written by lm.save()"
 
 
 def load_weights(folder: str | os.PathLike[str], model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from blt import __version__
 from blt.errors import UserError
@@ -194,7 +194,7 @@ def train(
     with training_bar(console, recipe.stem) as show:
         train_recipe(read_recipe(recipe, overrides), folder, resume, show)
     console.print(
-        f'next: blt generate {folder}/checkpoint "some text"', soft_wrap=True, markup=False
+        f'next: blt generate "some text" --model {folder}/checkpoint', soft_wrap=True, markup=False
     )
 
 
@@ -218,10 +218,10 @@ def report(
 
 
 def generate(
-    folder: Positional[Path],
     prompt: Positional[str] = "",
     /,
     *,
+    model: Path | None = None,
     prompts: Path | None = None,
     max_bytes: int = 256,
     temperature: float = 0.8,
@@ -230,7 +230,7 @@ def generate(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     seed: int = 0,
-    stop: tuple[str, ...] = (),
+    stop: UseAppendAction[tuple[str, ...]] = (),
     valid_utf8: bool = False,
     precision: str | None = None,
     draft_bytes: int = 0,
@@ -243,9 +243,9 @@ def generate(
     """Let a model continue a prompt.
 
     Args:
-        folder: Model folder, such as RUN/checkpoint.
         prompt: Text to continue; "-" reads it from a pipe.
-        prompts: File with a prompt on each line, instead of one prompt.
+        model: Model folder, such as RUN/checkpoint, instead of the model inside the package.
+        prompts: File with a prompt on each line, instead of one prompt; "-" reads a pipe.
         max_bytes: How many bytes to write at most.
         temperature: 0 always takes the most likely byte; higher is more varied.
         top_k: Choose among the k most likely bytes only.
@@ -253,23 +253,27 @@ def generate(
         min_p: Choose among bytes at least this likely, relative to the likeliest.
         repetition_penalty: Above 1 makes what occurs in the text less likely.
         seed: The same seed writes the same text; line i of --prompts has seed + i.
-        stop: End before any of these strings.
+        stop: End before this string; may be given several times. A newline is $'\\n' in bash.
         valid_utf8: Never write bytes that cannot become valid UTF-8.
         precision: Of the weights: float32, bfloat16 or int8. Left out: as the model is.
         draft_bytes: Self-speculation: guess so many bytes at once, then verify them together.
         batch: How many prompts are continued at the same time.
         show_patches: Colour patches as they form.
-        raw: Write the bytes as they are, also where they are not valid UTF-8.
-        json: Write one JSON object per prompt, with log-probabilities and patches.
+        raw: Write the bytes as they are, also where they are not valid UTF-8; for one prompt.
+        json: Write one JSON object per prompt on a line, with log-probabilities and patches.
         stats: Say on standard error how fast it was, and how large patches were.
     """
-    import blt
     from blt.generate import Engine, Sampling
+    from blt.pretrained import PRETRAINED, load
     from blt.views import stream
 
     if show_patches + raw + json > 1:
         raise UserError("choose one of --show-patches, --raw and --json")
     texts = _read_prompts(prompt, prompts)
+    if raw and len(texts) != 1:
+        raise UserError("--raw is for one prompt; --json has the bytes of several, in base64")
+    if batch < 1:
+        raise UserError(f"--batch must be at least 1, got {batch}")
     sampling = Sampling(
         max_bytes=max_bytes,
         temperature=temperature,
@@ -282,8 +286,8 @@ def generate(
         valid_utf8=valid_utf8,
     )
     engine = Engine(
-        blt.load(folder),
-        max_batch=max(1, min(batch, len(texts))),
+        load(model or PRETRAINED),
+        max_batch=min(batch, max(1, len(texts))),
         max_queue=max(1, len(texts)),
         precision=precision,  # type: ignore[arg-type]
         draft_bytes=draft_bytes,
@@ -296,6 +300,8 @@ def generate(
         "json": stream.write_json,
         "text": stream.write_text,
     }[chosen]
+    if len(texts) > 1 and not json:
+        writer = stream.headed(writer)
     clock = stream.Clock(engine)
     stream.write_all(engine, texts, sampling, clock.watch(writer))
     if stats:
@@ -374,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as interrupt:
-        print(f"blt: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"blt: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has left: so do we, without a word at exit.
@@ -433,11 +439,17 @@ def _read_input(text: str | None, file: Path | None) -> bytes:
 
 def _read_prompts(prompt: str, file: Path | None) -> list[bytes]:
     """The prompts to continue, from the one place that was named."""
-    if file is None:
-        return [sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)]
-    if prompt:
+    if file is not None and prompt:
         raise UserError("both a prompt and --prompts are given; choose one")
-    return file.read_bytes().splitlines()
+    if file is not None:
+        return (_read_pipe() if str(file) == "-" else file.read_bytes()).splitlines()
+    if (Path(prompt) / "config.json").is_file():
+        raise UserError(f'{prompt}: is a model folder; try: blt generate "text" --model {prompt}')
+    return [_read_pipe() if prompt == "-" else os.fsencode(prompt)]
+
+
+def _read_pipe() -> bytes:
+    return sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from blt.errors import UserError
+from blt.errors import UserError, nearest
 
 T = TypeVar("T")
 
@@ -59,12 +58,7 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
     hints = get_type_hints(cls)
     for key, value in data.items():
         if key not in hints:
-            raise UserError(f"{where}: unknown key {prefix + key!r}{_nearest(key, list(hints))}")
+            raise UserError(f"{where}: unknown key {prefix + key!r}; {nearest(key, list(hints))}")
         for nested in (hints[key], *get_args(hints[key])):
             if dataclasses.is_dataclass(nested):
                 _forbid_unknown(nested, value, where, f"{prefix}{key}.")
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"

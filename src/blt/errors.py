@@ -1,5 +1,37 @@
-"""The one exception that a user's mistake or a damaged file ends in."""
+"""The one exception that a user's mistake or a damaged file ends in, and checks that raise it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
 
 
 class UserError(ValueError):
     """What is wrong, where, and the way out, in one message; the command line exits with 2."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise a UserError with ``message`` unless ``holds``."""
+    if not holds:
+        raise UserError(message)
+
+
+def require_whole(name: str, value: Any, least: int) -> None:
+    """An int of at least ``least``; a bool is none."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole, f"{name} must be a whole number, got {value!r}")
+    require(value >= least, f"{name} must be at least {least}, got {value}")
+
+
+def require_number(name: str, value: Any) -> None:
+    """A finite int or float."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(number and math.isfinite(value), f"{name} must be a number, got {value!r}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by an unknown name: the end of an error's message."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from blt import lm
+from blt import checkpoint, lm
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.model.byte_transformer import ByteTransformer
@@ -28,18 +30,41 @@ class Patcher:
     config: PatchingConfig
 
 
+@contextmanager
+def _shipped(name: str) -> Iterator[Path]:
+    """A model folder inside the package.
+
+    Raises:
+        UserError: this copy of the package was built without it.
+    """
+    with resources.as_file(resources.files("blt") / "assets" / name) as folder:
+        if not (folder / checkpoint.CONFIG).is_file():
+            raise UserError(
+                f"{folder}: the shipped model is missing from this installation; reinstall "
+                "blt, or give a model with --model FOLDER"
+            )
+        yield folder
+
+
+def load(folder: str | os.PathLike[str] = PRETRAINED) -> lm.BLT | lm.ByteLM:
+    """Load a folder written by ``lm.save``; "pretrained": the small BLT inside the package.
+
+    Raises:
+        UserError: missing, damaged or foreign checkpoint; says which file and the way out.
+    """
+    if folder != PRETRAINED:
+        return lm.load(folder)
+    with _shipped("blt") as inside:
+        return lm.load(inside).float()  # stored as bfloat16 to keep the package small
+
+
 def load_shipped() -> Patcher:
     """The entropy model inside the package.
 
     Raises:
         UserError: this copy of the package was built without it.
     """
-    with resources.as_file(resources.files("blt") / "assets" / "entropy_model") as folder:
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder}: the shipped entropy model is missing from this installation; reinstall "
-                "blt, or give a model with --model FOLDER"
-            )
+    with _shipped("entropy_model") as folder:
         patcher = load_patcher(folder)
     if patcher.entropy_model is not None:
         patcher.entropy_model.float()  # stored as bfloat16 to keep the package small

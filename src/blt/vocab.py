@@ -7,6 +7,8 @@ import codecs
 import torch
 from torch import Tensor
 
+from blt.errors import UserError
+
 OFFSET = 4  # byte b has id b + OFFSET
 BOE, BOS, EOS, BPE = 0, 1, 2, 3
 PAD = -1  # marks "no target"; never reaches an embedding
@@ -15,10 +17,23 @@ VOCAB_SIZE = 256 + OFFSET
 Text = str | bytes | bytearray | memoryview
 
 
-def to_bytes(text: Text) -> bytes:
-    """Bytes of ``text``; lone surrogates in a ``str`` (undecodable file names) keep their bytes."""
+def to_bytes(text: Text, name: str = "a text") -> bytes:
+    """Bytes of ``text``; lone surrogates in a ``str`` (undecodable file names) keep their bytes.
+
+    Raises:
+        UserError: neither ``str`` nor bytes-like, or a surrogate that stands for no byte.
+    """
+    if not isinstance(text, Text):
+        raise UserError(f"{name} must be str or bytes, got {type(text).__name__}")
     if isinstance(text, str):
-        return text.encode("utf-8", "surrogateescape")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            at, char = error.start, text[error.start]
+            raise UserError(
+                f"{name}: {char!r} at character {at} is half a surrogate pair; give bytes, or "
+                "encode it with 'surrogatepass'"
+            ) from None
     return bytes(text)
 
 

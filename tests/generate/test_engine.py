@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 
@@ -205,11 +206,30 @@ def test_threads_may_submit_read_and_cancel() -> None:
             thread.join(timeout=60)
         endless.cancel()
         assert endless.result().finish_reason == "cancelled"
-        last = engine.submit("left behind", max_bytes=100_000, ignore_eos=True)
-    assert last.result().finish_reason == "cancelled"
+        last = engine.submit("0", max_bytes=25, temperature=1.0)
+    assert last.finished
+    assert last.result().data == expected[0].data
     assert [found[i] for i in range(24)] == [result.data for result in expected]
     with pytest.raises(UserError, match="closed"):
         engine.submit("too late")
+
+
+def test_an_exception_or_close_cancels_what_is_unfinished() -> None:
+    lm = random_blt()
+    with contextlib.suppress(KeyError), Engine(lm) as engine:
+        left = engine.submit("left", max_bytes=100_000, ignore_eos=True)
+        raise KeyError
+    assert left.result().finish_reason == "cancelled"
+    engine = Engine(lm)
+    finished = engine.submit("x", max_bytes=5, ignore_eos=True)
+    engine.close()
+    assert finished.result().finish_reason == "length"
+    with Engine(lm) as engine:
+        slow = engine.submit("slow", max_bytes=100_000, ignore_eos=True)
+        with pytest.raises(TimeoutError, match="not finished after"):
+            slow.result(timeout=0.01)
+        engine.close(cancel=True)
+    assert slow.result().finish_reason == "cancelled"
 
 
 # --- limits and failures ------------------------------------------------------------------------
@@ -218,7 +238,7 @@ def test_threads_may_submit_read_and_cancel() -> None:
 def test_what_cannot_fit_is_refused_by_name() -> None:
     lm = blt.BLT(TINY_BLT)
     engine = Engine(lm, max_batch=1, max_queue=2, memory_budget=10_000_000)
-    with pytest.raises(UserError, match=r"max_bytes 1000000 can need .* GB .* memory_budget"):
+    with pytest.raises(UserError, match=r"max_bytes 1000000 can need 256.1 MB .* memory_budget"):
         engine.submit("x", max_bytes=1_000_000)
     with pytest.raises(UserError, match="a prompt of 900000 bytes"):
         engine.submit(b"x" * 900_000)
@@ -257,11 +277,26 @@ def test_requests_wait_for_memory() -> None:
         ({"draft_bytes": 32}, "draft_bytes"),
         ({"max_batch": 0}, "max_batch"),
         ({"precision": "int3"}, "int3"),
+        ({"max_bytes": 3.5}, "max_bytes must be a whole number"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"seed": -1}, "seed"),
+        ({"stop": [3]}, "stop must be str or bytes, got int"),
+        ({"stop": 3}, "stop must be str or bytes, got int"),
+        ({"state": "foo"}, "state must come from"),
+        ({"memory_budget": "1GB"}, "memory_budget"),
+        ({"max_batch": True}, "max_batch"),
+        ({"max_tokens": 5}, "unknown option 'max_tokens'; did you mean 'max_bytes'"),
     ],
 )
 def test_impossible_parameters_are_refused_by_name(options: dict[str, object], named: str) -> None:
     with pytest.raises(UserError, match=named):
         blt.BLT(TINY_BLT).generate(["x"], **options)
+
+
+@pytest.mark.parametrize("prompts", [None, 5, [1, 2], ["fine", None], "\ud800"])
+def test_what_is_no_text_is_refused_by_name(prompts: object) -> None:
+    with pytest.raises(UserError, match=r"must be str or bytes|surrogate"):
+        blt.BLT(TINY_BLT).generate(prompts)  # type: ignore[call-overload]
 
 
 def test_a_byte_model_cannot_draft() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from blt import vocab
+from blt.errors import require_whole
 from blt.generate.engine import MEMORY_BUDGET, Engine, RefusedError
 from blt.generate.incremental import State
 from blt.generate.request import Generation, Handle
@@ -49,7 +50,7 @@ def generate(
         draft_bytes: self-speculation by so many bytes; 0: none.
         options: fields of :class:`blt.generate.Sampling`: max_bytes, temperature, top_k, top_p,
             min_p, repetition_penalty, stop, valid_utf8, ignore_eos, seed. Prompt i of a list has
-            seed + i.
+            seed + i. Left out: 256 bytes, greedy.
 
     Returns:
         one result for one prompt, a list for a list: ``data``, ``text``, ``logprobs``,
@@ -60,9 +61,10 @@ def generate(
         RuntimeError: the model's output is not finite.
     """
     assert isinstance(lm, BLT | ByteLM)
-    one = isinstance(prompts, str | bytes | bytearray | memoryview)
+    one = isinstance(prompts, vocab.Text) or not isinstance(prompts, Iterable)
     texts: list[Any] = [prompts] if one else list(prompts)
-    sampling = Sampling(**options)
+    require_whole("max_batch", max_batch, 1)
+    sampling = Sampling.of(options)
     engine = Engine(
         lm,
         max_batch=min(max_batch, max(1, len(texts))),

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 
 from blt import vocab
-from blt.errors import UserError
+from blt.errors import UserError, require, require_whole
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel, State
 from blt.generate.incremental_blt import CachedBLT, cached
@@ -52,7 +53,8 @@ class Engine:
     """Generates for many requests at once.
 
     Without a thread, whoever reads a handle does the work. As a context manager the engine works
-    in a thread of its own, and any thread may submit, read and cancel::
+    in a thread of its own, and any thread may submit, read and cancel; the block ends when all
+    requests have ended, or, after an exception in it, cancels them::
 
         with Engine(lm) as engine:
             handle = engine.submit("Once upon a time", max_bytes=100)
@@ -84,13 +86,15 @@ class Engine:
         draft_bytes: int = 0,
         native: bool | None = None,
     ) -> None:
-        _check(max_batch >= 1, f"max_batch must be at least 1, got {max_batch}")
-        _check(max_queue >= 1, f"max_queue must be at least 1, got {max_queue}")
-        _check(
-            0 <= draft_bytes < MAX_ROWS,
-            f"draft_bytes must lie in 0..{MAX_ROWS - 1}, got {draft_bytes}",
+        require_whole("max_batch", max_batch, 1)
+        require_whole("max_queue", max_queue, 1)
+        require_whole("memory_budget", memory_budget, 0)
+        require_whole("draft_bytes", draft_bytes, 0)
+        require(
+            draft_bytes < MAX_ROWS,
+            f"draft_bytes must be at most {MAX_ROWS - 1}, got {draft_bytes}",
         )
-        _check(
+        require(
             draft_bytes == 0 or isinstance(lm, BLT),
             "draft_bytes needs a BLT: a byte model without patches has nothing to guess with",
         )
@@ -129,18 +133,23 @@ class Engine:
             UserError: an impossible parameter, or a request that can need more memory than there
                 is; the message says how much.
         """
-        sampling = sampling or Sampling(**options)
+        require(sampling is None or not options, "give a Sampling or its fields, not both")
+        require(
+            state is None or isinstance(state, State),
+            f"state must come from lm.read(text), got {type(state).__name__}",
+        )
+        sampling = sampling or Sampling.of(options)
         request = Request(vocab.to_bytes(prompt), sampling, state)
         length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
         request.memory = self._memory_of(length)
         if request.memory > self.memory_budget:
             raise UserError(
                 f"a prompt of {length - sampling.max_bytes} bytes and max_bytes "
-                f"{sampling.max_bytes} can need {_gb(request.memory)} of caches, more than the "
-                f"budget of {_gb(self.memory_budget)}; shorten it, or raise memory_budget"
+                f"{sampling.max_bytes} can need {decimal(request.memory)} of caches, more than "
+                f"the budget of {decimal(self.memory_budget)}; shorten it, or raise memory_budget"
             )
         with self._changed:
-            _check(not self._stopping, "the engine has been closed")
+            require(not self._stopping, "the engine has been closed")
             if len(self._queue) >= self.max_queue:
                 raise RefusedError(
                     f"{self.max_queue} requests are waiting already; try again later"
@@ -151,8 +160,8 @@ class Engine:
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, to be continued by any number of requests."""
-        _check(self._thread is None, "read shared texts before the engine starts its thread")
-        _check(len(self._running) < self.max_batch, "all rows are in use; read shared texts first")
+        require(self._thread is None, "read shared texts before the engine starts its thread")
+        require(len(self._running) < self.max_batch, "all rows are in use; read shared texts first")
         row = len(self.model.texts)
         self.model.read([vocab.encode(prompt).tolist()])
         state = self.model.save(row)
@@ -179,15 +188,27 @@ class Engine:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Cancel what is left, and end the thread."""
+    def __exit__(self, failure: object, *_: object) -> None:
+        self.close(cancel=failure is not None)
+
+    def close(self, cancel: bool = False) -> None:
+        """Take no more requests, and end the thread when those that were taken have ended.
+
+        Args:
+            cancel: end them at the next byte; what they have written stays readable.
+        """
         with self._changed:
             self._stopping = True
             for request in (*self._queue, *self._running):
-                request.cancelled = True
+                request.cancelled |= cancel
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+        else:
+            self.run()
+
+    def __repr__(self) -> str:
+        return f"Engine({len(self._running)} writing, {len(self._queue)} waiting)"
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -368,15 +389,6 @@ class Engine:
         if isinstance(self.model, CachedBLT):
             return self.model.opens_after(row)
         return [True] * n
-
-
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 def _precision(lm: BLT | ByteLM) -> Precision:

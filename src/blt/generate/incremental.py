@@ -49,7 +49,7 @@ class Text:
         return replace(self, ids=list(self.ids), patches=patches, open_patch=list(self.open_patch))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class State:
     """A snapshot of one text that a model has read; can be continued any number of times."""
 
@@ -60,6 +60,9 @@ class State:
     def __len__(self) -> int:
         """Bytes read."""
         return len(self.text.ids) - 1
+
+    def __repr__(self) -> str:
+        return f"State({len(self)} bytes read)"
 
 
 class CachedModel:

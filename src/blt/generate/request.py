@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -161,8 +162,19 @@ class Handle:
         if rest:
             yield rest
 
-    def result(self) -> Generation:
-        """Wait for the end."""
-        for _ in self:
-            pass
+    def result(self, timeout: float | None = None) -> Generation:
+        """Wait for the end.
+
+        Raises:
+            TimeoutError: it has not ended after ``timeout`` seconds; it goes on.
+        """
+        begun = time.monotonic()
+        while not self.finished:
+            if timeout is not None and time.monotonic() - begun > timeout:
+                raise TimeoutError(f"not finished after {timeout} s; cancel() it, or wait on")
+            self._progress()
         return self._request.generation()
+
+    def __repr__(self) -> str:
+        state = self._request.finish_reason or "unfinished"
+        return f"Handle({state}, {len(self._request.data)} bytes)"

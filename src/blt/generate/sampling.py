@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from blt import vocab
-from blt.errors import UserError
+from blt.errors import nearest, require, require_number, require_whole
 from blt.generate import utf8
 
 NEVER = [vocab.BOE, vocab.BOS, vocab.BPE]  # only bytes and EOS can be written
@@ -36,28 +37,31 @@ class Sampling:
     ignore_eos: bool = False  # never end by itself
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str | bytes) else self.stop
-        object.__setattr__(self, "stop", tuple(vocab.to_bytes(s) for s in stop))
-        _require(self.max_bytes >= 0, f"max_bytes must be at least 0, got {self.max_bytes}")
-        _require(
-            math.isfinite(self.temperature) and self.temperature >= 0,
-            f"temperature must be at least 0, got {self.temperature}",
-        )
-        _require(
-            self.top_k is None or self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}"
-        )
-        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
-        _require(0 <= self.min_p <= 1, f"min_p must lie in 0..1, got {self.min_p}")
-        _require(
-            math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
+        single = isinstance(self.stop, str | bytes) or not isinstance(self.stop, Iterable)
+        stop: Iterable[Any] = (self.stop,) if single else self.stop
+        object.__setattr__(self, "stop", tuple(vocab.to_bytes(s, "stop") for s in stop))
+        require_whole("max_bytes", self.max_bytes, 0)
+        require_whole("seed", self.seed, 0)
+        if self.top_k is not None:
+            require_whole("top_k", self.top_k, 1)
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            require_number(name, getattr(self, name))
+        require(self.temperature >= 0, f"temperature must be at least 0, got {self.temperature}")
+        require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
+        require(0 <= self.min_p <= 1, f"min_p must lie in 0..1, got {self.min_p}")
+        require(
+            self.repetition_penalty > 0,
             f"repetition_penalty must be positive, got {self.repetition_penalty}",
         )
-        _require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
+        require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
 
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampling:
+        """From keyword arguments of a user."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            require(name in known, f"unknown option {name!r}; {nearest(name, known)}")
+        return cls(**options)
 
 
 @dataclass(frozen=True)

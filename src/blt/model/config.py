@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from blt.errors import require
 from blt.patching import PatchingConfig
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
-
-
 def _check_heads(name: str, dim: int, heads: int) -> None:
-    _require(dim > 0 and heads > 0, f"{name}_dim and {name}_heads must be positive")
-    _require(dim % heads == 0, f"{name}_dim {dim} is not a multiple of {name}_heads {heads}")
-    _require(
+    require(dim > 0 and heads > 0, f"{name}_dim and {name}_heads must be positive")
+    require(dim % heads == 0, f"{name}_dim {dim} is not a multiple of {name}_heads {heads}")
+    require(
         dim // heads % 2 == 0,
         f"{name}_dim / {name}_heads must be even (RoPE rotates pairs), got {dim // heads}",
     )
@@ -41,7 +37,7 @@ class ByteTransformerConfig:
     def __post_init__(self) -> None:
         _check_heads("entropy_model.", self.dim, self.heads)
         for name in ("layers", "ff_dim", "sliding_window"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
 
 
 _POSITIVE = (
@@ -96,17 +92,17 @@ class Config:
         _check_heads("local", self.local_dim, self.local_heads)
         _check_heads("global", self.global_dim, self.global_heads)
         for name in _POSITIVE:
-            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(
             self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all"
         )
-        _require(
+        require(
             self.decoder_cross_attention in ("first", "all"),
             "decoder_cross_attention: first or all",
         )
-        _require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
-        _require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")
-        _require(
+        require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
+        require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")
+        require(
             self.entropy_model is not None or not self.patching.needs_entropies,
             f"patching rule {self.patching.rule!r} needs an entropy_model",
         )

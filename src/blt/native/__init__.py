@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,12 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        logging.getLogger("blt").warning(
+            "blt: %s; generation runs in PyTorch, at a fourth of the speed or less (BLT_NATIVE=0 "
+            "says that you know)",
+            _reason(error),
+        )
         return None
     for name in ("run", "pool", "see", "product", "use_openmp"):
         getattr(loaded, f"blt_{name}").restype = None
@@ -163,6 +170,7 @@ def _compiled() -> Path:
     target = folder / f"steps-{key.hexdigest()[:16]}.so"
     if not target.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _forget_old(folder)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / "steps.so"
             subprocess.run(
@@ -173,6 +181,21 @@ def _compiled() -> Path:
             )
             built.replace(target)
     return target
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove what other versions of blt compiled a month ago."""
+    for path in folder.glob("steps-*.so"):
+        if time.time() - path.stat().st_mtime > 30 * 86400:
+            path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why nothing could be compiled, on one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr.decode("utf-8", "replace").splitlines() or ["no message"]
+        return f"the C++ compiler {error.cmd[0]} failed: {said[0]}"
+    return str(error)
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tomli_w
 
 from blt.config_io import from_dict, to_dict
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.model.config import ByteTransformerConfig, Config
 from blt.precision import Precision
 
@@ -21,11 +21,6 @@ POSITIVE = (
     *("log_every", "eval_bytes", "checkpoint_every_seconds", "keep_checkpoints"),
     *("accumulate", "most_skipped", "most_norm"),
 )
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -40,16 +35,16 @@ class DataConfig:
     batch_bytes: int = 8192  # ids per step
 
     def __post_init__(self) -> None:
-        _require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
-        _require(
+        require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
+        require(
             len(self.weights) in (0, len(self.sources)) and all(w > 0 for w in self.weights),
             f"data.weights: one positive number for each source, or none, got {self.weights}",
         )
-        _require(0 < self.heldout < 1, f"data.heldout must be between 0 and 1, got {self.heldout}")
+        require(0 < self.heldout < 1, f"data.heldout must be between 0 and 1, got {self.heldout}")
         for name, least in (("max_bytes", 1), ("context_bytes", 1), ("batch_bytes", 2)):
             value = getattr(self, name)
             enough = value is None or value >= least
-            _require(enough, f"data.{name} must be at least {least}, got {value}")
+            require(enough, f"data.{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -80,20 +75,20 @@ class TrainConfig:
     keep_checkpoints: int = 1  # the last one, and older ones in checkpoints/
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.steps is not None or self.seconds is not None,
             "train: steps or seconds must say when to stop",
         )
         for name in POSITIVE:
             value = getattr(self, name)
-            _require(value is None or value > 0, f"train.{name} must be positive, got {value}")
+            require(value is None or value > 0, f"train.{name} must be positive, got {value}")
         for name in ("min_lr_ratio", "warmup", "decay"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"train.{name} must be between 0 and 1, got {value}")
+            require(0 <= value <= 1, f"train.{name} must be between 0 and 1, got {value}")
         for beta in self.betas:
-            _require(0 <= beta < 1, f"train.betas must be at least 0 and below 1, got {beta}")
-        _require(self.weight_decay >= 0, f"train.weight_decay must not be {self.weight_decay}")
-        _require(self.evals >= 0, f"train.evals must not be negative, got {self.evals}")
+            require(0 <= beta < 1, f"train.betas must be at least 0 and below 1, got {beta}")
+        require(self.weight_decay >= 0, f"train.weight_decay must not be {self.weight_decay}")
+        require(self.evals >= 0, f"train.evals must not be negative, got {self.evals}")
 
 
 @dataclass(frozen=True)
@@ -111,25 +106,25 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.kind == "blt":
-            _require(self.byte_model is None, "byte_model: only for kind 'byte'; use model")
+            require(self.byte_model is None, "byte_model: only for kind 'byte'; use model")
             model = self.model or Config()
             if self.entropy_model is None and not model.patching.needs_entropies:
                 model = replace(model, entropy_model=None)
             object.__setattr__(self, "model", model)
-            _require(
+            require(
                 self.entropy_model is not None or not model.patching.needs_entropies,
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
                 "'pretrained'",
             )
         else:
-            _require(self.model is None, "model: only for kind 'blt'; use byte_model")
-            _require(self.entropy_model is None, "entropy_model: only for kind 'blt'")
+            require(self.model is None, "model: only for kind 'blt'; use byte_model")
+            require(self.entropy_model is None, "entropy_model: only for kind 'blt'")
             object.__setattr__(self, "byte_model", self.byte_model or ByteTransformerConfig())
-        _require(
+        require(
             self.target_patch_size == 0 or self.target_patch_size >= 1,
             f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
         )
-        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

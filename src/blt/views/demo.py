@@ -130,7 +130,7 @@ class Screen:
         self.say("\nnext, try", "bold")
         start = "import " if prompt == b"import " else "Once "
         for line in (
-            f'blt generate {folder}/checkpoint "{start}"',
+            f'blt generate "{start}" --model {folder}/checkpoint',
             f'blt patch "some text of yours" --model {folder}/checkpoint',
             f"blt train {folder}/{RECIPE} train.seconds=3600 --run runs/longer",
         ):

@@ -30,6 +30,16 @@ def write_all(engine: Engine, prompts: Sequence[bytes], sampling: Sampling, writ
         writer(prompt, handle)
 
 
+def headed(writer: Writer) -> Writer:
+    """The same writer, with a line before each text that says which prompt it continues."""
+
+    def write(prompt: bytes, handle: Handle) -> None:
+        _write(f"==> {prompt.decode('utf-8', 'replace')} <==\n")
+        writer(prompt, handle)
+
+    return write
+
+
 def write_text(prompt: bytes, handle: Handle) -> None:
     """Whole characters, invalid bytes as U+FFFD; on a terminal, the prompt first."""
     if sys.stdout.isatty():
