@@ -27,12 +27,12 @@ import blt
 from blt.bench import shape
 from blt.evals.flops import flops_per_byte
 from blt.generate import Engine
+from blt.hardware import peak_flops
 from blt.model.config import Config
 from blt.model.packing import pack
-from blt.plan.hardware import KINDS
 from blt.train import read_recipe
 from blt.train.optim import clip_gradients, optimizers
-from blt.train.parallel import recompute
+from blt.train.parallel import compile_layers, recompute
 
 BUDGET = 570.0  # seconds for everything
 MEASURED = 6.0  # seconds of a measurement, after its warm-up
@@ -168,7 +168,8 @@ def training(
         )
     if how == "recompute":
         recompute(model)
-    forward: Any = torch.compile(model) if how == "compile" else model
+    if how == "compile":
+        compile_layers(model)
     rows = max(1, ids_in_batch // context)
     ids, lengths = shape.random_ids(rows, context), shape.random_patches(rows, context)
     packed = pack(
@@ -180,7 +181,7 @@ def training(
 
     def step() -> None:
         with autocast(bench):
-            loss = F.cross_entropy(forward(packed).float(), targets, ignore_index=-1)
+            loss = F.cross_entropy(model(packed).float(), targets, ignore_index=-1)
         loss.backward()
         clip_gradients(parameters, 1.0)
         for optimizer in steps:
@@ -214,11 +215,8 @@ def peer_training(bench: Bench, config: Config, ids_in_batch: int, context: int)
 
 
 def share_of_peak(bench: Bench, flops: float) -> float | None:
-    if bench.device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name().replace(" ", "")
-    peaks = [kind.flops for kind in KINDS.values() if kind.name in name]
-    return flops / peaks[0] if peaks else None
+    peak = peak_flops(bench.device, torch.bfloat16)
+    return flops / peak if peak else None
 
 
 # --- decoding -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ memory less what the process had before the model was built.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +21,7 @@ import torch
 import blt
 from blt.bench.shape import CONFIG
 from blt.data import loader_of
+from blt.hardware import peak_memory
 from blt.model.config import Config
 from blt.plan.trace import trace_step
 from blt.train import TrainConfig
@@ -61,7 +61,7 @@ def config_of(name: str) -> Config:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def measure(name: str) -> float:

@@ -91,6 +91,7 @@ class Plan:
             min_lr_ratio=0.02,
             log_every=10,
             evals=0,
+            sample_prompts=(),
             checkpoint_every_seconds=30.0,
         )
         data = replace(self.data, batch_bytes=BATCH_BYTES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
+from blt.model import attention as attention_module
 from blt.model.attention import attention
 from blt.model.cross_attention import gather, segment_max, segment_softmax, segment_sum
 from blt.model.embedding import PRIMES, ByteEmbedding, looking_back, ngram_rows
@@ -55,6 +58,44 @@ def test_attention_equals_a_dense_mask(lengths: list[int], window: int | None) -
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 64])
+def test_what_flash_attention_is_asked_for_is_what_the_blocks_do(
+    monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    """A stand-in does on the CPU what the kernel's documentation promises."""
+
+    def promised(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_seq_q: torch.Tensor,
+        cu_seq_k: torch.Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        scale: float,
+        window_size: tuple[int, int],
+    ) -> torch.Tensor:
+        assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+        assert max_q == max_k == max(cu_seq_q.diff())
+        left, right = window_size
+        parts = []
+        for first, end in pairwise(cu_seq_q.tolist()):
+            i, j = torch.arange(end - first)[:, None], torch.arange(end - first)
+            seen = (j <= i + right) & ((left == -1) | (j >= i - left))
+            heads_first = (x[first:end].transpose(0, 1) for x in (q, k, v))
+            out = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, scale=scale)
+            parts.append(out.transpose(0, 1))
+        return torch.cat(parts)
+
+    q, k, v = (torch.randn(130, 2, 8) for _ in range(3))
+    offsets = (0, 1, 100, 130)
+    blocks = attention(q, k, v, offsets, window)
+    monkeypatch.setattr(attention_module, "_fits_flash", lambda _: True)
+    monkeypatch.setattr(varlen, "varlen_attn", promised)
+    torch.testing.assert_close(attention(q, k, v, offsets, window), blocks)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import blt
-from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
+from blt.train.optim import MatrixOptimizer, RowwiseAdam, clip_gradients, learning_rate, optimizers
 
 ROWS, DIM = 12, 3
 
@@ -95,14 +95,20 @@ def test_clipping_counts_sparse_rows_by_their_sum() -> None:
     assert clip_gradients([table, matrix], 1e6) == pytest.approx(expected)  # nothing was scaled
 
 
-def test_every_trained_weight_has_one_optimizer_and_only_matrices_decay(lm: blt.BLT) -> None:
-    dense, rowwise = optimizers(lm, 1e-3, (0.9, 0.95), 0.1)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_trained_weight_has_one_optimizer_and_only_matrices_decay(
+    lm: blt.BLT, kind: MatrixOptimizer
+) -> None:
+    *dense, rowwise = optimizers(lm, 1e-3, (0.9, 0.95), 0.1, kind)
     names = {id(parameter): name for name, parameter in lm.named_parameters()}
-    groups = {
-        weight_decay: {names[id(p)] for p in group["params"]}
-        for group in dense.param_groups
-        for weight_decay in [group["weight_decay"]]
-    }
+    groups: dict[float, set[str]] = {0.0: set(), 0.1: set()}
+    for group in (group for optimizer in dense for group in optimizer.param_groups):
+        found = {names[id(p)] for p in group["params"]}
+        assert not found & groups[group["weight_decay"]]
+        groups[group["weight_decay"]] |= found
+    if kind == "muon":
+        (inner,) = (group["params"] for group in dense[1].param_groups)
+        assert groups[0.1] - {names[id(p)] for p in inner} == {"decoder.head.weight"}
     (tables,) = ({names[id(p)] for p in group["params"]} for group in rowwise.param_groups)
     assert tables == {"encoder.embedding.ngram"}
     assert "encoder.embedding.byte" in groups[0.0]

@@ -84,6 +84,15 @@ def test_two_processes_give_the_losses_of_one_and_their_checkpoints_fit_both(
         assert b["bytes_seen"] == a["bytes_seen"]
 
 
+def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"optimizer": "muon", "steps": 12, "lr": 2e-3}
+    train(write(blt_recipe, tmp_path / "1.toml", **changes, accumulate=2), tmp_path / "one")
+    train(write(blt_recipe, tmp_path / "2.toml", **changes), tmp_path / "two", processes=2)
+    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+        # Muon's own products are in bfloat16.
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
     blt_recipe: Recipe, tmp_path: Path

@@ -37,6 +37,39 @@ def step_of(run: RunFolder) -> int:
     return step
 
 
+def test_what_is_saved_in_the_background_is_what_was_there_when_it_was_asked_for(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    model, tensor = blt.ByteLM(TINY), torch.full((20_000,), 1)
+    for step in (1, 2):
+        for parameter in model.parameters():
+            parameter.data.fill_(step)
+        tensor.fill_(step)
+        run.save(model, TrainerState({"x": tensor}, {"step": step}), wait=False)
+        for parameter in model.parameters():
+            parameter.data.fill_(99)
+        tensor.fill_(99)
+    run.finish_saving()
+    assert step_of(run) == 2
+
+
+def test_an_error_in_the_background_comes_out_and_leaves_the_checkpoint_before(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(tmp_path / "run", byte_recipe)
+    save(run, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(run.path))
+
+    monkeypatch.setattr(blt.ByteLM, "save", full)
+    run.save(blt.ByteLM(TINY), TrainerState({"x": torch.ones(20_000)}, {"step": 2}), wait=False)
+    with pytest.raises(OSError, match="No space left"):
+        run.finish_saving()
+    assert step_of(run) == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     byte_recipe: Recipe, tmp_path: Path
@@ -48,8 +81,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         heard, told = os.pipe()
         child = os.fork()
         if child == 0:
+            inside = RunFolder(run.path)  # threads do not survive a fork
             for step in range(before + 1, 1 << 20):
-                save(run, step)
+                save(inside, step)
                 os.write(told, b".")
         os.read(heard, 1)  # it has saved once
         time.sleep(random.uniform(0.0, 0.02))

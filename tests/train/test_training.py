@@ -68,14 +68,15 @@ def test_the_entropy_model_stays_as_it_was_and_cuts_as_asked(
 
 
 @pytest.mark.parametrize("kind", ["byte", "blt"])
-@pytest.mark.parametrize("how", ["ctrl-c", "crash"])
+@pytest.mark.parametrize(("how", "optimizer"), [("ctrl-c", "adamw"), ("crash", "muon")])
 def test_a_resumed_training_is_the_uninterrupted_one(
-    kind: str, how: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, how: str, optimizer: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     recipe: Recipe = request.getfixturevalue(f"{kind}_recipe")
     # A crash loses what came after the last checkpoint, so it needs one; Ctrl-C writes its own.
     every = 1e-9 if how == "crash" else 1e9
-    recipe = replace(recipe, train=replace(recipe.train, checkpoint_every_seconds=every))
+    train = replace(recipe.train, checkpoint_every_seconds=every, optimizer=optimizer)
+    recipe = replace(recipe, train=train)
 
     def interrupt(report: Report) -> None:
         if report.step == 3:
@@ -170,6 +171,28 @@ def test_recomputing_changes_no_loss(blt_recipe: Recipe, tmp_path: Path) -> None
     assert_same_weights(model, blt.load(tmp_path / "kept" / "checkpoint"))
 
 
+def test_each_evaluation_leaves_samples(blt_recipe: Recipe, tmp_path: Path) -> None:
+    prompts = ("9 bottles", "été")
+    train = replace(blt_recipe.train, sample_prompts=prompts)
+    train_recipe(replace(blt_recipe, train=train), tmp_path / "run")
+    samples = events(tmp_path / "run", "sample")
+    scored = [e["step"] for e in events(tmp_path / "run", "train") if "heldout_bits_per_byte" in e]
+    assert [(s["step"], s["prompt"]) for s in samples] == [(n, p) for n in scored for p in prompts]
+    train_recipe(blt_recipe, tmp_path / "other")  # and change nothing
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
+
+
+def test_reports_say_what_share_of_the_peak_and_what_memory_steps_take(
+    byte_recipe: Recipe, blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    for recipe in (byte_recipe, blt_recipe):
+        run = tmp_path / recipe.kind
+        train_recipe(recipe, run)
+        for event in events(run, "train"):
+            assert 0 < event["mfu"] < 1
+            assert event["memory"] > 10_000_000
+
+
 def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=None, seconds=1.0))
     reports: list[Report] = []
@@ -194,3 +217,12 @@ def test_a_missing_entropy_model_is_named_before_anything_is_written(
     with pytest.raises(UserError, match="none"):
         train_recipe(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_compiling_changes_no_loss(blt_recipe: Recipe, tmp_path: Path) -> None:
+    train_recipe(blt_recipe, tmp_path / "plain")
+    recipe = replace(blt_recipe, train=replace(blt_recipe.train, compile=True))
+    train_recipe(recipe, tmp_path / "compiled")
+    plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    train_recipe(recipe, tmp_path / "compiled", resume=True)

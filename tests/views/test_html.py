@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.views.curves import curves_svg
-from blt.views.html import Curve, HeatText, ReportData, Scored, render_report, write_report
+from blt.views.html import (
+    Curve,
+    HeatText,
+    ReportData,
+    Scored,
+    Written,
+    render_report,
+    write_report,
+)
 
 EVIL = "<script>alert(1)</script>&\"'\x00\udcff"
 CURVE = Curve(EVIL, [0, 1, 2], [0, 10, 20], [8, 3, math.nan])
@@ -37,8 +45,7 @@ def full_report():
         scores=[Scored(EVIL, 1.5, EVIL, highlight=True), Scored("nan", math.nan)],
         curves=[CURVE, Curve("empty", [], [], []), Curve("one", [1], [5], [2.5])],
         texts=[HeatText(evil, [1.0] * len(evil), [True] * len(evil), EVIL)],
-        prompt=evil,
-        sample=evil,
+        samples=[Written(evil, evil, EVIL)],
         recipe=EVIL,
     )
 
@@ -48,7 +55,7 @@ def test_everything_is_escaped_and_nothing_is_fetched():
     page = Page(rendered)
     assert "script" not in page.tags
     assert not {"link", "img", "iframe", "script", "object"} & set(page.tags)
-    assert page.text.count("<script>alert(1)</script>&\"'\\x00\\xff") == 13
+    assert page.text.count("<script>alert(1)</script>&\"'\\x00\\xff") == 14
     assert "\x00" not in rendered
     assert "url(http" not in rendered
     assert "@import" not in rendered
@@ -66,7 +73,7 @@ def test_ids_are_unique():
 @given(st.binary(max_size=60), st.binary(max_size=60), st.text(max_size=20))
 def test_any_bytes(data, sample, title):
     text = HeatText(data, [0.1 * b for b in data], [b % 3 == 0 for b in data], title)
-    report = ReportData(title, texts=[text], sample=sample, recipe=title)
+    report = ReportData(title, texts=[text], samples=[Written(sample)], recipe=title)
     render_report(report).encode("utf-8", "replace")
 
 

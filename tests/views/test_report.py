@@ -41,9 +41,23 @@ def test_a_run_is_shown_with_what_it_has_logged(tmp_path: Path) -> None:
     run = log(tmp_path / "run", [None, 2.25], heldout_by_source=by_source)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"event": "tra')  # killed while writing
+        for step in range(1, 10):
+            event = {"event": "sample", "step": step, "prompt": "<p", "text": f"text {step}!"}
+            file.write("\n" + json.dumps(event))
     (run / "recipe.toml").write_text("seed = 1234")
     page = report_runs([run]).read_text()
-    for shown in ("20% done", "3.125", "2.250", "&lt;code&gt;", "4.50", "seed = 1234", "<svg"):
+    assert [step for step in range(1, 10) if f"text {step}!" in page] == [3, 6, 9]
+    for shown in (
+        "20% done",
+        "&lt;p",
+        "After 9 steps",
+        "3.125",
+        "2.250",
+        "&lt;code&gt;",
+        "4.50",
+        "seed = 1234",
+        "<svg",
+    ):
         assert shown in page
     assert 'src="http' not in page
     assert 'href="http' not in page  # nothing is fetched

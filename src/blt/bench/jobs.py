@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from blt.bench import shape
+from blt.hardware import peak_memory
 
 SECONDS = 6.0  # of repetition per measurement, after one warm-up
 PRECISIONS = ("float32", "bfloat16", "bfloat16-weights")  # the second is autocast
@@ -158,9 +158,7 @@ def measure(job: str, side: str, precision: str, batch: int, length: int) -> dic
                     work()
 
     seconds = fastest(once)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-    return {"bytes_per_second": batch * length / seconds, "peak_memory": peak_bytes}
+    return {"bytes_per_second": batch * length / seconds, "peak_memory": peak_memory()}
 
 
 def matmul_peak(precision: str) -> dict[str, Any]:

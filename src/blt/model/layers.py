@@ -47,10 +47,18 @@ def is_step(x: Tensor) -> bool:
     return len(x) <= FEW_ROWS and not torch.is_grad_enabled()
 
 
+def is_plain(x: Tensor) -> bool:
+    """Written as plain operations: for steps, and for torch.compile, which fuses by itself."""
+    return torch.compiler.is_compiling() or is_step(x)
+
+
 def chunks(x: Tensor, elements: int = CHUNK) -> Iterator[slice]:
     """Runs of rows whose temporaries stay in a CPU's cache; elsewhere, all rows at once."""
-    rows = max(1, elements * len(x) // max(1, x.numel())) if x.device.type == "cpu" else len(x)
-    for start in range(0, len(x), max(1, rows)):
+    if x.device.type != "cpu":
+        yield slice(None)
+        return
+    rows = max(1, elements * len(x) // max(1, x.numel()))
+    for start in range(0, len(x), rows):
         yield slice(start, start + rows)
 
 
@@ -118,12 +126,12 @@ class RMSNorm(nn.Module):
 
     def add(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns x + delta, and its norm; in one go, since both read all of x."""
-        if is_step(x):
-            return self._add_few(x, delta)
+        if is_plain(x):
+            return self._add_plain(x, delta)
         total, normed = _AddNorm.apply(x, delta, self.weight, self.eps, compute_dtype(x))
         return x if delta is None else total, normed
 
-    def _add_few(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _add_plain(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         x = x if delta is None else x + delta
         wide = x if x.dtype is torch.float64 else x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
@@ -149,8 +157,15 @@ def rope_rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 def _rotated(x: Tensor, rope: Tensor) -> Tensor:
     """Rotate pairs of features: x [..., D], rope [..., D / 2] complex → [..., D] float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    if torch.compiler.is_compiling():  # it cannot fuse complex numbers
+        (a, b), (cos, sin) = (y.unbind(-1) for y in (_pairs(x), torch.view_as_real(rope)))
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+    pairs = torch.view_as_complex(_pairs(x))
     return torch.view_as_real(pairs.mul(rope)).flatten(-2)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    return x.float().unflatten(-1, (-1, 2))
 
 
 class _RotatedQueriesKeys(torch.autograd.Function):
@@ -190,7 +205,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, window: int | None) -> None:
         super().__init__()
-        self.heads, self.window = heads, window
+        self.heads, self.window, self.attend = heads, window, attention
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
@@ -198,13 +213,13 @@ class SelfAttention(nn.Module):
         self, x: Tensor, rope: Tensor, spans: Spans, cache: KeyValueCache | None = None
     ) -> Tensor:  # x [N, d]
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        if is_step(x):
+        if is_plain(x):
             q, k = _rotated(qkv[:, :2], rope).to(qkv.dtype).unbind(1)
             v = qkv[:, 2]
         else:
             q, k, v = _RotatedQueriesKeys.apply(qkv, rope)  # [N, H, D] each, q scaled
         if cache is None:
-            attended = attention(q, k, v, spans.offsets, self.window)
+            attended = self.attend(q, k, v, spans.offsets, self.window)
         else:
             attended = cache.attend(q, k, v)
         return self.out(attended.flatten(1))
@@ -246,10 +261,10 @@ class SwiGLU(nn.Module):
         self.down = Linear(ff_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, d]
+        if is_plain(x):
+            return self._down(self.gate_up(x))
         if torch.is_grad_enabled():
             return _SwiGLUDown.apply(self.gate_up(x), self.down.weight)  # type: ignore[no-any-return]
-        if is_step(x):
-            return self._down(self.gate_up(x))
         # Without gradients the widest activation need not exist for all bytes at once.
         wide = map(self.gate_up, x.split(SCORED_ROWS))
         return torch.cat(

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
+from blt.hardware import Hardware
 from blt.lm import BLT, LanguageModel
 from blt.model.config import ByteTransformerConfig, Config
-from blt.plan.hardware import Hardware
 from blt.plan.trace import StepMemory, meta_model, trace_step
 from blt.pretrained import PRETRAINED, find_entropy_model
 from blt.train.recipe import Recipe

@@ -21,7 +21,7 @@ from blt.precision import choose_device, choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.train.calibration import SAMPLE_BYTES, calibrate, mean_patch_size
 from blt.train.loop import OnProgress, fit
-from blt.train.parallel import recompute
+from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
 from blt.train.run import RunFolder, open_run
@@ -60,6 +60,8 @@ def train_recipe(
     model = _model(recipe, run, sources, entropy_model)
     if recipe.train.recompute:
         recompute(model)
+    if recipe.train.compile:
+        compile_layers(model)
     parallel.shard(model)
     if not run.has_checkpoint:
         for source in sources:

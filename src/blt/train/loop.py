@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from blt.data.loader import Loader
+from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
 from blt.lm import LanguageModel
 from blt.train.budget import Budget
 from blt.train.interrupt import StopRequest
+from blt.train.meter import Meter
 from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
 from blt.train.trackers import Track, numbers, trackers
 from blt.train.trainer import Step, Trainer
+
+SAMPLE_BYTES = 300
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Report:
     grad_norm: float
     skipped: int  # steps so far that were left out: loss or gradient not finite, or exploding
     waited: float  # share of the time of steps that went by waiting for batches
+    mfu: float | None  # share of the devices' peak that steps reached, entropy model left out
+    memory: int  # bytes at the peak, of the main process's device
 
 
 OnProgress = Callable[[Report], None]
@@ -98,6 +105,8 @@ class _Fit:
         self.trackers: list[Track] = []
         if run is not None and trainer.parallel.main:
             self.trackers = trackers(self.config.trackers, run.path)
+        context = trainer.loader.loader.context_bytes
+        self.meter = Meter(trainer.model, context, trainer.dtype, trainer.parallel.world)
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -119,6 +128,8 @@ class _Fit:
                 stopped = self._steps(stop)
         finally:
             trainer.loader.close()
+            if self.folder is not None:
+                self.folder.finish_saving()
         trainer.model.eval()
         if stopped:
             raise KeyboardInterrupt(self._stopped())
@@ -142,7 +153,7 @@ class _Fit:
             elif self.trainer.steps % self.config.log_every == 0:
                 self._report(None)
             if save:
-                self._checkpoint()
+                self._checkpoint(wait=False)
                 self._saved = time.monotonic()
         return stopped and progress < 1
 
@@ -212,28 +223,44 @@ class _Fit:
             grad_norm=_mean([step.grad_norm for step in done]),
             skipped=self.trainer.skipped,
             waited=sum(step.waited for step in steps) / max(1e-9, sum(x.seconds for x in steps)),
+            mfu=self.meter.mfu(_mean(sizes) if sizes else None, speed),
+            memory=self.meter.memory,
         )
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(self.report))})
         for track in self.trackers:
             track(self.report.step, numbers(self.report))
+        if heldout is not None and self.folder is not None:
+            self._log_samples(self.folder)
         if self.on_progress is not None:
             self.on_progress(self.report)
         return self.report
+
+    def _log_samples(self, folder: RunFolder) -> None:
+        """What the model writes by now; left out where no process has all weights."""
+        model, prompts = self.trainer.model, self.config.sample_prompts
+        if self.trainer.parallel.mesh is not None:
+            return
+        model.eval()
+        with suppress(UserError):  # a rule that cannot cut a text that is being written
+            for text in model.generate(list(prompts), max_bytes=SAMPLE_BYTES, temperature=0.8):
+                event = {"event": "sample", "step": self.trainer.steps}
+                folder.log({**event, "prompt": text.prompt.decode(), "text": text.text})
+        model.train()
 
     def _finish(self) -> Report:
         """The last report, with an evaluation; a run that was finished before takes no step."""
         return self._report(self._evaluate() if self._evaluates else None)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, wait: bool = True) -> None:
         if self.folder is None:
             return
-        start = time.monotonic()
         state = self.trainer.state()
         more = {"seconds": self.budget.seconds, "evals_done": self.evals_done}
         state = TrainerState(state.tensors, {**state.values, **more})
-        self.folder.save(self.trainer.model, state, self.config.keep_checkpoints)
-        self.budget.checkpoint_seconds = time.monotonic() - start
+        self.folder.save(self.trainer.model, state, self.config.keep_checkpoints, wait)
+        if self.folder.save_seconds > 0:
+            self.budget.checkpoint_seconds = self.folder.save_seconds
 
     def _checkpoint_bytes(self) -> int:
         """Weights and two moments."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from blt.model.embedding import ByteEmbedding
 from blt.train.parallel import local, whole
+
+MatrixOptimizer = Literal["adamw", "muon"]
 
 
 class RowwiseAdam(Optimizer):
@@ -81,12 +83,20 @@ def _step_length(mean_square: Tensor, weight: Tensor, lr: float, eps: float) -> 
 
 
 def optimizers(
-    model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float
+    model: nn.Module,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    matrix_optimizer: MatrixOptimizer = "adamw",
 ) -> list[Optimizer]:
     """AdamW for all that is dense, RowwiseAdam for hash tables.
 
     Only matrices decay; norms and embeddings do not. Gradients of tables become sparse, unless they
     are divided among processes, which exchange dense ones.
+
+    Args:
+        matrix_optimizer: of matrices inside layers. "muon": steps of equal length in all
+            directions, as long as AdamW's (arXiv 2502.16982).
     """
     tables, embeddings = [], set()
     for name, module in model.named_modules():
@@ -100,13 +110,22 @@ def optimizers(
         if parameter.requires_grad and not any(parameter is table for table in tables):
             decays = parameter.dim() == 2 and name not in embeddings and name != "byte"
             (matrices if decays else others).append(parameter)
+    inner: list[Tensor] = []
+    if matrix_optimizer == "muon":
+        heads = {id(p) for name, p in model.named_parameters() if name.endswith("head.weight")}
+        inner = [matrix for matrix in matrices if id(matrix) not in heads]
+        matrices = [matrix for matrix in matrices if id(matrix) in heads]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    dense = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+    made: list[Optimizer] = [
+        AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+    ]
+    if inner:
+        made.append(Muon(inner, lr, weight_decay, adjust_lr_fn="match_rms_adamw"))
     tables = [table for table in tables if len(table)]
-    return [dense, RowwiseAdam(tables, lr, betas[1])] if tables else [dense]
+    return [*made, RowwiseAdam(tables, lr, betas[1])] if tables else made
 
 
 def coalesced(grad: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from blt.model.attention import attention
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.embedding import ByteEmbedding
 from blt.model.latent import GlobalTransformer
@@ -32,6 +33,7 @@ class Parallel:
     rank: int = 0
     world: int = 1
     mesh: DeviceMesh | None = None  # None: a single process
+    writers: dist.ProcessGroup | None = None  # for threads that write checkpoints meanwhile
 
     @property
     def main(self) -> bool:
@@ -67,9 +69,11 @@ class Parallel:
         dist.broadcast(tensor, 0)
         return tensor.tolist()  # type: ignore[no-any-return]
 
-    def barrier(self) -> None:
+    def barrier(self, group: dist.ProcessGroup | None = None) -> None:
         """Wait for all."""
-        if self.mesh is not None:
+        if self.mesh is not None and group is not None:
+            dist.barrier(group)
+        elif self.mesh is not None:
             self.sums([0.0])  # NCCL's barrier guesses a device
 
     @property
@@ -92,7 +96,8 @@ def start(device: str) -> Parallel:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
-    return Parallel(dist.get_rank(), world, init_device_mesh(kind, (world,)))
+    writers = dist.new_group(backend="gloo")
+    return Parallel(dist.get_rank(), world, init_device_mesh(kind, (world,)), writers)
 
 
 def last_backward(model: nn.Module, last: bool) -> None:
@@ -109,6 +114,18 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """A divided tensor put together; all processes must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Let torch.compile fuse what lies between the matrix products of each layer."""
+    # Attention is steered by the lengths of documents: each batch would be another graph.
+    outside = torch.compiler.disable(attention)
+    torch._dynamo.config.recompile_limit = 64  # widths, windows, with and without gradients, ...
+    for module in model.modules():
+        trained = any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, TransformerLayer) and trained:
+            module.attention.attend = outside
+            module.compile(dynamic=True)
 
 
 def recompute(model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
 from blt.model.config import ByteTransformerConfig, Config
 from blt.precision import Precision
+from blt.train.optim import MatrixOptimizer
 
 POSITIVE = (
     *("steps", "seconds", "lr", "clip"),
@@ -53,6 +54,7 @@ class TrainConfig:
 
     steps: int | None = None
     seconds: float | None = None  # wall clock, evaluations and checkpoints included
+    optimizer: MatrixOptimizer = "adamw"  # of matrices inside layers; AdamW for the rest
     lr: float = 1e-3
     schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: constant, then a linear decay
     min_lr_ratio: float = 0.1  # of lr, at the end
@@ -65,11 +67,13 @@ class TrainConfig:
     most_norm: float | None = None  # skip steps whose norm is so many times the usual one
     most_skipped: int = 10  # skipped steps in a row that end the training
     recompute: bool = False  # global layers keep nothing for backward: less memory, more time
+    compile: bool = False  # fuse layers with torch.compile: for GPUs
     precision: Precision = "auto"
     device: str = "auto"
     log_every: int = 1  # steps
     evals: int = 5  # held-out evaluations, evenly spread, the last one at the end
     eval_bytes: int = 32768  # of held-out text per evaluation
+    sample_prompts: tuple[str, ...] = ("",)  # continued at each evaluation, by one process
     checkpoint_every_seconds: float = 60.0
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # besides metrics.jsonl
     keep_checkpoints: int = 1  # the last one, and older ones in checkpoints/

@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
+from torch.distributed.tensor import DTensor
 
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
@@ -47,8 +50,10 @@ MAY_CHANGE = (
     "train.log_every",
     "train.evals",
     "train.eval_bytes",
+    "train.sample_prompts",
     "train.device",
     "train.precision",
+    "train.compile",
     "train.checkpoint_every_seconds",
     "train.keep_checkpoints",
     "train.trackers",
@@ -69,10 +74,14 @@ class RunFolder:
 
     Attributes:
         parallel: the processes that share the run; only the main one changes small files.
+        save_seconds: that the last checkpoint took to write.
     """
 
     def __init__(self, path: str | os.PathLike[str], parallel: Parallel | None = None) -> None:
         self.path, self.parallel = Path(path), parallel or Parallel()
+        self.save_seconds = 0.0
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blt-checkpoint")
+        self._writing: Future[None] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -89,34 +98,63 @@ class RunFolder:
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(event) + "\n")
 
-    def save(self, model: LanguageModel, state: TrainerState, keep: int = 1) -> None:
+    def save(
+        self, model: LanguageModel, state: TrainerState, keep: int = 1, wait: bool = True
+    ) -> None:
         """Replace the checkpoint; a kill at any moment leaves the old or the new one, whole.
 
         All processes of a training call it; each writes its part, and the main one the rest.
 
         Args:
             keep: checkpoints to keep, this one included; older ones go to ``checkpoints/``.
+            wait: False: only copy weights and state, and write them while training goes on. An
+                error comes out of the next call, or of :meth:`finish_saving`.
         """
-        parallel = self.parallel
+        self.finish_saving()  # of the one before
+        weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+        if not wait:
+            mine = weights if self.parallel.main else {}
+            weights = {name: _copied(tensor) for name, tensor in mine.items()}
+            tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
+            state = TrainerState(tensors, state.values)
+        self._writing = self._writer.submit(self._write, model, weights, state, keep)
+        if wait:
+            self.finish_saving()
+
+    def finish_saving(self) -> None:
+        """Wait until the checkpoint that is being written is in its place."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(
+        self, model: LanguageModel, weights: dict[str, Tensor], state: TrainerState, keep: int
+    ) -> None:
+        start, parallel = time.monotonic(), self.parallel
         beside = self.path / f".{CHECKPOINT}.writing"
         new = beside / "new"
-        weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
         if parallel.main:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
             model.save(new, weights)
-        parallel.barrier()
+        parallel.barrier(parallel.writers)
         writer = HuggingFaceStorageWriter(str(new / TENSORS), save_distributed=True)
         with _quiet():
-            save_parts(state.tensors, storage_writer=writer, no_dist=parallel.mesh is None)
-        parallel.barrier()
+            save_parts(
+                state.tensors,
+                storage_writer=writer,
+                process_group=parallel.writers,
+                no_dist=parallel.mesh is None,
+            )
+        parallel.barrier(parallel.writers)
         if parallel.main:
             values = {**state.values, NAMES: sorted(state.tensors)}
             (new / STATE).write_text(json.dumps(values, indent=2) + "\n")
             move_into_place(new, self.checkpoint)
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
-        parallel.barrier()
+        parallel.barrier(parallel.writers)
+        self.save_seconds = time.monotonic() - start
 
     def _keep(self, old: Path | None, count: int) -> None:
         """Put the checkpoint before this one among the ``count`` older ones."""
@@ -184,6 +222,13 @@ class RunFolder:
         beside = path.with_name(f"{METRICS}.new")
         beside.write_text("".join(f"{line}\n" for line in kept))
         os.replace(beside, path)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """What later steps do not change; in the host's memory, if it is whole."""
+    if isinstance(tensor, DTensor):
+        return tensor.detach().clone()
+    return tensor.detach().to("cpu", copy=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Muon, Optimizer
 
 from blt import vocab
 from blt.data.loader import Batch, Loader
@@ -63,7 +63,7 @@ class Trainer:
         self.model, self.loader, self.config = model, Prefetch(loader), config
         self.parallel = parallel or Parallel()
         self.optimizers: list[Optimizer] = optimizers(
-            model, config.lr, config.betas, config.weight_decay
+            model, config.lr, config.betas, config.weight_decay, config.optimizer
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
@@ -213,6 +213,8 @@ def _new_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     if isinstance(optimizer, RowwiseAdam):
         return RowwiseAdam.new_state(parameter.detach())
     zeros = torch.zeros_like(parameter.detach())
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer": zeros}
     return {
         "step": torch.zeros((), device=zeros.device),
         "exp_avg": zeros,

@@ -20,7 +20,7 @@ from blt.patching import PatchingConfig
 from blt.train.loop import OnProgress, Report
 from blt.train.run import RECIPE
 from blt.views.glyphs import visible
-from blt.views.html import Curve, HeatText, ReportData, Scored, write_report
+from blt.views.html import Curve, HeatText, ReportData, Scored, Written, write_report
 from blt.views.progress import clock, training_bar
 from blt.views.terminal import legend, print_patches, summary_line
 
@@ -168,8 +168,7 @@ def write_demo_report(
             scores=_scored(scores, trained),
             curves=[one.curve for one in trained],
             texts=[HeatText(cut.data, cut.entropies or [], begins, title="From held-out text")],
-            prompt=prompt,
-            sample=sample,
+            samples=[Written(sample, prompt)],
             recipe=(path.parent / RECIPE).read_text(),
         ),
     )

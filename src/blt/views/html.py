@@ -15,7 +15,7 @@ from blt.views.curves import Axis, Curve, curves_svg
 from blt.views.glyphs import visible
 from blt.views.heatmap import HeatText, heat_html, legend_html
 
-__all__ = ["Curve", "HeatText", "ReportData", "Scored", "render_report", "write_report"]
+__all__ = ["Curve", "HeatText", "ReportData", "Scored", "Written", "render_report", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a model wrote."""
+
+    text: bytes
+    prompt: bytes = b""
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What the report shows; a part that is empty is left out."""
 
@@ -38,8 +47,7 @@ class ReportData:
     scores: Sequence[Scored] = ()
     curves: Sequence[Curve] = ()
     texts: Sequence[HeatText] = ()
-    prompt: bytes = b""
-    sample: bytes = b""  # what the model wrote after the prompt
+    samples: Sequence[Written] = ()
     recipe: str = ""  # the resolved recipe, as TOML
 
 
@@ -65,7 +73,7 @@ def write_report(path: str | os.PathLike[str], run: ReportData) -> Path:
 def render_report(run: ReportData) -> str:
     """The whole page."""
     style = files("blt.views").joinpath("report.css").read_text(encoding="utf-8")
-    sections = [_facts(run), _scores(run), _curves(run), _texts(run), _sample(run), _recipe(run)]
+    sections = [_facts(run), _scores(run), _curves(run), _texts(run), _samples(run), _recipe(run)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -155,14 +163,18 @@ def _texts(run: ReportData) -> str:
     return _section("Text, entropies and patches", legend_html() + parts, note)
 
 
-def _sample(run: ReportData) -> str:
-    if not run.sample and not run.prompt:
+def _samples(run: ReportData) -> str:
+    if not run.samples:
         return ""
-    prompt = html.escape(visible(run.prompt))
-    sample = html.escape(visible(run.sample))
+    note = "The prompt is in bold." if any(sample.prompt for sample in run.samples) else ""
+    return _section("Written by the model", "".join(map(_sample, run.samples)), note)
+
+
+def _sample(sample: Written) -> str:
+    title = f"<h3>{_text(sample.title)}</h3>" if sample.title else ""
+    prompt, text = (html.escape(visible(part)) for part in (sample.prompt, sample.text))
     prompt = f'<b class="prompt">{prompt}</b>' if prompt else ""
-    note = "The prompt is in bold." if prompt else ""
-    return _section("Written by the model", f'<pre class="sample">{prompt}{sample}</pre>', note)
+    return f'{title}<pre class="sample">{prompt}{text}</pre>'
 
 
 def _recipe(run: ReportData) -> str:

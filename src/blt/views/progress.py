@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from blt.train.loop import OnProgress, Report
@@ -37,13 +38,16 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
 
 
 def describe(report: Report) -> str:
-    """Loss, speed, patch size and time left."""
+    """Loss, speed, patch size, share of the machine's peak, memory and time left."""
     parts = [f"{report.bits_per_byte:.3f} bits/byte"]
     if report.heldout_bits_per_byte is not None:
         parts.append(f"held out {report.heldout_bits_per_byte:.3f}")
     parts.append(f"{report.bytes_per_second / 1000:.1f} kB/s")
     if report.patch_size is not None:
         parts.append(f"{report.patch_size:.2f} bytes/patch")
+    if report.mfu is not None:
+        parts.append(f"{report.mfu:.0%} of peak")
+    parts.append(decimal(report.memory))
     if report.progress < 1:
         parts.append(f"{clock(report.seconds_left)} left")
     return " · ".join(parts)

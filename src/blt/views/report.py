@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from blt.errors import UserError
 from blt.train.run import METRICS, RECIPE, RunFolder
-from blt.views.html import Curve, ReportData, Scored, write_report
+from blt.views.html import Curve, ReportData, Scored, Written, write_report
 from blt.views.progress import clock
 
 SAMPLE_BYTES = 400
+SAMPLES = 4  # of those logged
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ def _one(run: RunData, prompt: bytes) -> ReportData:
         facts=_facts(run),
         scores=_by_source(run) or _scores([run]),
         curves=_curves(run),
-        prompt=prompt,
-        sample=_sample(run, prompt),
+        samples=_samples(run, prompt),
         recipe=recipe.read_text() if recipe.is_file() else "",
     )
 
@@ -109,6 +111,10 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     ]
     if "patch_size" in last:
         facts.append(("bytes per patch", f"{last['patch_size']:.2f}"))
+    if "mfu" in last:
+        facts.append(("share of peak", f"{last['mfu']:.0%}"))
+    if "memory" in last:
+        facts.append(("memory", decimal(last["memory"])))
     if last["skipped"]:
         facts.append(("skipped steps", str(last["skipped"])))
     waited = [report["waited"] for report in run.reports if "waited" in report]
@@ -144,10 +150,18 @@ def _curve(name: str, reports: Sequence[dict[str, Any]], key: str) -> Curve:
     return Curve(name, seconds, bytes_seen, [report.get(key, math.nan) for report in reports])
 
 
-def _sample(run: RunData, prompt: bytes) -> bytes:
-    if not prompt or not RunFolder(run.path).has_checkpoint:
-        return b""
-    from blt.lm import load
+def _samples(run: RunData, prompt: bytes) -> list[Written]:
+    """What was logged, evenly spread and the last one, and what the model makes of ``prompt``."""
+    logged = [event for event in run.events if event.get("event") == "sample"]
+    every = max(1, -(-len(logged) // SAMPLES))
+    samples = [
+        Written(event["text"].encode(), event["prompt"].encode(), f"After {event['step']:,} steps")
+        for event in logged[::-1][::every][::-1]
+    ]
+    if prompt and RunFolder(run.path).has_checkpoint:
+        from blt.lm import load
 
-    options: dict[str, Any] = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8}
-    return load(run.path / "checkpoint").generate(prompt, **options).data
+        options: dict[str, Any] = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8}
+        written = load(run.path / "checkpoint").generate(prompt, **options)
+        samples.append(Written(written.data, prompt, "Now"))
+    return samples

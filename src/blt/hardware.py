@@ -1,10 +1,16 @@
-"""Devices to plan for."""
+"""Devices to plan for, and what the one here can do."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import resource
+import sys
+import time
 from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
 
 from blt.errors import UserError
 
@@ -59,3 +65,37 @@ def find_hardware(text: str) -> Hardware:
     if count < 1:
         raise UserError(f"--hardware {text!r}: at least one device is needed")
     return replace(by_name[match[2].lower()], count=count)
+
+
+@cache
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s of matrix products: measured on a CPU, as its maker gives it of a GPU in bfloat16.
+
+    Returns:
+        None: a kind of device, or a precision on it, that is not known here.
+    """
+    if device.type == "cpu":
+        return measured_flops(dtype)
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return None
+    name = torch.cuda.get_device_name(device).replace(" ", "")
+    return next((kind.flops for kind in KINDS.values() if kind.name in name), None)
+
+
+def measured_flops(dtype: torch.dtype, size: int = 2048, repeats: int = 4) -> float:
+    """FLOP/s of the fastest of a few products of square matrices on the CPU."""
+    a, b = (torch.ones(size, size, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(repeats + 1):  # the first one prepares
+        start = time.perf_counter()
+        torch.matmul(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times[1:])
+
+
+def peak_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process has held at most: of the GPU, or its resident set."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,47 @@
+"""What a training takes of its machine: share of the peak, and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
+from blt.hardware import peak_flops, peak_memory
+from blt.lm import BLT, LanguageModel
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Of one training.
+
+    Args:
+        model: what is trained.
+        context_bytes: of a document.
+        dtype: of matrix products.
+        world: processes, a device each.
+    """
+
+    model: LanguageModel
+    context_bytes: int
+    dtype: torch.dtype
+    world: int = 1
+
+    def flops_per_byte(self, patch_size: float | None) -> float:
+        """Forward and backward; the entropy model, frozen, is left out (paper §4.5)."""
+        if isinstance(self.model, BLT):
+            size = min(max(1.0, patch_size or 1.0), self.context_bytes)
+            return flops_per_byte(self.model.config, size, self.context_bytes).training
+        return TRAINING_FACTOR * byte_transformer_flops(self.model.config, self.context_bytes)
+
+    def mfu(self, patch_size: float | None, bytes_per_second: float) -> float | None:
+        """Share of the devices' peak; None where that is not known."""
+        peak = peak_flops(self.model.device, self.dtype)
+        if peak is None:
+            return None
+        return self.flops_per_byte(patch_size) * bytes_per_second / (peak * self.world)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of this process at its peak, on the device."""
+        return peak_memory(self.model.device)
