@@ -93,6 +93,35 @@ def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_lost_worker_ends_the_training_and_nothing_is_lost(
+    blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    steps = {"steps": 120, "checkpoint_every_seconds": 0.1}
+    recipe, run = write(blt_recipe, tmp_path / "recipe.toml", **steps), tmp_path / "run"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(recipe, run, processes=2),
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not (run / "checkpoint" / "trainer.json").is_file() or len(reports(run)) < 20:
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, said = process.communicate(timeout=90)  # torchrun notices, and ends the other one
+    assert process.returncode != 0
+    assert b"SIGKILL" in said or b"Signal 9" in said
+    train(recipe, run, "--resume", processes=2)
+    train(recipe, tmp_path / "whole", processes=2)
+    resumed, whole = reports(run), reports(tmp_path / "whole")
+    assert [r["step"] for r in resumed] == list(range(1, 121))
+    assert [r["bytes_seen"] for r in resumed] == [r["bytes_seen"] for r in whole]
+    assert resumed[-1]["bits_per_byte"] == pytest.approx(whole[-1]["bits_per_byte"], rel=1e-5)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
     blt_recipe: Recipe, tmp_path: Path
