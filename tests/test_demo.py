@@ -141,7 +141,7 @@ def test_train_then_generate(
     assert cli.main(["train", str(recipe), "train.lr=2e-3", "--run", str(run)]) == 0
     assert read_recipe(run / "recipe.toml").train.lr == 2e-3
     assert "bits/byte" in capsys.readouterr().out
-    assert cli.main(["generate", str(run / "checkpoint"), "a", "--max-bytes", "3"]) == 0
+    assert cli.main(["generate", "a", "--model", str(run / "checkpoint"), "--max-bytes", "3"]) == 0
 
 
 def test_train_mistakes(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:

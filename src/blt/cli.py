@@ -342,6 +342,7 @@ def demo(
     minutes: float = 9.0,
     patch_size: float = 4.5,
     seed: int = 0,
+    pretrained: bool = False,
 ) -> None:
     """Train a small model in ten minutes, and compare and watch it.
 
@@ -351,9 +352,15 @@ def demo(
         minutes: Time for everything together.
         patch_size: Bytes per patch that the threshold is calibrated to.
         seed: Of the weights, the order of the data and the sample.
+        pretrained: Train nothing: score the text with the model inside the package, and watch it.
     """
-    from blt.demo import run_demo
+    from blt.demo import run_demo, show_pretrained
 
+    if pretrained:
+        if run is not None:
+            raise UserError("--pretrained trains nothing, so it has no --run; leave one out")
+        show_pretrained(text, seed)
+        return
     run_demo(text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed)
 
 

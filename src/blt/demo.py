@@ -5,6 +5,7 @@ text ─► entropy model ─► θ ─► BLT ─► baseline, for the same tim
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from blt.lm import BLT, ByteLM
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
 from blt.precision import choose_device, choose_dtype
-from blt.pretrained import save_patching
+from blt.pretrained import load, save_patching
 from blt.train.calibration import calibrate, mean_patch_size
 from blt.train.job import build_blt, loader
 from blt.train.loop import Report, fit
@@ -38,6 +39,7 @@ ENTROPY_SHARE, BLT_SHARE = 0.13, 0.34  # the baseline gets as much as the BLT
 SCORED_BYTES = 524288  # of held-out text, at most
 SHOWN_BYTES = 600
 SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 400, 60
+SHIPPED_HELDOUT = 0.02  # data.heldout of recipes/blt-pretrained.toml
 TOLERANCE = 0.02  # of the patch size asked for
 
 # Shapes and rates were chosen by short trials on one core, for this little time: at these sizes the
@@ -168,10 +170,11 @@ class _Demo:
         scores = self.score([blt, baseline])
         run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
         screen.scores(scores, [blt, baseline])
-        cut = self.cut(Cutter(theta.config, entropy.model))
+        cut = beginning(self.heldout()[0], Cutter(theta.config, entropy.model))
         screen.patches(cut)
         prompt = b"import " if plan.text is None else self.heldout()[0][:40]
-        sample = self.write(blt.model, prompt)
+        sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
+        (self.folder / "samples.txt").write_bytes(prompt + sample + b"\n")
         report = self.folder / "report.html"
         write_demo_report(report, self.parts, theta, [blt, baseline], scores, cut, prompt, sample)
         screen.next_steps(self.folder, prompt)
@@ -233,26 +236,60 @@ class _Demo:
                 )
         return scores | compressors(texts)
 
-    def cut(self, cutter: Cutter) -> Cut:
-        """The beginning of a held-out text in patches, up to the end of a line."""
-        text = self.heldout()[0][:SHOWN_BYTES]
-        return cutter.cut(text[: text.rfind(b"\n") + 1] or text)
 
-    def write(self, model: BLT | ByteLM, prompt: bytes) -> bytes:
-        """What the model writes after ``prompt``, as long as there is time."""
-        written = bytearray()
-        handle = Engine(model, max_batch=1).submit(
-            prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=self.plan.seed
+def beginning(text: bytes, cutter: Cutter) -> Cut:
+    """The beginning of a text in patches, up to the end of a line."""
+    text = text[:SHOWN_BYTES]
+    return cutter.cut(text[: text.rfind(b"\n") + 1] or text)
+
+
+def write(
+    screen: Screen, model: BLT | ByteLM, prompt: bytes, seed: int, deadline: float = math.inf
+) -> bytes:
+    """What the model writes after ``prompt``, as long as there is time."""
+    written = bytearray()
+    handle = Engine(model, max_batch=1).submit(
+        prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed
+    )
+    with screen.writing(prompt) as show:
+        for piece in handle:
+            for byte in piece:
+                show(byte + vocab.OFFSET)
+            written += piece
+            if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > deadline:
+                handle.cancel()
+    return bytes(written)
+
+
+def show_pretrained(text: Path | None = None, seed: int = 0) -> None:
+    """What the small BLT inside the package knows: scores, patches and a sample, in a minute.
+
+    Args:
+        text: file or folder to score; None: what of this Python's own source and documentation
+            the model was not trained on.
+        seed: of the sample.
+
+    Raises:
+        UserError: bad text.
+    """
+    screen, model = Screen(), load()
+    source = PYTHON if text is None else str(text)
+    documents = read((source,)).documents
+    if text is None:
+        documents = split(documents, SHIPPED_HELDOUT).heldout
+    texts = choose(documents, SCORED_BYTES)
+    screen.scored(source, texts)
+    with screen.wait("scoring"):
+        bits = bits_per_byte(
+            model,
+            texts,
+            context_bytes=2048,
+            dtype=choose_dtype("auto", model.device),
         )
-        with self.screen.writing(prompt) as show:
-            for piece in handle:
-                for byte in piece:
-                    show(byte + vocab.OFFSET)
-                written += piece
-                if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > self.deadline:
-                    handle.cancel()
-        (self.folder / "samples.txt").write_bytes(prompt + written + b"\n")
-        return bytes(written)
+    screen.scores({"the BLT in the package": bits} | compressors(texts), [])
+    assert isinstance(model, BLT)
+    screen.patches(beginning(texts[0], Cutter(model.config.patching, model.entropy_model)))
+    write(screen, model, b"The " if text is None else texts[0][:40], seed)
 
 
 def _stopped(folder: Path) -> str:

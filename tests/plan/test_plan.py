@@ -52,6 +52,11 @@ def test_memory_of_weights_gradients_and_optimiser_is_what_the_trainer_keeps() -
     moments = 2 * 4 * (trained - table.numel()) + 2 * 4 * len(table)
     count = len([p for p in model.parameters() if p.requires_grad])
     assert memory.optimizer == pytest.approx(moments, abs=4 * count)  # and a step count for each
+    muon = trace_step(config, **SMALL, optimizer="muon")
+    inner = [p for n, p in model.named_parameters() if p.requires_grad and p.dim() == 2]
+    saved = 4 * sum(p.numel() for p in inner) - 4 * model.decoder.head.weight.numel()
+    saved -= 4 * (table.numel() + model.encoder.embedding.byte.numel())  # one moment, not two
+    assert memory.optimizer - muon.optimizer == pytest.approx(saved, abs=4 * count)
     assert memory.peak == (memory.weights + memory.gradients + memory.optimizer + memory.working)
 
 

@@ -75,6 +75,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         dtype=dtype,
         world=hardware.count,
         recomputes=train.recompute,
+        optimizer=train.optimizer,
     )
     batch = data.batch_bytes * train.accumulate * hardware.count
     speed = hardware.count * hardware.flops * mfu / (training + entropy)

@@ -27,7 +27,7 @@ from blt.model import attention
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.packing import PackedBatch, Spans, pack
 from blt.precision import autocast
-from blt.train.optim import optimizers
+from blt.train.optim import MatrixOptimizer, optimizers
 from blt.train.parallel import Parallel, local, recompute
 
 A_BYTE = 100  # any id
@@ -109,6 +109,7 @@ def trace_step(
     dtype: torch.dtype,
     world: int = 1,
     recomputes: bool = False,
+    optimizer: MatrixOptimizer = "adamw",
 ) -> StepMemory:
     """Memory of one training step of one of ``world`` processes.
 
@@ -118,6 +119,7 @@ def trace_step(
         patch_size: mean bytes per patch.
         dtype: of matrix products.
         recomputes: as ``train.recompute``.
+        optimizer: as ``train.optimizer``.
     """
     documents = _documents(batch_bytes, context_bytes)
     batch = pack(documents, [_decisions(len(ids), patch_size) for ids in documents])
@@ -131,14 +133,14 @@ def trace_step(
         if recomputes:
             recompute(model)
         parallel.shard(model)
-        steps = optimizers(model, 1e-3, (0.9, 0.95), 0.1)
+        steps = optimizers(model, 1e-3, (0.9, 0.95), 0.1, optimizer)
         parameters = [p for p in model.parameters() if p.requires_grad]
         weights = _size(list(model.parameters()))
         with _Allocated() as allocated:
             _step(model, _fake_batch(mode, batch), parameters, dtype)
             gradients = _size([p.grad for p in parameters if p.grad is not None])
-            for optimizer in steps:
-                optimizer.step()
+            for each in steps:
+                each.step()
             state = [x for o in steps for entry in o.state.values() for x in entry.values()]
             state_size = _size([x for x in state if isinstance(x, Tensor)])
             before = allocated.peak

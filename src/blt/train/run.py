@@ -31,7 +31,6 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
-from torch.distributed.tensor import DTensor
 
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
@@ -225,9 +224,7 @@ class RunFolder:
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    """What later steps do not change; in the host's memory, if it is whole."""
-    if isinstance(tensor, DTensor):
-        return tensor.detach().clone()
+    """What later steps do not change, in the host's memory; divided tensors stay divided."""
     return tensor.detach().to("cpu", copy=True)
 
 

@@ -90,6 +90,10 @@ class Screen:
         if sum(map(len, parts.train)) < LITTLE_TEXT:
             self.say("that is little: the models will learn it by heart and do badly on other text")
 
+    def scored(self, source: str, texts: Sequence[bytes]) -> None:
+        self.say(f"text: {source}", "bold")
+        self.say(f"{_amount(texts)}, scored", "default")
+
     def threshold(self, theta: Theta) -> None:
         self.say(
             f"θ = {theta.config.threshold:.4f} nats for {theta.target:g} bytes per patch, set on "
