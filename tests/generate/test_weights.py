@@ -105,6 +105,9 @@ def test_steps_with_narrow_weights_are_those_of_a_model_with_these_weights(
     [
         {"encoder_layers": 2, "encoder_cross_attention": "all"},
         {"decoder_cross_attention": "first", "decoder_layers": 3},
+        {"encoder_cross_attention": "none"},
+        {"decoder_cross_attention": "none"},
+        {"encoder_cross_attention": "none", "decoder_cross_attention": "none"},
         {"cross_attention_k": 4, "global_dim": 40, "global_heads": 5},
         {"local_dim": 36, "local_heads": 3, "encoder_ff_dim": 50, "decoder_ff_dim": 37},
     ],

@@ -51,9 +51,9 @@ class BLTShape(Protocol):
     @property
     def cross_attention_k(self) -> int: ...
     @property
-    def encoder_cross_attention(self) -> str: ...
+    def encoder_crosses(self) -> int: ...
     @property
-    def decoder_cross_attention(self) -> str: ...
+    def decoder_crosses(self) -> int: ...
     @property
     def sliding_window(self) -> int: ...
     @property
@@ -155,8 +155,6 @@ def flops_per_byte(
     actual = ff == "actual"
     dim, k = config.local_dim, config.cross_attention_k
     keys = _window(config.sliding_window, context_bytes)
-    encoder_crosses = config.encoder_layers if config.encoder_cross_attention == "all" else 1
-    decoder_crosses = config.decoder_layers if config.decoder_cross_attention == "all" else 1
     encoder_ff, decoder_ff, global_ff = (
         (config.encoder_ff_dim, config.decoder_ff_dim, config.global_ff_dim)
         if actual
@@ -171,9 +169,9 @@ def flops_per_byte(
         encoder=transformer_flops(dim, config.encoder_layers, keys, ff_dim=encoder_ff),
         decoder=transformer_flops(dim, config.decoder_layers, keys, BYTE_VALUES, decoder_ff),
         # k queries per patch read its bytes; each byte is one query that reads k slices.
-        encoder_cross=cross_attention_flops(dim, encoder_crosses, patch_size, patch_size / k)
+        encoder_cross=cross_attention_flops(dim, config.encoder_crosses, patch_size, patch_size / k)
         * (k / patch_size),
-        decoder_cross=cross_attention_flops(dim, decoder_crosses, k, k / patch_size),
+        decoder_cross=cross_attention_flops(dim, config.decoder_crosses, k, k / patch_size),
         entropy_model=byte_transformer_flops(entropy, context_bytes, ff) if entropy else 0.0,
     )
 

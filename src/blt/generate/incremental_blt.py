@@ -60,8 +60,8 @@ class CachedBLT(CachedModel):
             self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)
             self.entropy_layers = range(model.entropy_model.transformer.depth)
             self.rings.append(self.entropy_ring)
-        slices = (model.config.cross_attention_k, model.config.local_dim)
-        shape = (len(model.decoder.cross_attention), 2, 2 * max_batch, *slices)
+        slices = (model.decoder.k, model.config.local_dim)
+        shape = (max(1, len(model.decoder.cross_attention)), 2, 2 * max_batch, *slices)
         self.seen = torch.zeros(shape, device=self.device)
         self._pending: _Extension | None = None
 
@@ -365,7 +365,9 @@ def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float
 
     blt_steps, byte_steps = BLTSteps, ByteSteps
     if is_native(model):
-        blt_steps, byte_steps = in_cpp.NativeBLTSteps, in_cpp.NativeByteSteps
+        byte_steps = in_cpp.NativeByteSteps
+        if in_cpp.fits(model):
+            blt_steps = in_cpp.NativeBLTSteps
     if not isinstance(model, BLT):
         return CachedByteLM(model, byte_steps(model), max_batch, dtype)
     entropy_steps = byte_steps(model.entropy_model) if model.entropy_model else None

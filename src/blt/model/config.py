@@ -77,8 +77,9 @@ class Config:
     global_ff_dim: int = 1376
     # between the two
     cross_attention_k: int = 2  # slices per patch
-    encoder_cross_attention: Literal["last", "all"] = "last"
-    decoder_cross_attention: Literal["first", "all"] = "all"
+    # "none": a patch is the maximum over its bytes, and is added to the bytes that see it (§6.3)
+    encoder_cross_attention: Literal["last", "all", "none"] = "last"
+    decoder_cross_attention: Literal["first", "all", "none"] = "all"
     # hash n-gram embeddings: one table per size and function
     hash_ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     hash_functions: int = 1
@@ -94,11 +95,12 @@ class Config:
         for name in _POSITIVE:
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         require(
-            self.encoder_cross_attention in ("last", "all"), "encoder_cross_attention: last or all"
+            self.encoder_cross_attention in ("last", "all", "none"),
+            "encoder_cross_attention: last, all or none",
         )
         require(
-            self.decoder_cross_attention in ("first", "all"),
-            "decoder_cross_attention: first or all",
+            self.decoder_cross_attention in ("first", "all", "none"),
+            "decoder_cross_attention: first, all or none",
         )
         require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
         require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")
@@ -106,6 +108,16 @@ class Config:
             self.entropy_model is not None or not self.patching.needs_entropies,
             f"patching rule {self.patching.rule!r} needs an entropy_model",
         )
+
+    @property
+    def encoder_crosses(self) -> int:
+        """Cross-attention modules of the encoder."""
+        return {"none": 0, "last": 1, "all": self.encoder_layers}[self.encoder_cross_attention]
+
+    @property
+    def decoder_crosses(self) -> int:
+        """Cross-attention modules of the decoder."""
+        return {"none": 0, "first": 1, "all": self.decoder_layers}[self.decoder_cross_attention]
 
     @property
     def head_dim(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from blt.model.config import Config
-from blt.model.cross_attention import BytesFromPatches
+from blt.model.cross_attention import BytesFromPatches, gather
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
 from blt.model.packing import PackedBatch, Spans
 from blt.vocab import VOCAB_SIZE
@@ -16,9 +16,9 @@ from blt.vocab import VOCAB_SIZE
 class LocalDecoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        dim, self.k = config.local_dim, config.cross_attention_k
+        dim, count = config.local_dim, config.decoder_crosses
+        self.k = config.cross_attention_k if count else 1
         self.patch_projection = Linear(config.global_dim, self.k * dim)
-        count = config.decoder_layers if config.decoder_cross_attention == "all" else 1
         self.cross_attention = nn.ModuleList(
             BytesFromPatches(dim, config.local_heads, config.norm_eps) for _ in range(count)
         )
@@ -40,8 +40,13 @@ class LocalDecoder(nn.Module):
         return self.logits(x, seen, batch.decoder_patch_ids, batch.documents)
 
     def keys_values(self, patches: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Global output [P, global_dim] → k and v [P, k, d] of each cross-attention."""
+        """Global output [P, global_dim] → k and v [P, k, d] of each cross-attention.
+
+        Without any: one pair, of which v [P, 1, d] is what the patch adds to its bytes.
+        """
         patches = self.patch_projection(patches).unflatten(-1, (self.k, -1))  # [P, k, d]
+        if not self.cross_attention:
+            return [(patches, patches)]
         return [
             layer.keys_values(patches)
             for layer in self.cross_attention
@@ -59,6 +64,8 @@ class LocalDecoder(nn.Module):
         """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260]."""
         rope = self.transformer.rope(spans)
         delta = None  # the residual stream is x + delta
+        if not self.cross_attention:
+            delta, seen = gather(seen[0][1][:, 0], patch_ids).to(x.dtype), ()
         for index, layer in enumerate(self.transformer.layers):
             cache = None if caches is None else caches[index]
             if index < len(seen):

@@ -30,9 +30,9 @@ class LocalEncoder(nn.Module):
         self.patch_projection = Linear(dim, self.k * dim)
         # Patch states start anew from the bytes after every layer, so of "all" only the last
         # cross-attention reaches the output; the others are kept for released checkpoints.
-        count = config.encoder_layers if config.encoder_cross_attention == "all" else 1
         self.cross_attention = nn.ModuleList(
-            PatchesFromBytes(dim, config.local_heads, config.norm_eps) for _ in range(count)
+            PatchesFromBytes(dim, config.local_heads, config.norm_eps)
+            for _ in range(config.encoder_crosses)
         )
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
@@ -44,5 +44,6 @@ class LocalEncoder(nn.Module):
         """Byte states x [N, d] and the patch of each [N] → patch states [P, k * d]."""
         pooled = segment_max(x, patch_ids, num_patches)
         patches = self.patch_projection(pooled).unflatten(-1, (self.k, -1))  # [P, k, d]
-        patches = patches + self.cross_attention[-1](patches, x, patch_ids)
+        if self.cross_attention:
+            patches = patches + self.cross_attention[-1](patches, x, patch_ids)
         return patches.flatten(1).to(x.dtype)  # residual streams share one precision

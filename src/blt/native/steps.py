@@ -14,6 +14,7 @@ from blt import native
 from blt.generate.cache import CacheLayers
 from blt.generate.steps import BLTSteps, ByteSteps, Caches, KeysValues
 from blt.lm import BLT
+from blt.model.blt import ByteLatentTransformer
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
 from blt.model.decoder import LocalDecoder
@@ -142,6 +143,13 @@ class NativeByteSteps(ByteSteps):
         entropies = torch.empty(len(ids))
         self.stack.run(ids, 1, spans, caches, entropies)
         return entropies
+
+
+def fits(model: nn.Module) -> bool:
+    """Are the steps of a BLT written in C++? They need cross-attention on both sides."""
+    return isinstance(model, ByteLatentTransformer) and bool(
+        model.encoder.cross_attention and model.decoder.cross_attention
+    )
 
 
 class NativeBLTSteps(BLTSteps):
