@@ -42,9 +42,12 @@ def move_into_place(written: Path, folder: Path) -> None:
 
 
 def save(
-    folder: str | os.PathLike[str], config: dict[str, Any], tensors: Mapping[str, Tensor]
+    folder: str | os.PathLike[str],
+    config: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model folder beside ``folder`` and move it into place."""
+    """Write a model folder, with more ``files`` in it, beside ``folder`` and move it into place."""
     target = Path(folder)
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir()):
         raise UserError(f"{target}: is not a model folder, and is not overwritten; choose another")
@@ -52,6 +55,8 @@ def save(
         new = Path(temporary) / "new"
         new.mkdir()
         (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+        for name, text in (files or {}).items():
+            (new / name).write_text(text)
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
         )

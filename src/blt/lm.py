@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,12 @@ from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.model.blt import ByteLatentTransformer
 from blt.model.byte_transformer import ByteTransformer
-from blt.model.config import ByteTransformerConfig, Config
+from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.packing import PackedBatch, Spans, pack
 from blt.runtime import keep_freed_memory
 
 if TYPE_CHECKING:
+    from blt.data.loader import Batch
     from blt.generate import Generation, State
 
 SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
@@ -44,8 +46,16 @@ class Patches:
         return patching.mean_patch_size(self.starts)
 
 
+class Prediction(NamedTuple):
+    """What a model says about a training batch."""
+
+    logits: Tensor  # [M, V] after every position
+    targets: Tensor  # [M] what comes next; PAD where there is nothing to predict
+    patch_size: float | None  # mean bytes per patch or token; None: a model without either
+
+
 class LanguageModel(nn.Module):
-    """What a BLT and a byte transformer without patches have in common."""
+    """What all models here have in common: they read and score bytes."""
 
     kind: str
     config: Any
@@ -53,6 +63,17 @@ class LanguageModel(nn.Module):
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each ids [T] with T >= 1 → logits of all, end to end [N, 260]."""
         raise NotImplementedError
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Logits and targets of a training batch, end to end."""
+        return Prediction(self.packed_logits(batch.documents), batch.targets, None)
+
+    def files(self) -> dict[str, str]:
+        """What a model folder holds besides config and weights, by name."""
+        return {}
+
+    def read_files(self, folder: Path) -> None:
+        """Read :meth:`files` back."""
 
     @property
     def device(self) -> torch.device:
@@ -128,7 +149,8 @@ class LanguageModel(nn.Module):
             tensors: weights to write; None: the model's own.
         """
         config = {"kind": self.kind, "model": to_dict(self.config)}
-        checkpoint.save(folder, config, self.state_dict() if tensors is None else tensors)
+        weights = self.state_dict() if tensors is None else tensors
+        checkpoint.save(folder, config, weights, self.files())
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
@@ -177,6 +199,10 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
+
+    def predict(self, batch: Batch) -> Prediction:
+        packed = self.pack(batch.documents, batch.entropies)
+        return Prediction(self(packed), batch.targets, packed.mean_patch_size)
 
     def pack(
         self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
@@ -284,24 +310,32 @@ def group_documents(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-CLASSES: dict[str, tuple[type[LanguageModel], type[Any]]] = {
-    "blt": (BLT, Config),
-    "byte": (ByteLM, ByteTransformerConfig),
-}
+def _classes() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
+    """Of models and their configs, by kind."""
+    from blt.token_lm import TokenLM
+
+    return {
+        "blt": (BLT, Config),
+        "byte": (ByteLM, ByteTransformerConfig),
+        "token": (TokenLM, TokenTransformerConfig),
+    }
 
 
-def load(folder: str | os.PathLike[str]) -> BLT | ByteLM:
+def load(folder: str | os.PathLike[str]) -> LanguageModel:
     """Load a model folder written by ``lm.save``.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
     """
     config = checkpoint.read_config(folder)
-    kind = config.get("kind")
-    if kind not in CLASSES:
-        raise UserError(f"{folder}/{checkpoint.CONFIG}: unknown kind {kind!r}; known: blt, byte")
-    model_class, config_class = CLASSES[kind]
+    kind, classes = config.get("kind"), _classes()
+    if kind not in classes:
+        known = ", ".join(classes)
+        raise UserError(f"{folder}/{checkpoint.CONFIG}: unknown kind {kind!r}; known: {known}")
+    model_class, config_class = classes[kind]
     where = f"{folder}/{checkpoint.CONFIG}: model"
     model = checkpoint.build(model_class, from_dict(config_class, config.get("model", {}), where))
     checkpoint.load_weights(folder, model)
-    return model.eval()  # type: ignore[return-value]
+    assert isinstance(model, LanguageModel)
+    model.read_files(Path(folder))
+    return model.eval()

@@ -46,7 +46,7 @@ def _shipped(name: str) -> Iterator[Path]:
         yield folder
 
 
-def load(folder: str | os.PathLike[str] = PRETRAINED) -> lm.BLT | lm.ByteLM:
+def load(folder: str | os.PathLike[str] = PRETRAINED) -> lm.LanguageModel:
     """Load a folder written by ``lm.save``; "pretrained": the small BLT inside the package.
 
     Raises:
@@ -80,6 +80,8 @@ def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
     model = lm.load(folder)
     if isinstance(model, lm.BLT):
         return Patcher(model.entropy_model, model.config.patching)
+    if not isinstance(model, lm.ByteLM):
+        raise UserError(f"{folder}: a {model.kind} model cannot cut text; name a BLT or byte model")
     return Patcher(model, read_patching(Path(folder) / PATCHING))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blt.model.config import TokenTransformerConfig
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from shapes import TINY, TINY_BLT
 
@@ -25,6 +26,12 @@ def train() -> TrainConfig:
 @pytest.fixture(scope="session")
 def byte_recipe(data: DataConfig, train: TrainConfig) -> Recipe:
     return Recipe("byte", data, train, byte_model=TINY)
+
+
+@pytest.fixture(scope="session")
+def token_recipe(data: DataConfig, train: TrainConfig) -> Recipe:
+    shape = TokenTransformerConfig(vocab_size=300, dim=16, heads=2, layers=1, ff_dim=32)
+    return Recipe("token", data, train, token_model=shape)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def assert_same_weights(a: LanguageModel, b: LanguageModel) -> None:
         assert torch.equal(x, y), name
 
 
-@pytest.mark.parametrize("kind", ["byte", "blt"])
+@pytest.mark.parametrize("kind", ["byte", "blt", "token"])
 def test_a_training_learns_and_leaves_a_whole_run(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -47,6 +47,9 @@ def test_a_training_learns_and_leaves_a_whole_run(
     heldout = [r.heldout_bits_per_byte for r in reports if r.heldout_bits_per_byte is not None]
     assert len(heldout) == recipe.train.evals
     assert_same_weights(model, blt.load(tmp_path / "run" / "checkpoint"))
+    if kind == "token":
+        assert all(r.patch_size is not None and r.patch_size > 1.5 for r in reports)
+        return
     assert model.generate(b"9", max_bytes=5) is not None
     (patching,) = events(tmp_path / "run", "patching")
     assert patching["heldout_patch_size"] > 1
@@ -67,7 +70,7 @@ def test_the_entropy_model_stays_as_it_was_and_cuts_as_asked(
     assert patching["heldout_patch_size"] == pytest.approx(blt_recipe.target_patch_size, rel=0.3)
 
 
-@pytest.mark.parametrize("kind", ["byte", "blt"])
+@pytest.mark.parametrize("kind", ["byte", "blt", "token"])
 @pytest.mark.parametrize(("how", "optimizer"), [("ctrl-c", "adamw"), ("crash", "muon")])
 def test_a_resumed_training_is_the_uninterrupted_one(
     kind: str, how: str, optimizer: Any, request: pytest.FixtureRequest, tmp_path: Path

@@ -29,6 +29,19 @@ class ByteTransformerShape(Protocol):
     def sliding_window(self) -> int: ...
 
 
+class TokenTransformerShape(Protocol):
+    """What is read of ``blt.model.config.TokenTransformerConfig``."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def ff_dim(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+
 class BLTShape(Protocol):
     """What is read of ``blt.Config``."""
 
@@ -130,6 +143,15 @@ def byte_transformer_flops(
     keys = _window(shape.sliding_window, context_bytes)
     ff_dim = shape.ff_dim if ff == "actual" else None
     return transformer_flops(shape.dim, shape.layers, keys, BYTE_VALUES, ff_dim)
+
+
+def token_transformer_flops(
+    shape: TokenTransformerShape, token_size: float, context_bytes: int
+) -> float:
+    """Forward FLOPs per byte of a transformer over tokens of ``token_size`` bytes on average."""
+    keys = context_bytes / token_size
+    per_token = transformer_flops(shape.dim, shape.layers, keys, shape.vocab_size, shape.ff_dim)
+    return per_token / token_size
 
 
 def flops_per_byte(

@@ -13,7 +13,7 @@ from blt.generate.incremental import State
 from blt.generate.request import Generation, Handle
 from blt.generate.sampling import Sampling
 from blt.generate.weights import Precision
-from blt.lm import BLT, ByteLM, LanguageModel
+from blt.lm import LanguageModel
 
 __all__ = [
     "Engine",
@@ -60,7 +60,6 @@ def generate(
         UserError: an impossible parameter, or more memory needed than ``memory_budget``.
         RuntimeError: the model's output is not finite.
     """
-    assert isinstance(lm, BLT | ByteLM)
     one = isinstance(prompts, vocab.Text) or not isinstance(prompts, Iterable)
     texts: list[Any] = [prompts] if one else list(prompts)
     require_whole("max_batch", max_batch, 1)
@@ -87,5 +86,4 @@ def generate(
 
 def read(lm: LanguageModel, prompt: vocab.Text) -> State:
     """Read a text once; see :meth:`blt.generate.Engine.read`."""
-    assert isinstance(lm, BLT | ByteLM)
     return Engine(lm, max_batch=1).read(prompt)

@@ -20,7 +20,7 @@ from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.request import Handle, Request
 from blt.generate.sampling import Chooser, Sampling, draw, verify
 from blt.generate.weights import Precision, cache_dtype, packed
-from blt.lm import BLT, ByteLM, group_documents
+from blt.lm import BLT, ByteLM, LanguageModel, group_documents
 
 MEMORY_BUDGET = 4 * 2**30  # bytes for caches
 
@@ -77,7 +77,7 @@ class Engine:
 
     def __init__(
         self,
-        lm: BLT | ByteLM,
+        lm: LanguageModel,
         *,
         max_batch: int = 16,
         max_queue: int = 1024,
@@ -86,6 +86,8 @@ class Engine:
         draft_bytes: int = 0,
         native: bool | None = None,
     ) -> None:
+        if not isinstance(lm, BLT | ByteLM):
+            raise UserError(f"a {lm.kind} model cannot write yet, only score")
         require_whole("max_batch", max_batch, 1)
         require_whole("max_queue", max_queue, 1)
         require_whole("memory_budget", memory_budget, 0)

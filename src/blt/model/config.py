@@ -40,6 +40,28 @@ class ByteTransformerConfig:
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
 
 
+@dataclass(frozen=True)
+class TokenTransformerConfig:
+    """A transformer over tokens: a baseline.
+
+    Raises:
+        ValueError: an impossible shape; names the field.
+    """
+
+    vocab_size: int = 4096  # tokens of the tokenizer
+    dim: int = 256
+    heads: int = 4
+    layers: int = 6
+    ff_dim: int = 688
+    rope_theta: float = 500000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_heads("", self.dim, self.heads)
+        for name in ("vocab_size", "layers", "ff_dim"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+
+
 _POSITIVE = (
     "encoder_layers",
     "encoder_ff_dim",

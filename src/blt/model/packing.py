@@ -50,6 +50,12 @@ class PackedBatch:
     def num_patches(self) -> int:
         return self.patches.offsets[-1]
 
+    @property
+    def mean_patch_size(self) -> float:
+        """Bytes per patch; the BOS of each document, a patch of its own, is not counted."""
+        documents = len(self.documents.offsets) - 1
+        return (len(self.ids) - documents) / max(1, self.num_patches - documents)
+
 
 def pack(documents: Sequence[Tensor], decisions: Sequence[Tensor]) -> PackedBatch:
     """Lay documents end to end.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from blt.errors import UserError
 from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
 from blt.hardware import Hardware
 from blt.lm import BLT, LanguageModel
@@ -104,6 +105,8 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
 
 def shape_of(recipe: Recipe) -> Config | ByteTransformerConfig:
     """The model to be trained; where its entropy model is not there yet, with the recipe's."""
+    if recipe.kind == "token":
+        raise UserError("blt plan knows BLTs and byte transformers, not token models")
     if recipe.byte_model is not None:
         return recipe.byte_model
     model = recipe.model or Config()

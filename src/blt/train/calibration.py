@@ -13,7 +13,6 @@ from blt.data.loader import segments
 from blt.errors import UserError
 from blt.evals.bpb import BATCH_BYTES, grouped
 from blt.model.byte_transformer import ByteTransformer
-from blt.model.packing import PackedBatch
 from blt.patching import PatchingConfig
 from blt.precision import autocast
 
@@ -72,12 +71,6 @@ def mean_patch_size(
             decisions, _ = lm.decide(config, entropy_model, ids)
         patches += sum(int(decision[1:-1].sum()) for decision in decisions)
     return sum(map(len, pieces)) / max(1, patches)
-
-
-def batch_patch_size(batch: PackedBatch) -> float:
-    """Bytes per patch of a batch, in which each document's BOS is a patch of its own."""
-    documents = len(batch.documents.offsets) - 1
-    return (len(batch.ids) - documents) / max(1, batch.num_patches - documents)
 
 
 def sample(documents: Sequence[bytes], context_bytes: int, size: int | None) -> list[bytes]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -19,6 +20,8 @@ from blt.model.config import Config
 from blt.patching import PatchingConfig
 from blt.precision import choose_device, choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
+from blt.token_lm import TokenLM
+from blt.tokens import ByteTokenizer
 from blt.train.calibration import SAMPLE_BYTES, calibrate, mean_patch_size
 from blt.train.loop import OnProgress, fit
 from blt.train.parallel import compile_layers, recompute
@@ -26,6 +29,7 @@ from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
 from blt.train.run import RunFolder, open_run
 
+TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
 
@@ -157,6 +161,9 @@ def _model(
         model: LanguageModel = load(run.checkpoint)
         if isinstance(model, BLT) and model.entropy_model is not None:
             model.entropy_model.requires_grad_(False)
+    elif recipe.token_model is not None:
+        torch.manual_seed(recipe.seed)
+        model = TokenLM(recipe.token_model, _tokenizer(recipe, sources))
     elif recipe.byte_model is not None:
         torch.manual_seed(recipe.seed)
         model = ByteLM(recipe.byte_model)
@@ -168,6 +175,18 @@ def _model(
             config = replace(config, patching=patching)
         model = build_blt(config, entropy_model, recipe.seed)
     return model.to(device)
+
+
+def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
+    """The recipe's, or one trained on the training text."""
+    assert recipe.token_model is not None
+    if recipe.tokenizer is None:
+        texts = [text for source in sources for text in source.sample(TOKENIZER_BYTES)]
+        return ByteTokenizer.train(texts, recipe.token_model.vocab_size)
+    try:
+        return ByteTokenizer(Path(recipe.tokenizer).read_text())
+    except (OSError, UserError) as error:
+        raise UserError(f"tokenizer: {recipe.tokenizer}: {error}") from None
 
 
 def _patching(
@@ -193,6 +212,8 @@ def _report_patches(
     model: LanguageModel, recipe: Recipe, run: RunFolder, sources: Sequence[Source]
 ) -> None:
     """Log the patch size on held-out text; an entropy model first gets a θ of its own."""
+    if isinstance(model, TokenLM):
+        return
     if isinstance(model, BLT):
         entropy_model, patching = model.entropy_model, model.config.patching
     elif isinstance(model, ByteLM):

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
+from blt.evals.flops import (
+    TRAINING_FACTOR,
+    byte_transformer_flops,
+    flops_per_byte,
+    token_transformer_flops,
+)
 from blt.hardware import peak_flops, peak_memory
 from blt.lm import BLT, LanguageModel
+from blt.token_lm import TokenLM
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,12 @@ class Meter:
 
     def flops_per_byte(self, patch_size: float | None) -> float:
         """Forward and backward; the entropy model, frozen, is left out (paper §4.5)."""
+        size = min(max(1.0, patch_size or 1.0), self.context_bytes)
         if isinstance(self.model, BLT):
-            size = min(max(1.0, patch_size or 1.0), self.context_bytes)
             return flops_per_byte(self.model.config, size, self.context_bytes).training
+        if isinstance(self.model, TokenLM):
+            shape = self.model.config
+            return TRAINING_FACTOR * token_transformer_flops(shape, size, self.context_bytes)
         return TRAINING_FACTOR * byte_transformer_flops(self.model.config, self.context_bytes)
 
     def mfu(self, patch_size: float | None, bytes_per_second: float) -> float | None:

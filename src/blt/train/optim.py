@@ -98,7 +98,7 @@ def optimizers(
         matrix_optimizer: of matrices inside layers. "muon": steps of equal length in all
             directions, as long as AdamW's (arXiv 2502.16982).
     """
-    tables, embeddings = [], set()
+    tables, embeddings = [], {"byte", "embedding"}  # of models that are not BLTs
     for name, module in model.named_modules():
         if isinstance(module, ByteEmbedding):
             module.sparse_gradients = not isinstance(module.ngram, DTensor)
@@ -108,7 +108,7 @@ def optimizers(
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not any(parameter is table for table in tables):
-            decays = parameter.dim() == 2 and name not in embeddings and name != "byte"
+            decays = parameter.dim() == 2 and name not in embeddings
             (matrices if decays else others).append(parameter)
     inner: list[Tensor] = []
     if matrix_optimizer == "muon":

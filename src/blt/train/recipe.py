@@ -13,7 +13,7 @@ import tomli_w
 
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
-from blt.model.config import ByteTransformerConfig, Config
+from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.precision import Precision
 from blt.train.optim import MatrixOptimizer
 
@@ -97,20 +97,27 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment: a BLT, or a byte transformer (an entropy model, or a flat baseline)."""
+    """One experiment: a BLT, a byte transformer (an entropy model, or a flat baseline), or a
+    transformer over tokens."""
 
-    kind: Literal["blt", "byte"]
+    kind: Literal["blt", "byte", "token"]
     data: DataConfig
     train: TrainConfig
     seed: int = 0
     model: Config | None = None  # of kind "blt"; its entropy_model is replaced by the one loaded
     byte_model: ByteTransformerConfig | None = None  # of kind "byte"
+    token_model: TokenTransformerConfig | None = None  # of kind "token"
+    tokenizer: str | None = None  # of kind "token": a tokenizer.json; none: one is trained
     entropy_model: str | None = None  # of kind "blt": a trained model's folder, or "pretrained"
     target_patch_size: float = 4.5  # bytes; θ is calibrated to it; 0 keeps the recipe's threshold
 
     def __post_init__(self) -> None:
-        if self.kind == "blt":
-            require(self.byte_model is None, "byte_model: only for kind 'byte'; use model")
+        self._refuse_others()
+        if self.kind == "byte":
+            object.__setattr__(self, "byte_model", self.byte_model or ByteTransformerConfig())
+        elif self.kind == "token":
+            object.__setattr__(self, "token_model", self.token_model or TokenTransformerConfig())
+        else:
             model = self.model or Config()
             if self.entropy_model is None and not model.patching.needs_entropies:
                 model = replace(model, entropy_model=None)
@@ -120,15 +127,24 @@ class Recipe:
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
                 "'pretrained'",
             )
-        else:
-            require(self.model is None, "model: only for kind 'blt'; use byte_model")
-            require(self.entropy_model is None, "entropy_model: only for kind 'blt'")
-            object.__setattr__(self, "byte_model", self.byte_model or ByteTransformerConfig())
         require(
             self.target_patch_size == 0 or self.target_patch_size >= 1,
             f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
         )
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+    def _refuse_others(self) -> None:
+        """Keys that belong to another kind of model."""
+        owners = {
+            "model": "blt",
+            "entropy_model": "blt",
+            "byte_model": "byte",
+            "token_model": "token",
+            "tokenizer": "token",
+        }
+        for name, kind in owners.items():
+            fits = getattr(self, name) is None or self.kind == kind
+            require(fits, f"{name}: only for kind {kind!r}, this is {self.kind!r}")
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -16,9 +16,8 @@ from blt import vocab
 from blt.data.loader import Batch, Loader
 from blt.data.prefetch import Prefetch
 from blt.errors import UserError
-from blt.lm import BLT, LanguageModel
+from blt.lm import LanguageModel
 from blt.precision import autocast, choose_dtype
-from blt.train.calibration import batch_patch_size
 from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
 from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
@@ -33,7 +32,7 @@ class Step:
     """What one step did, in all processes together."""
 
     nats: float  # mean cross-entropy
-    patch_size: float | None  # mean bytes per patch; None for a model without patches
+    patch_size: float | None  # mean bytes per patch, or token; None: a model without either
     grad_norm: float  # before clipping
     lr: float
     num_bytes: int
@@ -117,22 +116,14 @@ class Trainer:
             # FSDP2 takes the mean over processes.
             (loss * (world / targets)).backward()  # type: ignore[no-untyped-call]
         nats, patches = self.parallel.sums([nats, sum(size or 0.0 for size in sizes)])
-        patch_size = patches / len(sizes) / world if isinstance(self.model, BLT) else None
+        patch_size = patches / len(sizes) / world or None
         return nats / targets, patch_size, int(num_bytes)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, float | None]:
         """Sum of cross-entropies in nats, and the mean patch size."""
-        patch_size = None
         with autocast(self.model.device, self.dtype):
-            if isinstance(self.model, BLT):
-                packed = self.model.pack(batch.documents, batch.entropies)
-                patch_size = batch_patch_size(packed)
-                logits = self.model(packed)
-            else:
-                logits = self.model.packed_logits(batch.documents)
-        loss = F.cross_entropy(
-            logits.float(), batch.targets, ignore_index=vocab.PAD, reduction="sum"
-        )
+            logits, targets, patch_size = self.model.predict(batch)
+        loss = F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
         return loss, patch_size
 
     def _explodes(self, norm: float) -> bool:

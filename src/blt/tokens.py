@@ -1,0 +1,106 @@
+"""Byte-pair encoding of any bytes, by the tokenizers library: for the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from blt.errors import UserError
+
+LEAST_VOCAB = 256  # every byte is a token
+
+
+class ByteTokenizer:
+    """Byte-level BPE (GPT-2's) whose tokens give back every byte string.
+
+    What is not UTF-8 is encoded byte by byte, since the library reads text.
+
+    Args:
+        json: a tokenizer.json of a byte-level BPE.
+
+    Raises:
+        UserError: not a tokenizer.json, or one without a token for every byte.
+    """
+
+    def __init__(self, json: str) -> None:
+        try:
+            self._tokenizer = _library().Tokenizer.from_str(json)
+        except UserError:
+            raise
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"not a tokenizer.json ({error})") from None
+        self.json = json
+        ids = [self._tokenizer.token_to_id(character) for character in _characters()]
+        if None in ids:
+            raise UserError("the tokenizer has no token for some bytes: it is no byte-level BPE")
+        self._byte_ids: list[int] = ids
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+
+    @classmethod
+    def train(cls, texts: Iterable[bytes], vocab_size: int) -> ByteTokenizer:
+        """Learn merges from texts.
+
+        Args:
+            vocab_size: tokens, 256 for the bytes included; fewer where texts have no more merges.
+        """
+        if vocab_size < LEAST_VOCAB:
+            raise UserError(f"vocab_size must be at least {LEAST_VOCAB}, got {vocab_size}")
+        library = _library()
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=_characters(), show_progress=False
+        )
+        readable = (text.decode("utf-8", "ignore") for text in texts)
+        tokenizer.train_from_iterator(readable, trainer)
+        return cls(tokenizer.to_str())
+
+    def encode(self, data: bytes) -> list[int]:
+        """Token ids of any bytes."""
+        ids: list[int] = []
+        for part in _readable_runs(data):
+            if isinstance(part, str):
+                ids += self._tokenizer.encode(part, add_special_tokens=False).ids
+            else:
+                ids += (self._byte_ids[byte] for byte in part)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """The bytes that were encoded."""
+        values = _values()
+        return bytes(values[c] for i in ids for c in self._tokenizer.id_to_token(i))
+
+
+def _readable_runs(data: bytes) -> Iterator[str | bytes]:
+    """Text, and between it what is no UTF-8."""
+    while data:
+        try:
+            yield data.decode()
+            return
+        except UnicodeDecodeError as error:
+            yield data[: error.start].decode()
+            yield data[error.start : error.end]
+            data = data[error.end :]
+
+
+@cache
+def _characters() -> list[str]:
+    """The character that stands for each byte in tokens: itself, or one above 255 (GPT-2)."""
+    shown = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return [chr(b) if b in shown else chr(256 + hidden.index(b)) for b in range(256)]
+
+
+@cache
+def _values() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(_characters())}
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise UserError("tokens need the tokenizers library: pip install tokenizers") from None
+    return tokenizers

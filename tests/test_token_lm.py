@@ -1,0 +1,76 @@
+"""A token model reads and scores any bytes, and counts every one of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import blt
+from blt.errors import UserError
+from blt.evals.bpb import bits_per_byte
+from blt.model.config import TokenTransformerConfig
+from blt.token_lm import TokenLM
+from blt.tokens import ByteTokenizer
+from texts import MULTILINGUAL
+
+TEXTS = [MULTILINGUAL, b"the theatre and the other thing " * 20]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ByteTokenizer:
+    return ByteTokenizer.train(TEXTS, 400)
+
+
+@pytest.fixture(scope="module")
+def lm(tokenizer: ByteTokenizer) -> TokenLM:
+    torch.manual_seed(0)
+    shape = TokenTransformerConfig(vocab_size=400, dim=16, heads=2, layers=1, ff_dim=32)
+    return TokenLM(shape, tokenizer).eval()
+
+
+@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode))
+def test_any_bytes_come_back(tokenizer: ByteTokenizer, data: bytes) -> None:
+    ids = tokenizer.encode(data)
+    assert tokenizer.decode(ids) == data
+    assert all(0 <= i < 400 for i in ids)
+
+
+def test_common_words_are_tokens(tokenizer: ByteTokenizer) -> None:
+    assert tokenizer.vocab_size == 400
+    assert len(tokenizer.encode(TEXTS[1])) < len(TEXTS[1]) / 2
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_bits_per_byte_count_every_byte_from_the_first_token_on(lm: TokenLM, data: bytes) -> None:
+    ids = [lm.bos, *lm.tokenizer.encode(data)]
+    with torch.no_grad():
+        spans = blt.model.packing.Spans.from_lengths([len(ids)])
+        log_p = lm(torch.tensor(ids), spans).log_softmax(-1)
+    nats = -sum(float(log_p[i, token]) for i, token in enumerate(ids[1:]))
+    expected = nats / math.log(2) / len(data)
+    assert lm.bits_per_byte(data) == pytest.approx(expected, rel=1e-4)
+    assert bits_per_byte(lm, [data]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_saved_model_is_the_same(lm: TokenLM, tmp_path: Path) -> None:
+    lm.save(tmp_path / "model")
+    again = blt.load(tmp_path / "model")
+    assert isinstance(again, TokenLM)
+    assert again.bits_per_byte(MULTILINGUAL) == lm.bits_per_byte(MULTILINGUAL)
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        blt.load(tmp_path / "model")
+
+
+def test_what_cannot_be_is_said(lm: TokenLM, tokenizer: ByteTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 256"):
+        ByteTokenizer.train(TEXTS, 100)
+    with pytest.raises(UserError, match="400 tokens, the model only 300"):
+        TokenLM(TokenTransformerConfig(vocab_size=300), tokenizer)
+    with pytest.raises(UserError, match="token model cannot write"):
+        lm.generate("x")
