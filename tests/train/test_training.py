@@ -196,6 +196,22 @@ def test_reports_say_what_share_of_the_peak_and_what_memory_steps_take(
             assert event["memory"] > 10_000_000
 
 
+@pytest.mark.parametrize("kind", ["byte", "blt", "token"])
+def test_a_budget_in_flops_ends_it(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    recipe: Recipe = request.getfixturevalue(f"{kind}_recipe")
+    limit = 1e8
+    train = replace(recipe.train, steps=None, flops=limit, sample_prompts=())
+    reports: list[Report] = []
+    train_recipe(replace(recipe, train=train), tmp_path / "run", on_progress=reports.append)
+    assert reports[-1].progress == 1.0
+    before = 0.0 if len(reports) == 1 else reports[-2].flops
+    assert before < limit <= reports[-1].flops
+    values = json.loads((tmp_path / "run" / "checkpoint" / "trainer.json").read_text())
+    assert values["flops"] == reports[-1].flops
+
+
 def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=None, seconds=1.0))
     reports: list[Report] = []

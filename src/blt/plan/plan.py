@@ -80,10 +80,15 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
     )
     batch = data.batch_bytes * train.accumulate * hardware.count
     speed = hardware.count * hardware.flops * mfu / (training + entropy)
-    total = train.steps * batch if train.steps is not None else (train.seconds or 0.0) * speed
+    limits: list[float] = []  # bytes
+    if train.steps is not None:
+        limits.append(train.steps * batch)
+    if train.seconds is not None:
+        limits.append(train.seconds * speed)
+    if train.flops is not None:
+        limits.append(train.flops / (training + entropy))
+    total = min(limits)
     seconds = total / speed
-    if train.seconds is not None and train.seconds < seconds:
-        seconds, total = train.seconds, train.seconds * speed
     needed = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY
     hourly = hardware.price if price is None else price
     return Plan(

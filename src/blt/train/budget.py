@@ -1,4 +1,4 @@
-"""How much of a training is done, by steps or by the clock."""
+"""How much of a training is done, by steps, by the clock, or by FLOPs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Budget:
     end take is set aside, so that all of it fits.
 
     Args:
-        config: steps, seconds, or both: the first to end ends it.
+        config: steps, seconds, flops: the first to end ends it.
         spent: seconds used before, by preparations or by the run that is resumed.
         scored_bytes: what will be scored at the end, by the last evaluation and after it.
         checkpoint_bytes: size of a checkpoint; 0 where none is written.
@@ -34,6 +34,7 @@ class Budget:
         self._score_speed = 0.0  # bytes per second, of the last evaluation
         self._fastest_step = math.inf  # seconds; the first steps warm up
         self._step_seconds = 0.0  # of the last one
+        self._step_flops = 0.0
         self.checkpoint_seconds = checkpoint_bytes / WRITE_SPEED
 
     @property
@@ -41,28 +42,33 @@ class Budget:
         """Since the start, what was spent before included."""
         return time.monotonic() - self._start
 
-    def progress(self, step: int, batch_bytes: int) -> float:
-        """0..1 after ``step`` steps of ``batch_bytes``."""
+    def progress(self, step: int, batch_bytes: int, flops: float) -> float:
+        """0..1 after ``step`` steps of ``batch_bytes`` that took ``flops`` together."""
         shares = []
         if self._config.steps is not None:
             shares.append(step / self._config.steps)
         if self._config.seconds is not None:
             reserve = min(self._reserve(batch_bytes), self._config.seconds / 2)
             shares.append(self.seconds / (self._config.seconds - reserve))
+        if self._config.flops is not None:
+            shares.append(flops / self._config.flops)
         return min(1.0, max(shares))
 
-    def seconds_left(self, step: int) -> float:
+    def seconds_left(self, step: int, flops: float) -> float:
         """Estimate."""
         left = []
         if self._config.steps is not None:
             left.append((self._config.steps - step) * self._step_seconds)
         if self._config.seconds is not None:
             left.append(self._config.seconds - self.seconds)
-        return max(0.0, min(left))
+        if self._config.flops is not None and self._step_flops:
+            steps = (self._config.flops - flops) / self._step_flops
+            left.append(steps * self._step_seconds)
+        return max(0.0, min(left, default=0.0))
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, flops: float) -> None:
         """Take note of a step."""
-        self._step_seconds = seconds
+        self._step_seconds, self._step_flops = seconds, flops
         self._fastest_step = min(self._fastest_step, seconds)
 
     def evaluated(self, num_bytes: int, seconds: float) -> None:

@@ -15,7 +15,6 @@ from blt.evals.bpb import bits_per_byte, choose
 from blt.lm import LanguageModel
 from blt.train.budget import Budget
 from blt.train.interrupt import StopRequest
-from blt.train.meter import Meter
 from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
@@ -34,6 +33,7 @@ class Report:
     seconds: float  # wall clock since the start, interruptions left out
     seconds_left: float  # estimate
     bytes_seen: int
+    flops: float  # so far, of training and of the entropy model's forward
     bytes_per_second: float  # of the steps alone, without evaluations and checkpoints
     bits_per_byte: float  # of the training batches
     heldout_bits_per_byte: float | None  # where this step was evaluated
@@ -105,8 +105,6 @@ class _Fit:
         self.trackers: list[Track] = []
         if run is not None and trainer.parallel.main:
             self.trackers = trackers(self.config.trackers, run.path)
-        context = trainer.loader.loader.context_bytes
-        self.meter = Meter(trainer.model, context, trainer.dtype, trainer.parallel.world)
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -143,7 +141,7 @@ class _Fit:
         progress, due, save, stopped = self._decide(stop)
         while not stopped and (self.trainer.steps == 0 or progress < 1):
             self._since.append(self.trainer.step(progress))
-            self.budget.stepped(self._since[-1].seconds)
+            self.budget.stepped(self._since[-1].seconds, self._since[-1].flops)
             progress, due, save, stopped = self._decide(stop)
             if progress == 1:
                 break  # the last report comes with the last evaluation
@@ -178,7 +176,7 @@ class _Fit:
         return self._evaluates and self.budget.affords_evaluation(self._eval_bytes, step_bytes)
 
     def _progress(self) -> float:
-        return self.budget.progress(self.trainer.steps, self.trainer.step_bytes)
+        return self.budget.progress(self.trainer.steps, self.trainer.step_bytes, self.trainer.flops)
 
     def _evaluate(self) -> dict[str, float]:
         """Held-out bits per byte of each source."""
@@ -212,8 +210,9 @@ class _Fit:
             step=self.trainer.steps,
             progress=self._progress(),
             seconds=now,
-            seconds_left=self.budget.seconds_left(self.trainer.steps),
+            seconds_left=self.budget.seconds_left(self.trainer.steps, self.trainer.flops),
             bytes_seen=self.trainer.bytes_seen,
+            flops=self.trainer.flops,
             bytes_per_second=speed,
             bits_per_byte=_mean([step.nats for step in done]) / math.log(2),
             heldout_bits_per_byte=None if heldout is None else self._overall(heldout),
@@ -223,8 +222,8 @@ class _Fit:
             grad_norm=_mean([step.grad_norm for step in done]),
             skipped=self.trainer.skipped,
             waited=sum(step.waited for step in steps) / max(1e-9, sum(x.seconds for x in steps)),
-            mfu=self.meter.mfu(_mean(sizes) if sizes else None, speed),
-            memory=self.meter.memory,
+            mfu=self.trainer.meter.mfu(_mean(sizes) if sizes else None, speed),
+            memory=self.trainer.meter.memory,
         )
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(self.report))})

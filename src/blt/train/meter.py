@@ -34,7 +34,11 @@ class Meter:
     world: int = 1
 
     def flops_per_byte(self, patch_size: float | None) -> float:
-        """Forward and backward; the entropy model, frozen, is left out (paper §4.5)."""
+        """Forward and backward; the entropy model, frozen, is left out (paper §4.5).
+
+        Args:
+            patch_size: mean bytes per patch or token; None: a model without either.
+        """
         size = min(max(1.0, patch_size or 1.0), self.context_bytes)
         if isinstance(self.model, BLT):
             return flops_per_byte(self.model.config, size, self.context_bytes).training
@@ -42,6 +46,14 @@ class Meter:
             shape = self.model.config
             return TRAINING_FACTOR * token_transformer_flops(shape, size, self.context_bytes)
         return TRAINING_FACTOR * byte_transformer_flops(self.model.config, self.context_bytes)
+
+    @property
+    def entropy_flops_per_byte(self) -> float:
+        """Of the entropy model's forward, also where entropies were computed ahead."""
+        if not isinstance(self.model, BLT) or not self.model.config.patching.needs_entropies:
+            return 0.0
+        assert self.model.config.entropy_model is not None
+        return byte_transformer_flops(self.model.config.entropy_model, self.context_bytes)
 
     def mfu(self, patch_size: float | None, bytes_per_second: float) -> float | None:
         """Share of the devices' peak; None where that is not known."""

@@ -18,7 +18,7 @@ from blt.precision import Precision
 from blt.train.optim import MatrixOptimizer
 
 POSITIVE = (
-    *("steps", "seconds", "lr", "clip"),
+    *("steps", "seconds", "flops", "lr", "clip"),
     *("log_every", "eval_bytes", "checkpoint_every_seconds", "keep_checkpoints"),
     *("accumulate", "most_skipped", "most_norm"),
 )
@@ -50,10 +50,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how to train. With both ``steps`` and ``seconds`` the first to end ends it."""
+    """How long and how to train; the first of ``steps``, ``seconds``, ``flops`` to end ends it."""
 
     steps: int | None = None
     seconds: float | None = None  # wall clock, evaluations and checkpoints included
+    flops: float | None = None  # forward and backward, and the entropy model's forward
     optimizer: MatrixOptimizer = "adamw"  # of matrices inside layers; AdamW for the rest
     lr: float = 1e-3
     schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: constant, then a linear decay
@@ -80,8 +81,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.steps is not None or self.seconds is not None,
-            "train: steps or seconds must say when to stop",
+            any(limit is not None for limit in (self.steps, self.seconds, self.flops)),
+            "train: steps, seconds or flops must say when to stop",
         )
         for name in POSITIVE:
             value = getattr(self, name)

@@ -46,6 +46,7 @@ OLDER = "checkpoints"
 MAY_CHANGE = (
     "train.steps",
     "train.seconds",
+    "train.flops",
     "train.log_every",
     "train.evals",
     "train.eval_bytes",

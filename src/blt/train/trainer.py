@@ -18,6 +18,7 @@ from blt.data.prefetch import Prefetch
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.precision import autocast, choose_dtype
+from blt.train.meter import Meter
 from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
 from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
@@ -36,6 +37,7 @@ class Step:
     grad_norm: float  # before clipping
     lr: float
     num_bytes: int
+    flops: float  # the entropy model's included
     seconds: float
     waited: float  # seconds of these that went by waiting for batches
     skipped: bool  # loss or gradient not finite, or exploding: the weights stayed as they were
@@ -66,7 +68,8 @@ class Trainer:
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
-        self.steps, self.bytes_seen, self.skipped = 0, 0, 0
+        self.meter = Meter(model, loader.context_bytes, self.dtype, self.parallel.world)
+        self.steps, self.bytes_seen, self.flops, self.skipped = 0, 0, 0.0, 0
         self._skipped_in_a_row = 0
         self._usual_norm = 0.0  # mean over the last steps that were taken
 
@@ -98,9 +101,12 @@ class Trainer:
             if taken:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._count(num_bytes, norm, taken)
+        per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
+        self._count(num_bytes, per_byte * num_bytes, norm, taken)
         seconds = time.monotonic() - start
-        return Step(nats, patch_size, norm, lr, num_bytes, seconds, waited, not taken)
+        return Step(
+            nats, patch_size, norm, lr, num_bytes, per_byte * num_bytes, seconds, waited, not taken
+        )
 
     def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int]:
         """Add up gradients of the mean over all targets; mean nats, patch size and bytes."""
@@ -130,9 +136,10 @@ class Trainer:
         most = self.config.most_norm
         return most is not None and self._usual_norm > 0 and norm > most * self._usual_norm
 
-    def _count(self, num_bytes: int, norm: float, taken: bool) -> None:
+    def _count(self, num_bytes: int, flops: float, norm: float, taken: bool) -> None:
         self.steps += 1
         self.bytes_seen += num_bytes
+        self.flops += flops
         self.skipped += not taken
         self._skipped_in_a_row = 0 if taken else self._skipped_in_a_row + 1
         if taken:
@@ -155,6 +162,7 @@ class Trainer:
         values = {
             "step": self.steps,
             "bytes_seen": self.bytes_seen,
+            "flops": self.flops,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
             "usual_norm": self._usual_norm,
@@ -187,6 +195,7 @@ class Trainer:
                     entries.setdefault(int(number), {})[key] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
         self.steps, self.bytes_seen = values["step"], values["bytes_seen"]
+        self.flops = values.get("flops", 0.0)
         self.skipped, self._skipped_in_a_row = values["skipped"], values["skipped_in_a_row"]
         self._usual_norm = values["usual_norm"]
         self.loader.restore(values["loader"])
