@@ -198,6 +198,37 @@ def train(
     )
 
 
+def study(
+    file: Positional[Path],
+    /,
+    *,
+    out: Path | None = None,
+    figures: bool = False,
+) -> None:
+    """Train a grid of models at equal FLOPs, score them, and draw what comes out.
+
+    Run again after a kill, it goes on where it was.
+
+    Args:
+        file: TOML file of the study, such as recipes/study/equal-flops.toml.
+        out: Folder to make or to go on in. Left out: runs/FILE.
+        figures: Train nothing: draw what is there.
+    """
+    from rich.console import Console
+
+    from blt.study import read_results, read_study, run_study
+    from blt.study.figures import write_figures
+    from blt.views.progress import points
+
+    folder = out or Path("runs") / file.stem
+    made = read_study(file)
+    if not figures:
+        with points(Console()) as show:
+            run_study(made, folder, on_point=show)
+    for path in write_figures(read_results(folder), folder):
+        print(path)
+
+
 def report(
     runs: Positional[tuple[Path, ...]],
     /,
@@ -369,6 +400,7 @@ VERBS: dict[str, Any] = {
     "prepare": prepare,
     "plan": plan,
     "train": train,
+    "study": study,
     "report": report,
     "generate": generate,
     "bench": bench,

@@ -165,8 +165,8 @@ def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise UserError(f"{path}: not valid TOML ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a recipe (recipes/*.toml)") from None
-    for override in overrides:
-        _apply(data, override)
+    for change in overrides:
+        override(data, change)
     return from_dict(Recipe, data, " with ".join((str(path), *overrides)))
 
 
@@ -183,16 +183,16 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Set one dotted name."""
-    name, equals, text = override.partition("=")
+def override(data: dict[str, Any], change: str) -> None:
+    """Set one dotted name: ``change`` is as of :func:`read_recipe`."""
+    name, equals, text = change.partition("=")
     *sections, key = name.strip().split(".")
     if not equals or not key or not all(sections):
-        raise UserError(f"{override}: an override looks like section.key=value")
+        raise UserError(f"{change}: an override looks like section.key=value")
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            raise UserError(f"{override}: {section!r} is a value, not a section")
+            raise UserError(f"{change}: {section!r} is a value, not a section")
     try:
         data[key] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from blt.train.loop import OnProgress, Report
+
+if TYPE_CHECKING:
+    from blt.study.config import Point
+    from blt.study.run import OnPoint
 
 LINE_EVERY = 15.0  # seconds, where there is no terminal to draw a bar on
 NAME_WIDTH = 18
@@ -33,6 +38,19 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
 
         def show(report: Report) -> None:
             progress.update(task, completed=report.progress, status=describe(report))
+
+        yield show
+
+
+@contextmanager
+def points(console: Console) -> Iterator[OnPoint]:
+    """What :func:`blt.study.run_study` calls before each run, inside a ``with`` block."""
+    with ExitStack() as bars:
+
+        def show(point: Point, number: int, count: int) -> OnProgress:
+            bars.close()  # of the run before
+            console.print(f"run {number} of {count}: {point.name}", highlight=False, markup=False)
+            return bars.enter_context(training_bar(console, point.family))
 
         yield show
 

@@ -1,0 +1,132 @@
+"""A study: families of models, budgets, seeds, and what they are scored on.
+
+.. code-block:: toml
+
+    budgets = [1e12, 1e13]       # training FLOPs of each run
+    seeds = [3, 1]               # runs of every family at each budget
+
+    [base.data]                  # a recipe, shared by all runs
+    sources = ["text.txt"]
+
+    [heldout]                    # kinds of text to score, never trained on
+    books = ["books/*.txt"]
+
+    [[families]]
+    name = "BLT, entropy"
+    recipe = { kind = "blt", entropy_model = "pretrained" }
+    sizes = [["model.global_dim=64"], ["model.global_dim=128"]]  # one list for each budget
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blt.config_io import from_dict
+from blt.errors import UserError, require
+from blt.train.recipe import Recipe, override
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one kind, of a size for each budget."""
+
+    name: str
+    recipe: dict[str, Any]  # laid over the study's base
+    sizes: tuple[tuple[str, ...], ...]  # overrides, for each budget
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a study."""
+
+    family: str
+    budget: float  # training FLOPs
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        family = re.sub(r"[^a-z0-9]+", "-", self.family.lower()).strip("-")
+        return f"{self.budget:.0e}-{family}-{self.seed}".replace("+", "")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of trainings.
+
+    Raises:
+        ValueError: an impossible grid; names the key.
+    """
+
+    budgets: tuple[float, ...]
+    seeds: tuple[int, ...]
+    base: dict[str, Any]
+    heldout: dict[str, tuple[str, ...]]
+    families: tuple[Family, ...]
+    heldout_bytes: int = 262144  # of each kind
+    where: str = field(default="study", compare=False)  # the file
+
+    def __post_init__(self) -> None:
+        require(bool(self.budgets) and bool(self.families), "name budgets and families")
+        require(
+            list(self.budgets) == sorted(set(self.budgets)) and self.budgets[0] > 0,
+            "budgets must be positive and ascending",
+        )
+        require(
+            len(self.seeds) == len(self.budgets) and min(self.seeds) >= 1,
+            "seeds: how many runs at each budget, one number for each",
+        )
+        require(bool(self.heldout), "heldout: name at least one kind of text to score")
+        names = [family.name for family in self.families]
+        require(len(set(names)) == len(names), "two families have the same name")
+        for family in self.families:
+            require(
+                len(family.sizes) == len(self.budgets),
+                f"{family.name}: sizes must have a list of overrides for each budget",
+            )
+
+    def points(self) -> Iterator[Point]:
+        """All runs, the cheap ones first."""
+        for index, budget in enumerate(self.budgets):
+            for seed in range(self.seeds[index]):
+                for family in self.families:
+                    yield self._point(family, index, budget, seed)
+
+    def _point(self, family: Family, index: int, budget: float, seed: int) -> Point:
+        data = _merged(copy.deepcopy(self.base), family.recipe)
+        for change in family.sizes[index]:
+            override(data, change)
+        data = _merged(data, {"seed": seed, "train": {"flops": budget}})
+        where = f"{self.where}: {family.name} at {budget:g} FLOPs"
+        return Point(family.name, budget, seed, from_dict(Recipe, data, where))
+
+
+def read_study(path: str | os.PathLike[str]) -> Study:
+    """Read a study; every recipe in it is checked.
+
+    Raises:
+        UserError: missing or damaged file, unknown key, impossible value; names file and key.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_bytes().decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+    study = from_dict(Study, {**data, "where": str(path)}, str(path))
+    list(study.points())
+    return study
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``, table by table."""
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = _merged(base[key], value) if both else copy.deepcopy(value)
+    return base

@@ -1,0 +1,140 @@
+"""A study runs its grid, goes on after a kill, and draws what it found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blt import cli
+from blt.errors import UserError
+from blt.study import read_results, read_study, run_study
+from blt.study.figures import score, table
+from blt.study.fit import band, fit
+
+STUDY = """
+budgets = [2e7, 6e7]
+seeds = [2, 1]
+heldout_bytes = 500
+[base.data]
+sources = [{text}]
+context_bytes = 64
+batch_bytes = 256
+[base.train]
+lr = 1e-2
+evals = 0
+[heldout]
+same = [{text}]
+other = [{other}]
+[[families]]
+name = "byte"
+recipe = {{ kind = "byte" }}
+sizes = [
+    ["byte_model.dim=16", "byte_model.heads=2", "byte_model.layers=1", "byte_model.ff_dim=32"],
+    ["byte_model.dim=32", "byte_model.heads=2", "byte_model.layers=1", "byte_model.ff_dim=32"],
+]
+[[families]]
+name = "BLT, space"
+recipe = {{ kind = "blt", model = {{ patching = {{ rule = "space" }} }} }}
+sizes = [{blt}, {blt}]
+"""
+BLT = [
+    f"model.{change}"
+    for change in (
+        *("local_dim=16", "local_heads=2", "encoder_ff_dim=32", "decoder_layers=1"),
+        *("decoder_ff_dim=32", "global_dim=32", "global_heads=2", "global_layers=1"),
+        *("global_ff_dim=64", "hash_rows=100"),
+    )
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    text, other = tmp_path / "text.txt", tmp_path / "other.txt"
+    text.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
+    other.write_text("".join(f"one more for number {n} of these. " for n in range(100)))
+    names = {"text": json.dumps(str(text)), "other": json.dumps(str(other))}
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.format(**names, blt=json.dumps(BLT)))
+    return path
+
+
+def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    study = read_study(file)
+    begun = []
+
+    def interrupt(point: object, number: int, count: int) -> None:
+        assert count == 6
+        begun.append(number)
+        if number == 4:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_study(study, out, on_point=interrupt)  # type: ignore[arg-type]
+    with (out / "results.jsonl").open("a") as lines:
+        lines.write('{"name": "cut o')
+    assert cli.main(["study", str(file), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "run 4 of 6" in shown
+    assert "run 3 of 6" not in shown
+    results = read_results(out)
+    assert [(r["family"], r["budget"], r["seed"]) for r in results] == [
+        *(("byte", 2e7, 0), ("BLT, space", 2e7, 0), ("byte", 2e7, 1), ("BLT, space", 2e7, 1)),
+        *(("byte", 6e7, 0), ("BLT, space", 6e7, 0)),
+    ]
+    for result in results:
+        assert result["flops"] >= result["budget"]
+        assert result["flops"] < 1.5 * result["budget"]
+        assert result["bits_per_byte"].keys() == {"same", "other"}
+        assert 0 < score(result) < 9
+    overlap = json.loads((out / "overlap.json").read_text())
+    assert overlap["same"] > 0.9
+    assert overlap["other"] == 0
+    for name in ("bits-over-flops.png", "bits-over-seconds.png", "table.md"):
+        assert (out / name).stat().st_size > 0
+    assert "±" in table(results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [2, 1]", "seeds = [2]", "seeds"),
+        ("budgets = [2e7, 6e7]", "budgets = [6e7, 2e7]", "ascending"),
+        ("byte_model.dim=16", "byte_model.dims=16", "did you mean 'dim'"),
+        ("byte_model.heads=2", "byte_model.heads=3", "multiple of"),
+        ('name = "byte"', 'name = "BLT, space"', "same name"),
+        ("heldout_bytes", "heldout_byte", "did you mean 'heldout_bytes'"),
+    ],
+)
+def test_mistakes_name_what_is_wrong(file: Path, old: str, new: str, message: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        read_study(file)
+
+
+def test_nothing_can_be_drawn_before_a_run_has_ended(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["study", str(file), "--out", str(tmp_path / "none"), "--figures"]) == 2
+    assert "no run has ended yet" in capsys.readouterr().err
+
+
+def test_a_power_law_is_found_and_its_band_holds_it() -> None:
+    chance = np.random.default_rng(0)
+    flops = np.repeat([1e12, 3e12, 1e13, 3e13, 1e14], 3)
+    exact = 1.2 + 40 * flops**-0.15
+    found = fit(flops.tolist(), exact.tolist())
+    at = np.geomspace(1e12, 1e14, 20)
+    np.testing.assert_allclose(found(at), 1.2 + 40 * at**-0.15, rtol=5e-3)
+    inside = []
+    for seed in range(12):
+        noisy = exact + chance.normal(0, 0.02, len(flops))
+        low, high = band(flops.tolist(), noisy.tolist(), at, seed)
+        assert (high - low).max() < 0.1
+        inside.append((low <= 1.2 + 40 * at**-0.15) & (high >= 1.2 + 40 * at**-0.15))
+    assert np.mean(inside) > 0.7
