@@ -229,6 +229,41 @@ def study(
         print(path)
 
 
+def evaluate(
+    task: Positional[str],
+    paths: Positional[tuple[str, ...]],
+    /,
+    *,
+    model: Path | None = None,
+    context_bytes: int = 2048,
+    max_bytes: int = 262144,
+    limit: int | None = None,
+    generate: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure a model: bits per byte, noise, HellaSwag, CUTE.
+
+    Args:
+        task: bpb: texts, one row each. noise: texts, disturbed in five ways. hellaswag: its JSONL
+            file, whole and disturbed. cute: the folder of its .tsv files.
+        paths: The texts or data of the task.
+        model: Model folder, instead of the model inside the package.
+        context_bytes: Texts are scored in pieces of at most so many bytes.
+        max_bytes: Of each text.
+        limit: At most so many questions of each task.
+        generate: cute: also let the model write its answers.
+        json: Print one JSON object for each row.
+    """
+    from blt.evals.tasks import TASKS, Options
+    from blt.pretrained import PRETRAINED, load
+    from blt.views.evals import print_json, print_table
+
+    if task not in TASKS:
+        raise UserError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    options = Options(context_bytes, max_bytes, limit, generate)
+    (print_json if json else print_table)(TASKS[task](load(model or PRETRAINED), paths, options))
+
+
 def report(
     runs: Positional[tuple[Path, ...]],
     /,
@@ -400,6 +435,7 @@ VERBS: dict[str, Any] = {
     "prepare": prepare,
     "plan": plan,
     "train": train,
+    "eval": evaluate,
     "study": study,
     "report": report,
     "generate": generate,

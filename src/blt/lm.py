@@ -64,6 +64,14 @@ class LanguageModel(nn.Module):
         """Documents, each ids [T] with T >= 1 → logits of all, end to end [N, 260]."""
         raise NotImplementedError
 
+    def ids_of(self, text: bytes) -> Tensor:
+        """The ids as which the model reads a text, BOS first  # [T] int64."""
+        return vocab.encode(text)
+
+    def first_of(self, prompt: bytes, ids: Tensor) -> int:
+        """Index of the first of ``ids``, of a text that begins with ``prompt``, after that."""
+        return len(prompt) + 1
+
     def predict(self, batch: Batch) -> Prediction:
         """Logits and targets of a training batch, end to end."""
         return Prediction(self.packed_logits(batch.documents), batch.targets, None)
@@ -132,13 +140,31 @@ class LanguageModel(nn.Module):
     @torch.no_grad()
     def nats(self, pieces: Sequence[bytes]) -> float:
         """Cross-entropy of all bytes of ``pieces``, each a document, in nats; in one forward."""
-        documents = [vocab.encode(piece).to(self.device) for piece in pieces]
+        documents = [self.ids_of(piece).to(self.device) for piece in pieces]
         logits = self.packed_logits(documents).split(8192)  # float32 copies of a few at a time
         targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
         return sum(
             F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="sum").item()
             for x, y in zip(logits, targets.split(8192), strict=True)
         )
+
+    @torch.no_grad()
+    def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
+        """Log-probability in nats of each continuation after its prompt.
+
+        Args:
+            pairs: prompts and continuations; a document is a BOS, a prompt, and its continuation.
+        """
+        found = [0.0] * len(pairs)
+        for group in group_documents([len(prompt) + len(rest) + 1 for prompt, rest in pairs]):
+            documents = [self.ids_of(b"".join(pairs[index])).to(self.device) for index in group]
+            logits = self.packed_logits(documents).split([len(ids) for ids in documents])
+            for index, ids, rows in zip(group, documents, logits, strict=True):
+                first = self.first_of(pairs[index][0], ids)
+                wanted = ids[first:, None]
+                log_p = rows[first - 1 : -1].float().log_softmax(-1).gather(1, wanted)
+                found[index] = float(log_p.sum(dtype=torch.float64))
+        return found
 
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None

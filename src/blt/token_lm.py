@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -54,31 +53,28 @@ class TokenLM(LanguageModel, TokenTransformer):
     def eos(self) -> int:
         return self.config.vocab_size + 1
 
-    def encode(self, document: Tensor) -> list[int]:
-        """Byte ids [T] of a document, BOS first, → its token ids, BOS first, EOS if it ends."""
-        ids = [self.bos, *self.tokenizer.encode(vocab.decode(document))]
-        return [*ids, self.eos] if len(document) and int(document[-1]) == vocab.EOS else ids
+    def ids_of(self, text: bytes) -> Tensor:
+        return torch.tensor([self.bos, *self.tokenizer.encode(text)])
+
+    def first_of(self, prompt: bytes, ids: Tensor) -> int:
+        return min(len(self.ids_of(prompt)), len(ids))
+
+    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
+        """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
+        spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
+        return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
 
     def predict(self, batch: Batch) -> Prediction:
-        documents = [self.encode(ids) for ids in batch.documents]
-        logits, targets = self._forward(documents)
+        documents, targets = [], []
+        for byte_ids in batch.documents:
+            ids = self.ids_of(vocab.decode(byte_ids)).to(self.device)
+            if int(byte_ids[-1]) == vocab.EOS:
+                ids = F.pad(ids, (0, 1), value=self.eos)
+            documents.append(ids)
+            targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
         tokens = sum(map(len, documents)) - len(documents)
-        return Prediction(logits, targets, batch.num_bytes / max(1, tokens))
-
-    @torch.no_grad()
-    def nats(self, pieces: Sequence[bytes]) -> float:
-        logits, targets = self._forward([self.encode(vocab.encode(piece)) for piece in pieces])
-        return float(
-            F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
-        )
-
-    def _forward(self, documents: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Logits [M, V] after every token, and the token that comes next [M], PAD for none."""
-        flat = torch.tensor([i for document in documents for i in document], device=self.device)
-        spans = Spans.from_lengths([len(document) for document in documents], self.device)
-        targets = F.pad(flat[1:], (0, 1), value=vocab.PAD)
-        targets[[end - 1 for _, end in pairwise(spans.offsets)]] = vocab.PAD
-        return self(flat, spans), targets
+        size = batch.num_bytes / max(1, tokens)
+        return Prediction(self.packed_logits(documents), torch.cat(targets), size)
 
     def files(self) -> dict[str, str]:
         return {TOKENIZER: self.tokenizer.json}

@@ -74,7 +74,7 @@ def documents(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
     if path.suffix == ".parquet":
         yield from _parquet(path, broken)
         return
-    with _open(path) as file:
+    with unpacked(path) as file:
         if plain.suffix == ".jsonl":
             yield from _lines(str(path), file, broken)
             return
@@ -88,7 +88,7 @@ def unreadable(error: OSError) -> NoReturn:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
     """The unpacked bytes of a file; what is damaged is named."""
     damage: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error)
     if path.suffix == ".zst":
