@@ -91,7 +91,7 @@ def test_mistakes_name_file_and_key(path: Path, override: str, message: str) -> 
         ("kind = ", "not valid TOML"),
         ("\xff", "not valid TOML"),
         ("", "kind"),
-        (SMALL.replace("steps = 3", ""), "steps or seconds"),
+        (SMALL.replace("steps = 3", ""), "steps, seconds or flops"),
         (SMALL.replace('entropy_model = "pretrained"', ""), "needs one"),
     ],
 )
