@@ -10,7 +10,7 @@ import pytest
 
 from blt import cli
 from blt.errors import UserError
-from blt.study import read_results, read_study, run_study
+from blt.study import read_results, read_study, run, run_study
 from blt.study.figures import score, table
 from blt.study.fit import band, fit
 
@@ -100,6 +100,39 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     assert "±" in table(results)
 
 
+def test_a_kill_while_a_run_is_scored_loses_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, study = tmp_path / "out", read_study(file)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_scores", killed)
+        with pytest.raises(KeyboardInterrupt, match="stopped in run 1; the same command"):
+            run_study(study, out)
+    results = run_study(study, out)
+    assert len(results) == 6
+    assert all(result["bytes_seen"] > 0 for result in results)
+    logged = (out / "runs" / results[0]["name"] / "metrics.jsonl").read_text().splitlines()
+    steps = [e["step"] for e in map(json.loads, logged) if e["event"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def test_a_changed_study_does_not_reuse_results(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(read_study(file), out)
+    file.write_text(file.read_text().replace("lr = 1e-2", "lr = 2e-2"))
+    with pytest.raises(UserError, match="had another recipe"):
+        run_study(read_study(file), out)
+    file.write_text(
+        file.read_text().replace("lr = 2e-2", "lr = 1e-2").replace("_bytes = 500", "_bytes = 400")
+    )
+    with pytest.raises(UserError, match="scored on other text"):
+        run_study(read_study(file), out)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -108,6 +141,7 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
         ("byte_model.dim=16", "byte_model.dims=16", "did you mean 'dim'"),
         ("byte_model.heads=2", "byte_model.heads=3", "multiple of"),
         ('name = "byte"', 'name = "BLT, space"', "same name"),
+        ('name = "byte"', 'name = "BLT space"', "two runs would be called"),
         ("heldout_bytes", "heldout_byte", "did you mean 'heldout_bytes'"),
     ],
 )

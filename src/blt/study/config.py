@@ -55,7 +55,7 @@ class Point:
     def name(self) -> str:
         """Of its folder."""
         family = re.sub(r"[^a-z0-9]+", "-", self.family.lower()).strip("-")
-        return f"{self.budget:.0e}-{family}-{self.seed}".replace("+", "")
+        return f"{self.budget:g}-{family}-{self.seed}".replace("+", "")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
-    list(study.points())
+    names = [point.name for point in study.points()]
+    for name in names:
+        require(names.count(name) == 1, f"{path}: two runs would be called {name}; rename a family")
     return study
 
 

@@ -48,7 +48,7 @@ def families(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Mean over kinds and seeds, ± the standard deviation over seeds where there are several."""
     budgets = sorted({result["budget"] for result in results})
-    head = "| family | " + " | ".join(f"{budget:.0e} FLOPs" for budget in budgets) + " |"
+    head = "| family | " + " | ".join(f"{budget:g} FLOPs" for budget in budgets) + " |"
     lines = [head, "|---|" + "---|" * len(budgets)]
     best = {budget: min(_at(results, budget), default=math.nan) for budget in budgets}
     for name, rows in families(results).items():
