@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,9 @@ class TokenLM(LanguageModel, TokenTransformer):
         """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
         return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
+
+    def logits(self, ids: Any) -> Any:
+        raise UserError("a token model has no logits of bytes; use log_likelihoods")
 
     def predict(self, batch: Batch) -> Prediction:
         documents, targets = [], []

@@ -36,6 +36,11 @@ class ByteTokenizer:
             raise UserError("the tokenizer has no token for some bytes: it is no byte-level BPE")
         self._byte_ids: list[int] = ids
         self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        for probe in ("An E\u0301t\u00e9,  \n\tx ", "x" * 5000):  # accents, capitals, spaces
+            if self.decode(self.encode(probe.encode())) != probe.encode():
+                raise UserError("the tokenizer changes text; use one without a normalizer")
 
     @classmethod
     def train(cls, texts: Iterable[bytes], vocab_size: int) -> ByteTokenizer:

@@ -42,7 +42,7 @@ class Accuracy:
     """Shares of questions whose right choice was the likeliest."""
 
     likeliest: float  # by its whole log-probability
-    per_byte: float  # by that over its bytes, as the harness's acc_norm
+    per_byte: float  # by that over its bytes
     questions: int
 
 

@@ -68,11 +68,10 @@ def questions(task: str, items: Sequence[Item], limit: int | None = None) -> lis
         limit: at most so many questions.
     """
     shots = "".join(f"{_asked(task, item)} {item.label}\n" for item in items[:SHOTS])
-    asked = items[SHOTS:][:limit]
     chance = random.Random(0)
     found = []
-    for item in asked:
-        choices = [item.label, *_wrong(task, item, asked, chance)]
+    for item in items[SHOTS:][:limit]:
+        choices = [item.label, *_wrong(task, item, items[SHOTS:], chance)]
         order = chance.sample(choices, len(choices))
         prompt = shots + _asked(task, item)
         encoded = tuple(f" {choice}\n".encode() for choice in order)

@@ -12,7 +12,7 @@ CHUNK = 2**22  # positions of training text that are hashed at once
 
 
 def overlap(train: Sequence[bytes], heldout: Sequence[bytes]) -> float:
-    """Share of ``heldout``'s blocks of 50 bytes, end to end, that occur anywhere in ``train``.
+    """Share of ``heldout``'s different blocks of 50 bytes, end to end, that occur in ``train``.
 
     Blocks are compared by 64-bit hashes; a document's rest of fewer than 50 bytes is left out.
     """

@@ -67,13 +67,12 @@ def swag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Every task of CUTE: the right answer among wrong ones, and written by the model."""
-    folder = Path(_one(paths, "the folder of CUTE's .tsv files"))
+    if options.generate and isinstance(lm, TokenLM):
+        raise UserError("--generate: a token model cannot write yet, only score")
+    found = _read_cute(Path(_one(paths, "the folder of CUTE's .tsv files")))
     total: list[Row] = []
-    for task in cute_task.TASKS:
-        file = next((path for path in sorted(folder.glob(f"{task}.tsv*"))), None)
-        if file is None:
-            raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
-        asked = cute_task.questions(task, cute_task.read_task(file), options.limit)
+    for task, items in found.items():
+        asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
         row: Row = {"task": task, "acc": accuracy(lm, asked).likeliest, "by_chance": chance}
         if options.generate:
@@ -82,6 +81,16 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
         yield row
     means = {key: sum(row[key] for row in total) / len(total) for key in total[0] if key != "task"}
     yield {"task": "mean", **means}
+
+
+def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
+    found = {}
+    for task in cute_task.TASKS:
+        file = next(iter(sorted(folder.glob(f"{task}.tsv*"))), None)
+        if file is None:
+            raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
+        found[task] = cute_task.read_task(file)
+    return found
 
 
 TASKS: dict[str, Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]] = {
