@@ -189,8 +189,10 @@ def train(
 
     if resume and run is None:
         raise UserError("--resume needs --run FOLDER, the run to go on with")
+    if run is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes need --run FOLDER, the same for all")
     folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
-    console = Console()
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     with training_bar(console, recipe.stem) as show:
         train_recipe(read_recipe(recipe, overrides), folder, resume, show)
     console.print(
@@ -210,7 +212,7 @@ def study(
     Run again after a kill, it goes on where it was.
 
     Args:
-        file: TOML file of the study, such as recipes/study/equal-flops.toml.
+        file: TOML file of the study; docs/study.md shows one.
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
     """

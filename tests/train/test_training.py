@@ -100,7 +100,23 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
 def test_resuming_a_finished_run_changes_nothing(byte_recipe: Recipe, tmp_path: Path) -> None:
     first = train_recipe(byte_recipe, tmp_path / "run")
+    reports = events(tmp_path / "run", "train")
     assert_same_weights(first, train_recipe(byte_recipe, tmp_path / "run", resume=True))
+    assert events(tmp_path / "run", "train") == reports
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    def crash(_: Report) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train_recipe(byte_recipe, tmp_path / "run", on_progress=crash)
+    train_recipe(byte_recipe, tmp_path / "run", resume=True)
+    steps = [event["step"] for event in events(tmp_path / "run", "train")]
+    assert steps == list(range(1, byte_recipe.train.steps + 1))  # type: ignore[operator]
+    assert len(events(tmp_path / "run", "data")) == 1
 
 
 def test_resuming_with_other_text_is_refused(byte_recipe: Recipe, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_b
 from blt.hardware import Hardware
 from blt.lm import BLT, LanguageModel
 from blt.model.config import ByteTransformerConfig, Config
+from blt.patching import PatchingConfig
 from blt.plan.trace import StepMemory, meta_model, trace_step
 from blt.pretrained import PRETRAINED, find_entropy_model
 from blt.train.recipe import Recipe
@@ -64,7 +65,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
     """
     config = shape_of(recipe)
     data, train = recipe.data, recipe.train
-    patch_size = max(1.0, recipe.target_patch_size or 4.5)
+    patch_size = _patch_size(recipe)
     inference, entropy = _flops(config, patch_size, data.context_bytes)
     training = TRAINING_FACTOR * inference
     dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
@@ -106,6 +107,16 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         seconds=seconds,
         cost=hourly * hardware.count * seconds / 3600,
     )
+
+
+def _patch_size(recipe: Recipe) -> float:
+    """Bytes per patch: of the rule, or what θ is calibrated to; an assumption for other rules."""
+    patching = recipe.model.patching if recipe.model is not None else PatchingConfig()
+    if patching.rule == "byte":
+        return 1.0
+    if patching.rule == "static":
+        return float(min(patching.stride, patching.max_patch_length or patching.stride))
+    return max(1.0, recipe.target_patch_size or 4.5)
 
 
 def shape_of(recipe: Recipe) -> Config | ByteTransformerConfig:

@@ -68,6 +68,7 @@ def train_recipe(
         compile_layers(model)
     parallel.shard(model)
     if not run.has_checkpoint:
+        run.forget_after(-1)  # of a run that was killed before its first checkpoint
         for source in sources:
             run.log({"event": "data", "source": source.name, **source.facts})
     fit(

@@ -225,6 +225,8 @@ class _Fit:
             mfu=self.trainer.meter.mfu(_mean(sizes) if sizes else None, speed),
             memory=self.trainer.meter.memory,
         )
+        if not steps:
+            return self.report  # the run had ended before
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(self.report))})
         for track in self.trackers:

@@ -53,6 +53,7 @@ MAY_CHANGE = (
     "train.sample_prompts",
     "train.device",
     "train.precision",
+    "train.recompute",
     "train.compile",
     "train.checkpoint_every_seconds",
     "train.keep_checkpoints",
@@ -111,10 +112,12 @@ class RunFolder:
                 error comes out of the next call, or of :meth:`finish_saving`.
         """
         self.finish_saving()  # of the one before
-        weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+        weights = {}
+        for name, tensor in model.state_dict().items():  # one whole tensor at a time
+            complete = whole(tensor)
+            if self.parallel.main:
+                weights[name] = complete if wait and complete is tensor else _copied(complete)
         if not wait:
-            mine = weights if self.parallel.main else {}
-            weights = {name: _copied(tensor) for name, tensor in mine.items()}
             tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
             state = TrainerState(tensors, state.values)
         self._writing = self._writer.submit(self._write, model, weights, state, keep)
