@@ -46,7 +46,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 def _bfloat16_is_faster(device: torch.device) -> bool:
     """Measured: many CPUs only emulate it."""
     if device.type != "cpu":
-        return device.type != "cuda" or torch.cuda.is_bf16_supported()
+        return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     return _matmul_seconds(torch.bfloat16) < _matmul_seconds(torch.float32)
 
 

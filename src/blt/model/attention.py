@@ -46,7 +46,8 @@ def attention(
 def _fits_flash(q: Tensor) -> bool:
     """Does PyTorch's flash attention take it? It is for GPUs and narrow floats."""
     narrow = q.dtype in (torch.bfloat16, torch.float16)
-    return q.is_cuda and narrow and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and len(q) > 0
+    shape = q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and len(q) > 0
+    return q.is_cuda and narrow and shape and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _flash_attention(
@@ -67,7 +68,8 @@ def _flash_attention(
 def _cu_seqlens(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
     """Offsets as the kernel wants them  # [documents + 1] int32; and the longest document."""
     longest = max(end - start for start, end in pairwise(offsets))
-    return torch.tensor(offsets, dtype=torch.int32, device=device), longest
+    with torch.inference_mode(False):  # kept, and then used in training too
+        return torch.tensor(offsets, dtype=torch.int32, device=device), longest
 
 
 def _blocks(
