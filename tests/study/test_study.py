@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,15 @@ import pytest
 
 from blt import cli
 from blt.errors import UserError
-from blt.study import read_results, read_study, run, run_study
+from blt.study import Point, read_results, read_study, run, run_study
 from blt.study.figures import score, table
 from blt.study.fit import band, fit
+from blt.study.folder import SEARCH, StudyFolder
 
 STUDY = """
 budgets = [2e7, 6e7]
 seeds = [2, 1]
+lrs = [1e-3, 1e-2]
 heldout_bytes = 500
 [base.data]
 sources = [{text}]
@@ -24,7 +28,7 @@ context_bytes = 64
 batch_bytes = 256
 [base.train]
 lr = 1e-2
-evals = 0
+evals = 1
 [heldout]
 same = [{text}]
 other = [{other}]
@@ -68,16 +72,14 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     study = read_study(file)
     begun = []
 
-    def interrupt(point: object, number: int, count: int) -> None:
-        assert count == 6
-        begun.append(number)
-        if number == 4:
+    def interrupt(point: Point, number: int, count: int) -> None:
+        assert count == (4 if point.searching else 6)
+        begun.append(point.name)
+        if number == 4 and not point.searching:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         run_study(study, out, on_point=interrupt)  # type: ignore[arg-type]
-    with (out / "results.jsonl").open("a") as lines:
-        lines.write('{"name": "cut o')
     assert cli.main(["study", str(file), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "run 4 of 6" in shown
@@ -87,7 +89,12 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
         *(("byte", 2e7, 0), ("BLT, space", 2e7, 0), ("byte", 2e7, 1), ("BLT, space", 2e7, 1)),
         *(("byte", 6e7, 0), ("BLT, space", 6e7, 0)),
     ]
+    tried = StudyFolder(out).read(SEARCH)
+    assert len(tried) == 4
     for result in results:
+        of_family = [run for run in tried if run["family"] == result["family"]]
+        best = min(of_family, key=lambda run: float(run["heldout_bits_per_byte"]))
+        assert result["lr"] == best["lr"]
         assert result["flops"] >= result["budget"]
         assert result["flops"] < 1.5 * result["budget"]
         assert result["bits_per_byte"].keys() == {"same", "other"}
@@ -98,6 +105,18 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     for name in ("bits-over-flops.png", "bits-over-seconds.png", "table.md"):
         assert (out / name).stat().st_size > 0
     assert "±" in table(results)
+
+
+def test_two_processes_share_the_runs_of_a_study(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "blt", "study", str(file), "--out", str(out)]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    shown = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    begun = [line for text in shown for line in text.splitlines() if line.startswith("run ")]
+    assert len(begun) == 10
+    assert len(set(begun)) == 10
+    assert len({result["name"] for result in read_results(out)}) == 6
 
 
 def test_a_kill_while_a_run_is_scored_loses_nothing(

@@ -4,6 +4,7 @@
 
     budgets = [1e12, 1e13]       # training FLOPs of each run
     seeds = [3, 1]               # runs of every family at each budget
+    lrs = [2e-3, 4e-3]           # tried for every family at the smallest budget
 
     [base.data]                  # a recipe, shared by all runs
     sources = ["text.txt"]
@@ -24,7 +25,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Family:
 
     name: str
     recipe: dict[str, Any]  # laid over the study's base
-    sizes: tuple[tuple[str, ...], ...]  # overrides, for each budget
+    sizes: tuple[tuple[str, ...], ...]  # overrides, for each budget; fewer: not at the largest
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,19 @@ class Point:
     budget: float  # training FLOPs
     seed: int
     recipe: Recipe
+    searching: bool = False  # a run that only tries its learning rate
 
     @property
     def name(self) -> str:
         """Of its folder."""
         family = re.sub(r"[^a-z0-9]+", "-", self.family.lower()).strip("-")
-        return f"{self.budget:g}-{family}-{self.seed}".replace("+", "")
+        which = f"lr{self.recipe.train.lr:g}" if self.searching else self.seed
+        return f"{self.budget:g}-{family}-{which}".replace("+", "")
+
+    def with_lr(self, lr: float | None) -> Point:
+        """With another learning rate; None: the recipe's."""
+        train = replace(self.recipe.train, lr=lr or self.recipe.train.lr)
+        return replace(self, recipe=replace(self.recipe, train=train))
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Study:
     base: dict[str, Any]
     heldout: dict[str, tuple[str, ...]]
     families: tuple[Family, ...]
+    lrs: tuple[float, ...] = ()  # tried for every family at the smallest budget
     heldout_bytes: int = 262144  # of each kind
     where: str = field(default="study", compare=False)  # the file
 
@@ -89,16 +98,29 @@ class Study:
         require(len(set(names)) == len(names), "two families have the same name")
         for family in self.families:
             require(
-                len(family.sizes) == len(self.budgets),
-                f"{family.name}: sizes must have a list of overrides for each budget",
+                1 <= len(family.sizes) <= len(self.budgets),
+                f"{family.name}: sizes must have a list of overrides for each budget, or for the "
+                "smallest ones",
             )
+        require(
+            len(set(self.lrs)) == len(self.lrs) and all(lr > 0 for lr in self.lrs),
+            f"lrs must be positive and different, got {self.lrs}",
+        )
+
+    def search(self) -> Iterator[Point]:
+        """Runs that try every learning rate with every family, at the smallest budget."""
+        for family in self.families:
+            for lr in self.lrs:
+                point = self._point(family, 0, self.budgets[0], 0)
+                yield replace(point.with_lr(lr), searching=True)
 
     def points(self) -> Iterator[Point]:
-        """All runs, the cheap ones first."""
+        """All runs but those of the search, the cheap ones first."""
         for index, budget in enumerate(self.budgets):
             for seed in range(self.seeds[index]):
                 for family in self.families:
-                    yield self._point(family, index, budget, seed)
+                    if index < len(family.sizes):
+                        yield self._point(family, index, budget, seed)
 
     def _point(self, family: Family, index: int, budget: float, seed: int) -> Point:
         data = _merged(copy.deepcopy(self.base), family.recipe)
@@ -120,7 +142,11 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
-    names = [point.name for point in study.points()]
+    for point in study.search():
+        require(
+            point.recipe.train.evals > 0, f"{path}: lrs are judged by train.evals; 0 is too few"
+        )
+    names = [point.name for point in (*study.search(), *study.points())]
     for name in names:
         require(names.count(name) == 1, f"{path}: two runs would be called {name}; rename a family")
     return study

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ from blt.study.fit import band, fit
 
 MEAN = "mean"  # of all kinds of held-out text
 COLOURS = ("#0b6e99", "#d1495b", "#3a7d44", "#8d5a97", "#c77d0a", "#4a4e69", "#00798c", "#9a031e")
-LABELS = {"flops": "training FLOPs, the entropy model's included", "seconds": "seconds of training"}
+FLOPS, SECONDS = "flops", "seconds"
+LABELS = {
+    FLOPS: "training FLOPs, the entropy model's included",
+    SECONDS: "seconds of training",
+}
 
 
 def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
@@ -26,8 +30,11 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
     if not results:
         raise UserError(f"{folder}: no run has ended yet; wait, or start the study")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [_figure(results, axis, folder / f"bits-over-{axis}.png") for axis in LABELS]
-    (folder / "table.md").write_text(table(results))
+    kinds = list(results[0]["bits_per_byte"])
+    paths = [_figure(results, axis, [MEAN], folder / f"bits-over-{axis}.png") for axis in LABELS]
+    paths.append(_figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"))
+    tables = [f"{kind}\n\n{table(results, kind)}" for kind in (MEAN, *kinds)]
+    (folder / "table.md").write_text("\n".join(tables))
     return [*paths, folder / "table.md"]
 
 
@@ -45,62 +52,81 @@ def families(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Mean over kinds and seeds, ± the standard deviation over seeds where there are several."""
+def table(results: Sequence[dict[str, Any]], kind: str = MEAN) -> str:
+    """Mean over seeds, ± the standard deviation where there are several."""
     budgets = sorted({result["budget"] for result in results})
     head = "| family | " + " | ".join(f"{budget:g} FLOPs" for budget in budgets) + " |"
     lines = [head, "|---|" + "---|" * len(budgets)]
-    best = {budget: min(_at(results, budget), default=math.nan) for budget in budgets}
+    of_all = [np.mean(_at(rows, b, kind)) for rows in families(results).values() for b in budgets]
+    best = dict(zip(budgets, np.nanmin(np.reshape(of_all, (-1, len(budgets))), 0), strict=True))
     for name, rows in families(results).items():
-        cells = (_cell(_at(rows, budget), best[budget]) for budget in budgets)
+        cells = (_cell(_at(rows, budget, kind), best[budget]) for budget in budgets)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _at(results: Sequence[dict[str, Any]], budget: float) -> list[float]:
-    return [score(result) for result in results if result["budget"] == budget]
+def _at(results: Sequence[dict[str, Any]], budget: float, kind: str) -> list[float]:
+    return [score(result, kind) for result in results if result["budget"] == budget] or [math.nan]
 
 
 def _cell(values: list[float], best: float) -> str:
-    if not values:
+    mean = np.mean(values)
+    if math.isnan(mean):
         return ""
-    text = f"{np.mean(values):.3f}"
+    text = f"{mean:.3f}"
     if len(values) > 1:
         text += f" ± {np.std(values, ddof=1):.3f}"
-    return f"**{text}**" if best in values else text
+    return f"**{text}**" if mean == best else text
 
 
-def _figure(results: Sequence[dict[str, Any]], axis: str, path: Path) -> Path:
+def _figure(results: Sequence[dict[str, Any]], axis: str, kinds: Sequence[str], path: Path) -> Path:
+    """One panel for each kind of text."""
     from matplotlib.figure import Figure  # late: it is slow to import
 
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for colour, (name, rows) in zip(_cycle(len(results)), families(results).items(), strict=False):
-        x = [row[axis] for row in rows]
-        y = [score(row) for row in rows]
-        axes.scatter(x, y, s=14, color=colour, alpha=0.6, linewidths=0)
-        at = [row["budget"] for row in rows]
-        if axis == "flops" and len(set(at)) > 1:
-            grid = np.geomspace(min(x), max(x), 50)
-            axes.plot(grid, fit(at, y)(grid), color=colour, linewidth=1.6, label=name)
-            axes.fill_between(grid, *band(at, y, grid), color=colour, alpha=0.12, linewidth=0)
-        else:
-            means = sorted((np.mean(a), np.mean(b)) for a, b in _by_budget(rows, axis))
-            axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.6, label=name)
-    axes.set_xscale("log")
-    axes.set_xlabel(LABELS[axis])
-    axes.set_ylabel("held-out bits per byte, mean over kinds of text")
-    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    columns = min(2, len(kinds))
+    rows = math.ceil(len(kinds) / columns)
+    figure = Figure(figsize=(3.6 * (columns + 1), 0.6 + 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, kind in zip(panels, kinds, strict=False):
+        _panel(axes, results, axis, kind)
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
     figure.savefig(path, dpi=150)
     return path
 
 
-def _by_budget(rows: Sequence[dict[str, Any]], axis: str) -> list[tuple[list[float], list[float]]]:
-    budgets = sorted({row["budget"] for row in rows})
-    groups = [[row for row in rows if row["budget"] == budget] for budget in budgets]
-    return [([row[axis] for row in group], [score(row) for row in group]) for group in groups]
+def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -> None:
+    found = families(results)
+    for colour, (name, rows) in zip(_cycle(len(found)), found.items(), strict=True):
+        x = [row[axis] for row in rows]
+        y = [score(row, kind) for row in rows]
+        axes.scatter(x, y, s=14, color=colour, alpha=0.6, linewidths=0)
+        at = [row["budget"] for row in rows]
+        if axis == FLOPS and len(set(at)) > 1:
+            grid = np.geomspace(min(x), max(x), 50)
+            axes.plot(grid, fit(at, y)(grid), color=colour, linewidth=1.6, label=name)
+            axes.fill_between(grid, *band(at, y, grid), color=colour, alpha=0.12, linewidth=0)
+        else:
+            means = sorted(_mean_points(rows, axis, kind))
+            axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.6, label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel(LABELS[axis])
+    axes.set_ylabel("held-out bits per byte" + (", mean of kinds" if kind == MEAN else ""))
+    axes.set_title("" if kind == MEAN else kind, loc="left", fontsize=10)
+    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mean_points(
+    rows: Sequence[dict[str, Any]], axis: str, kind: str
+) -> Iterator[tuple[float, float]]:
+    for budget in {row["budget"] for row in rows}:
+        group = [row for row in rows if row["budget"] == budget]
+        yield (
+            float(np.mean([row[axis] for row in group])),
+            float(np.mean([score(row, kind) for row in group])),
+        )
 
 
 def _cycle(count: int) -> list[str]:

@@ -1,16 +1,20 @@
-"""Runs the points of a study one after another; killed at any moment, it goes on there."""
+"""Runs the points of a study; killed at any moment, it goes on there.
+
+Several processes may work on one folder, here or on machines that share it: each takes runs that
+no other has.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from blt.config_io import to_dict
+import torch
+
 from blt.data import read
 from blt.data.shards import is_prepared
 from blt.errors import UserError
@@ -20,12 +24,13 @@ from blt.evals.tasks import patch_size
 from blt.lm import LanguageModel
 from blt.precision import choose_dtype
 from blt.study.config import Point, Study
+from blt.study.folder import RESULTS, SEARCH, Result, StudyFolder
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
-RESULTS, RUNS, OVERLAP, PLAN = "results.jsonl", "runs", "overlap.json", "plan.json"
 OnPoint = Callable[[Point, int, int], OnProgress]  # which of how many → where its reports go
+WAIT = 5.0  # seconds before another look at what other processes have done
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ def run_study(
     folder: str | os.PathLike[str],
     *,
     on_point: OnPoint | None = None,
-) -> list[dict[str, Any]]:
-    """Train and score what is missing in ``folder``.
+) -> list[Result]:
+    """Search learning rates, then train and score what is missing in ``folder``.
 
     Args:
-        folder: new, or of the same study.
+        folder: new, or of the same study; other processes may work in it.
         on_point: called before each run.
 
     Returns:
@@ -70,58 +75,35 @@ def run_study(
         UserError: a bad recipe, text or folder.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
-    out, points, heldout = Path(folder), list(study.points()), Heldout.read(study)
-    _begin(out, study)
-    if not (out / OVERLAP).is_file():
-        _write(out / OVERLAP, check_overlap(study, heldout))
-    done = {result["name"] for result in read_results(out)}
-    for number, point in enumerate(points, 1):
-        if point.name in done:
-            continue
-        show = on_point(point, number, len(points)) if on_point else None
-        try:
-            result = _run(point, study, out / RUNS / point.name, heldout, show)
-        except KeyboardInterrupt:
-            message = f"stopped in run {number}; the same command goes on there"
-            raise KeyboardInterrupt(message) from None
-        with (out / RESULTS).open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        # The optimisers' state is of no use any more.
-        shutil.rmtree(out / RUNS / point.name / CHECKPOINT / TENSORS, ignore_errors=True)
-    return read_results(out)
+    out, heldout = StudyFolder(folder), Heldout.read(study)
+    out.begin(study, lambda: check_overlap(study, heldout))
+    search = list(study.search())
+    _each(search, out, SEARCH, on_point, _try)
+    chosen = best_lrs(out.read(SEARCH))
+    points = [point.with_lr(chosen.get(point.family)) for point in study.points()]
+
+    def train_and_score(point: Point, out: StudyFolder, show: OnProgress | None) -> Result:
+        return _run(point, study, out, heldout, show)
+
+    _each(points, out, RESULTS, on_point, train_and_score)
+    return read_results(folder)
 
 
-def _begin(out: Path, study: Study) -> None:
-    """Make the folder, or check that it belongs to the same study."""
-    (out / RUNS).mkdir(parents=True, exist_ok=True)
-    made = {
-        "scored": {"heldout": study.heldout, "heldout_bytes": study.heldout_bytes},
-        "runs": {point.name: to_dict(point.recipe) for point in study.points()},
-    }
-    plan, path = json.loads(json.dumps(made)), out / PLAN  # as it is read back
-    old = json.loads(path.read_text()) if path.is_file() else plan
-    if old["scored"] != plan["scored"]:
-        raise UserError(f"{out}: its runs were scored on other text; choose another folder")
-    for name, recipe in old["runs"].items():
-        if plan["runs"].get(name, recipe) != recipe:
-            raise UserError(f"{out}: run {name} had another recipe; choose another folder")
-    _write(path, {"scored": plan["scored"], "runs": {**old["runs"], **plan["runs"]}})
+def read_results(folder: str | os.PathLike[str]) -> list[Result]:
+    """Of the runs that have ended, by budget and seed, families in the order of their first run."""
+    found = StudyFolder(folder).read()
+    order = {name: i for i, name in enumerate(dict.fromkeys(r["family"] for r in found))}
+    return sorted(found, key=lambda r: (r["budget"], r["seed"], order[r["family"]]))
 
 
-def read_results(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Of the runs that have ended; a line that a kill cut off is left out."""
-    path = Path(folder) / RESULTS
-    if not path.is_file():
-        return []
-    lines, whole = path.read_text().splitlines(), []
-    for line in lines:
-        try:
-            whole.append(json.loads(line))
-        except ValueError:
-            continue
-    if len(whole) < len(lines):  # so that the next line does not join it
-        _write_text(path, "".join(json.dumps(result) + "\n" for result in whole))
-    return whole
+def best_lrs(search: Sequence[Result]) -> dict[str, float]:
+    """The learning rate with the fewest bits per byte on the runs' own held-out text, by family."""
+    best: dict[str, Result] = {}
+    for result in search:
+        old = best.get(result["family"])
+        if old is None or result["heldout_bits_per_byte"] < old["heldout_bits_per_byte"]:
+            best[result["family"]] = result
+    return {family: result["lr"] for family, result in best.items()}
 
 
 def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
@@ -133,32 +115,101 @@ def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
     return {kind: overlap(train, documents) for kind, documents in heldout.kinds.items()}
 
 
-def _run(
-    point: Point, study: Study, folder: Path, heldout: Heldout, show: OnProgress | None
-) -> dict[str, Any]:
-    """Train one point, from its checkpoint if there is one, and score it."""
-    reports: list[Report] = []
+def _each(
+    points: Sequence[Point],
+    out: StudyFolder,
+    file: str,
+    on_point: OnPoint | None,
+    work: Callable[[Point, StudyFolder, OnProgress | None], Result],
+) -> None:
+    """Let ``work`` make the line in ``file`` of every point, until there is one for each."""
 
-    def on_progress(report: Report) -> None:
-        reports.append(report)
-        if show is not None:
-            show(report)
+    def done() -> set[str]:
+        return {result["name"] for result in out.read(file)}
 
-    model = train_recipe(point.recipe, folder, (folder / RECIPE).is_file(), on_progress)
-    last = reports[-1]
+    while not done().issuperset(point.name for point in points):
+        idle = True
+        for number, point in enumerate(points, 1):
+            with out.claim(point.name) as mine:
+                if not mine or point.name in done():
+                    continue
+                idle = False
+                show = on_point(point, number, len(points)) if on_point else None
+                try:
+                    out.append(work(point, out, show), file)
+                except KeyboardInterrupt:
+                    message = f"stopped in run {number}; the same command goes on there"
+                    raise KeyboardInterrupt(message) from None
+                _forget_optimisers(out, point)
+        if idle:
+            time.sleep(WAIT)
+
+
+def _forget_optimisers(out: StudyFolder, point: Point) -> None:
+    """Their state is of no use any more."""
+    shutil.rmtree(out.run(point.name) / CHECKPOINT / TENSORS, ignore_errors=True)
+
+
+class _Watch:
+    """Passes reports on, and times the training without what came before and after."""
+
+    def __init__(self, show: OnProgress | None) -> None:
+        self.show = show
+        self.reports: list[Report] = []
+        self._processor: list[float] = []  # seconds at each report
+
+    def __call__(self, report: Report) -> None:
+        self.reports.append(report)
+        self._processor.append(time.process_time())
+        if self.show is not None:
+            self.show(report)
+
+    def seconds(self, device: torch.device) -> float:
+        """Wall clock; on a CPU processor time over threads, which other programs do not add to."""
+        first, last = self.reports[0], self.reports[-1]
+        if device.type != "cpu" or len(self.reports) == 1:
+            return last.seconds
+        used = (self._processor[-1] - self._processor[0]) / torch.get_num_threads()
+        # A run that went on after a kill is timed from there.
+        return used / max(1, last.bytes_seen - first.bytes_seen) * last.bytes_seen
+
+
+def _train(point: Point, out: StudyFolder, show: OnProgress | None) -> tuple[LanguageModel, _Watch]:
+    """Train one point, from its checkpoint if there is one."""
+    watch, folder = _Watch(show), out.run(point.name)
+    return train_recipe(point.recipe, folder, (folder / RECIPE).is_file(), watch), watch
+
+
+def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
+    last = watch.reports[-1]
     return {
         "name": point.name,
         "family": point.family,
         "budget": point.budget,
         "seed": point.seed,
+        "lr": point.recipe.train.lr,
         "flops": last.flops,
         "bytes_seen": last.bytes_seen,
-        "seconds": last.seconds,
-        "patch_size": patch_size(
-            model, heldout.all(study.heldout_bytes), point.recipe.data.context_bytes
-        ),
+        "seconds": watch.seconds(model.device),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "skipped": last.skipped,
+        "heldout_bits_per_byte": last.heldout_bits_per_byte,
+    }
+
+
+def _try(point: Point, out: StudyFolder, show: OnProgress | None) -> Result:
+    """A run of the search: judged by its own held-out text."""
+    return _facts(point, *_train(point, out, show))
+
+
+def _run(
+    point: Point, study: Study, out: StudyFolder, heldout: Heldout, show: OnProgress | None
+) -> Result:
+    model, watch = _train(point, out, show)
+    context, scored = point.recipe.data.context_bytes, study.heldout_bytes
+    return {
+        **_facts(point, model, watch),
+        "patch_size": patch_size(model, heldout.all(scored), context),
         "bits_per_byte": _scores(model, point, study, heldout),
     }
 
@@ -172,13 +223,3 @@ def _scores(model: LanguageModel, point: Point, study: Study, heldout: Heldout) 
     return {
         kind: bits_per_byte(model, documents, **how) for kind, documents in heldout.kinds.items()
     }
-
-
-def _write(path: Path, data: Any) -> None:
-    _write_text(path, json.dumps(data, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(text)
-    os.replace(beside, path)

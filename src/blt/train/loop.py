@@ -225,17 +225,19 @@ class _Fit:
             mfu=self.trainer.meter.mfu(_mean(sizes) if sizes else None, speed),
             memory=self.trainer.meter.memory,
         )
-        if not steps:
-            return self.report  # the run had ended before
-        if self.folder is not None:
-            self.folder.log({"event": "train", **_finite(asdict(self.report))})
-        for track in self.trackers:
-            track(self.report.step, numbers(self.report))
-        if heldout is not None and self.folder is not None:
-            self._log_samples(self.folder)
+        if steps:  # otherwise the run had ended before
+            self._log(self.report, heldout is not None)
         if self.on_progress is not None:
             self.on_progress(self.report)
         return self.report
+
+    def _log(self, report: Report, evaluated: bool) -> None:
+        if self.folder is not None:
+            self.folder.log({"event": "train", **_finite(asdict(report))})
+        for track in self.trackers:
+            track(report.step, numbers(report))
+        if evaluated and self.folder is not None:
+            self._log_samples(self.folder)
 
     def _log_samples(self, folder: RunFolder) -> None:
         """What the model writes by now; left out where no process has all weights."""

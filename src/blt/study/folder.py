@@ -1,0 +1,115 @@
+"""What a study keeps on disk, shared by all processes that work on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from blt.config_io import to_dict
+from blt.errors import UserError
+from blt.study.config import Study
+
+RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
+OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
+Result = dict[str, Any]
+
+
+class StudyFolder:
+    """Results of a study, its plan, and who works on what.
+
+    A process that dies gives back what it has claimed: the locks are the operating system's.
+
+    Raises:
+        UserError: the filelock library is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError:
+            raise UserError("studies need the filelock library: pip install 'blt[study]'") from None
+        self.path = Path(path)
+        self._lock_class, self._busy = FileLock, Timeout
+
+    def run(self, name: str) -> Path:
+        """Where a run lies."""
+        return self.path / RUNS / name
+
+    def begin(self, study: Study, overlap: Callable[[], dict[str, float]]) -> None:
+        """Write down what is to be done, or check that the folder belongs to the same study.
+
+        Args:
+            overlap: computes what ``overlap.json`` holds; called where it is not there yet.
+
+        Raises:
+            UserError: the study has changed since the folder was made; names what.
+        """
+        for name in (RUNS, LOCKS):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        with self._lock("folder"):
+            self._check_plan(study)
+            if not (self.path / OVERLAP).is_file():
+                _write(self.path / OVERLAP, overlap())
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Take a run; False where another process is working on it."""
+        lock = self._lock(f"run-{name}", timeout=0)
+        try:
+            lock.acquire()
+        except self._busy:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def read(self, file: str = RESULTS) -> list[Result]:
+        """Lines of a file of results, which is always whole; none where there is no file."""
+        path = self.path / file
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    def append(self, result: Result, file: str = RESULTS) -> None:
+        with self._lock("results"):
+            results = [*self.read(file), result]
+            _write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
+
+    def _lock(self, name: str, timeout: float = -1) -> Any:
+        return self._lock_class(self.path / LOCKS / name, timeout=timeout)
+
+    def _check_plan(self, study: Study) -> None:
+        made = {
+            "scored": {"heldout": study.heldout, "heldout_bytes": study.heldout_bytes},
+            "lrs": study.lrs,
+            "runs": {point.name: to_dict(point.recipe) for point in study.points()},
+        }
+        plan, path = json.loads(json.dumps(made)), self.path / PLAN  # as it is read back
+        old = json.loads(path.read_text()) if path.is_file() else plan
+        if old["scored"] != plan["scored"]:
+            raise UserError(
+                f"{self.path}: its runs were scored on other text; choose another folder"
+            )
+        if old["lrs"] != plan["lrs"]:
+            raise UserError(f"{self.path}: it searched other learning rates; choose another folder")
+        for name, recipe in old["runs"].items():
+            if plan["runs"].get(name, recipe) != recipe:
+                raise UserError(
+                    f"{self.path}: run {name} had another recipe; choose another folder"
+                )
+        _write(path, {**plan, "runs": {**old["runs"], **plan["runs"]}})
+
+
+def _write(path: Path, data: Any) -> None:
+    _write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_text(text)
+    os.replace(beside, path)
