@@ -122,6 +122,29 @@ def test_lookup_reads_the_last_ids_oldest_first() -> None:
     assert decisions.tolist() == [True, True, False, True, False, False, True]
 
 
+@given(st.lists(st.binary(max_size=40), max_size=4), st.integers(1, 3))
+def test_lookup_entropies_are_means_and_back_off_to_fewer_bytes(
+    texts: list[bytes], order: int
+) -> None:
+    documents = [(ids, fake_entropies(ids)) for ids in map(blt.encode, texts)]
+    table = patching.lookup_entropies(documents, order)
+    assert len(table) == 260**order
+    seen = [
+        (tuple(([0] * order + ids.tolist())[t + 1 : t + 1 + order]), float(h[t]))
+        for ids, h in documents
+        for t in range(len(ids))
+    ]
+    for gram in [*{gram for gram, _ in seen}, (7,) * order, (1, 9, 50)[-order:]]:
+        expected = 0.0
+        for n in range(order, 0, -1):
+            found = [h for other, h in seen if other[-n:] == gram[-n:]]
+            if found:
+                expected = sum(found) / len(found)
+                break
+        key = sum(value * 260**back for back, value in enumerate(reversed(gram)))
+        assert float(table[key]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
 def test_bpe_boundaries_are_where_tokens_start() -> None:
     words: Callable[[bytes], list[int]] = lambda data: [0, 5, 10]  # noqa: E731
     decisions = decide(PatchingConfig(rule="bpe"), blt.encode("aaaaabbbbbcc"), bpe=words)

@@ -218,10 +218,14 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
     kind = "blt"
     config: Config
+    lookup_table: Tensor | None  # [260 ** order] bool of the rule "lookup"; training fills it
 
     def __init__(self, config: Config) -> None:
         keep_freed_memory()
         ByteLatentTransformer.__init__(self, config)
+        size = vocab.VOCAB_SIZE**config.patching.lookup_order
+        looks_up = config.patching.rule == "lookup"
+        self.register_buffer("lookup_table", torch.zeros(size).bool() if looks_up else None)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
@@ -244,9 +248,15 @@ class BLT(LanguageModel, ByteLatentTransformer):
         both = zip(documents, entropies, strict=True)
         return pack(documents, [patching.decide(rule, ids, known) for ids, known in both])
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """What the rule needs besides ids and entropies, as :func:`decide` takes it."""
+        order = self.config.patching.lookup_order
+        return {} if self.lookup_table is None else {"lookup": (self.lookup_table, order)}
+
     def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
-        return decide(self.config.patching, self.entropy_model, documents)
+        return decide(self.config.patching, self.entropy_model, documents, **self.tables)
 
     def patch(self, text: vocab.Text | Tensor) -> Patches:
         """Cut a document into patches.
@@ -256,7 +266,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
                 ids [T] int64, taken as they are.
         """
         ids = vocab.check_ids(text) if isinstance(text, Tensor) else vocab.encode(text)
-        return patch(self.config.patching, self.entropy_model, ids.to(self.device))
+        return patch(self.config.patching, self.entropy_model, ids.to(self.device), **self.tables)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ Rule = Literal[
     "entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte", "bpe", "lookup"
 ]
 ENTROPY_RULES: tuple[Rule, ...] = ("entropy", "entropy-monotonic", "entropy-combined")
+MAX_ORDER = 3  # of a lookup table: 260 ** 4 entries would take 4.6 GB
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,17 @@ class PatchingConfig:
     threshold: float = 1.335442066192627  # θ; for "entropy-monotonic" the threshold of the rise
     threshold_add: float = 0.0  # θ_add of "entropy-combined": threshold of the rise
     stride: int = 4  # bytes per patch of "static"
+    lookup_order: int = 2  # how many of the last bytes the table of "lookup" looks at
     max_patch_length: int | None = None  # longer patches are split into runs of this length
     newline_reset: bool = False  # entropy model's context restarts after each newline (paper §4.4)
 
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise ValueError(f"patching.stride must be at least 1, got {self.stride}")
+        if not 1 <= self.lookup_order <= MAX_ORDER:
+            raise ValueError(
+                f"patching.lookup_order must be 1..{MAX_ORDER} bytes, got {self.lookup_order}"
+            )
         if self.max_patch_length is not None and self.max_patch_length < 1:
             raise ValueError(
                 f"patching.max_patch_length must be at least 1, got {self.max_patch_length}"
@@ -127,23 +133,24 @@ def lookup_key(ids: Tensor, order: int) -> Tensor:
     return key
 
 
-def build_lookup_table(
-    documents: Sequence[tuple[Tensor, Tensor]], order: int, threshold: float
-) -> Tensor:
-    """n-grams after which the entropy is above ``threshold`` on average  # [260**order] bool.
+def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> Tensor:
+    """Mean entropy after each n-gram, in nats  # [260**order] float32.
+
+    An n-gram that does not occur has the mean of its last n-1 bytes; a byte that does not, 0.
 
     Args:
-        documents: pairs of ids [T] and entropies [T] (nats); unseen n-grams get no boundary.
+        documents: pairs of ids [T] and entropies [T] (nats).
         order: n, in bytes.
-        threshold: in nats.
     """
-    total = torch.zeros(VOCAB_SIZE**order)
-    count = torch.zeros(VOCAB_SIZE**order)
-    for ids, entropies in documents:
-        key = lookup_key(ids, order)
-        total.index_add_(0, key, entropies.float())
-        count.index_add_(0, key, torch.ones_like(entropies, dtype=torch.float32))
-    return total > threshold * count  # 0 > 0 is false: no boundary after the unseen
+    mean = torch.zeros(1)
+    for n in range(1, order + 1):
+        total, count = torch.zeros(VOCAB_SIZE**n), torch.zeros(VOCAB_SIZE**n)
+        for ids, entropies in documents:
+            key = lookup_key(ids, n)
+            total.index_add_(0, key, entropies.float())
+            count.index_add_(0, key, torch.ones_like(entropies, dtype=torch.float32))
+        mean = torch.where(count > 0, total / count.clamp_min(1), mean.repeat(VOCAB_SIZE))
+    return mean
 
 
 def bpe_rule(data: bytes, spans: Callable[[bytes], Sequence[int]]) -> Tensor:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from blt import vocab
 from blt.errors import UserError
-from blt.patching import build_lookup_table
+from blt.patching import MAX_ORDER, lookup_entropies
 
 TABLE = "table"  # name of the tensor, [260 ** n] bool
-MAX_ORDER = 3  # 260 ** 4 entries would take 4.6 GB
 
 
 def read_lookup_table(path: Path | None) -> tuple[Tensor, int]:
@@ -53,7 +52,7 @@ def write_lookup_table(
     """Write the table observed on one document, whole or not at all; returns its n-grams set."""
     if not 1 <= order <= MAX_ORDER:
         raise UserError(f"--order must be 1..{MAX_ORDER} bytes, got {order}")
-    table = build_lookup_table([(ids, entropies)], order, threshold)
+    table = lookup_entropies([(ids, entropies)], order) > threshold
     beside = path.with_name(f".{path.name}.new")
     save_file({TABLE: table}, beside)
     os.replace(beside, path)

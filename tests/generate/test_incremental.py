@@ -20,7 +20,7 @@ from shapes import TINY, TINY_BLT, random_blt
 from texts import MULTILINGUAL
 
 ENTROPY_RULES = ("entropy", "entropy-monotonic", "entropy-combined")
-RULES = (*ENTROPY_RULES, "space", "static", "byte")
+RULES = (*ENTROPY_RULES, "space", "static", "byte", "lookup")
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -39,6 +39,8 @@ def steps(model: CachedModel, ids: list[int], row: int = 0) -> torch.Tensor:
 def calibrated(rule: str, reset: bool, longest: int | None) -> blt.BLT:
     """A model that cuts real patches out of MULTILINGUAL."""
     model = random_blt(rule=rule, newline_reset=reset, max_patch_length=longest, window=256)
+    if model.lookup_table is not None:
+        model.lookup_table = torch.rand(260**2, generator=torch.manual_seed(0)) < 0.3
     if rule in ENTROPY_RULES:
         ids = encode(MULTILINGUAL)
         (h,) = (h for h in decide(model.config.patching, model.entropy_model, [ids])[1])
@@ -202,7 +204,6 @@ def test_memory_is_what_the_caches_take() -> None:
     assert per_byte == 1000 * 2 * lm.config.global_dim * lm.config.global_layers * 4
 
 
-@pytest.mark.parametrize("rule", ["bpe", "lookup"])
-def test_rules_that_need_the_whole_text_are_refused(rule: str) -> None:
-    with pytest.raises(ValueError, match=rule):
-        cached(random_blt(rule=rule), 1)
+def test_a_rule_that_needs_the_whole_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="bpe"):
+        cached(random_blt(rule="bpe"), 1)

@@ -245,6 +245,24 @@ def test_a_blt_without_an_entropy_model_trains(blt_recipe: Recipe, tmp_path: Pat
     assert_same_weights(model, blt.load(tmp_path / "run" / "checkpoint"))
 
 
+def test_a_lookup_table_is_learned_from_an_entropy_model_and_cuts_as_asked(
+    blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    assert blt_recipe.model is not None
+    patching = blt.PatchingConfig(rule="lookup", lookup_order=2)
+    model = replace(blt_recipe.model, patching=patching)
+    recipe = replace(blt_recipe, model=model, target_patch_size=3.0)
+    train_recipe(recipe, tmp_path / "run")
+    lm = blt.load(tmp_path / "run" / "checkpoint")
+    assert isinstance(lm, blt.BLT)
+    assert lm.entropy_model is None
+    (event,) = events(tmp_path / "run", "patching")
+    assert event["heldout_patch_size"] == pytest.approx(3.0, rel=0.35)
+    (written,) = lm.generate(["a"], max_bytes=20)
+    whole = lm.patch(b"a" + written.data)
+    assert written.starts == whole.starts[2:].tolist()  # after BOS and the prompt
+
+
 def test_a_missing_entropy_model_is_named_before_anything_is_written(
     blt_recipe: Recipe, tmp_path: Path
 ) -> None:

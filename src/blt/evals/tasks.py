@@ -109,7 +109,8 @@ def patch_size(lm: LanguageModel, texts: Sequence[bytes], context_bytes: int) ->
         return None
     from blt.train.calibration import mean_patch_size
 
-    return mean_patch_size(lm.config.patching, lm.entropy_model, texts, context_bytes=context_bytes)
+    rule, how = lm.config.patching, {"context_bytes": context_bytes, **lm.tables}
+    return mean_patch_size(rule, lm.entropy_model, texts, **how)
 
 
 def _one(paths: Sequence[str], what: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from blt.errors import UserError
 from blt.patching import PatchingConfig, is_space_like
@@ -12,7 +13,10 @@ from blt.vocab import OFFSET, VOCAB_SIZE
 
 NEWLINE = ord("\n") + OFFSET
 SPACE_LIKE: tuple[bool, ...] = tuple(is_space_like(torch.arange(VOCAB_SIZE)).tolist())
-INCREMENTAL = ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte")
+INCREMENTAL = (
+    *("entropy", "entropy-monotonic", "entropy-combined"),
+    *("space", "static", "byte", "lookup"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,18 @@ class Boundaries:
         rule_start: the last patch start that a rule set (``max_patch_length`` counts from it).
         entropy: nats, of the prediction of the next byte; 0 where no rule needs it.
         space: was the last id space-like?
+        key: the last ids read as a number, where ``table`` is looked at.
     """
 
     config: PatchingConfig
+    table: Tensor | None = None  # [260 ** order] bool of the rule "lookup"
     position: int = 0
     opens: bool = True
     context: int = 0
     rule_start: int = 0
     entropy: float = 0.0
     space: bool = True
+    key: int = 0
 
     def __post_init__(self) -> None:
         if self.config.rule not in INCREMENTAL:
@@ -46,7 +53,10 @@ class Boundaries:
     def read(self, token_id: int, entropy: float = 0.0) -> Boundaries:
         """After one more id, with the entropy of the prediction of the one after it."""
         space = SPACE_LIKE[token_id]
-        holds = self.position == 0 or self._holds(entropy, space)
+        key = 0
+        if self.table is not None:
+            key = (self.key * VOCAB_SIZE + token_id) % len(self.table)
+        holds = self.position == 0 or self._holds(entropy, space, key)
         rule_start = self.position + 1 if holds else self.rule_start
         longest = self.config.max_patch_length
         opens = holds or (
@@ -55,15 +65,17 @@ class Boundaries:
         newline = self.config.newline_reset and token_id == NEWLINE
         return Boundaries(
             self.config,
+            self.table,
             self.position + 1,
             opens,
             self.position + 1 if newline else self.context,
             rule_start,
             entropy,
             space,
+            key,
         )
 
-    def _holds(self, entropy: float, space: bool) -> bool:
+    def _holds(self, entropy: float, space: bool, key: int) -> bool:
         """Does the rule hold at this position, so that the next one starts a patch?"""
         match self.config.rule:
             case "entropy":
@@ -77,5 +89,7 @@ class Boundaries:
                 return space and not self.space
             case "static":
                 return self.position % self.config.stride == 0
+            case "lookup":
+                return self.table is not None and bool(self.table[key])
             case _:  # "byte"
                 return True

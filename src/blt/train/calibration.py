@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from blt.patching import PatchingConfig
 from blt.precision import autocast
 
 SAMPLE_BYTES = 262144
+LOOKUP_BYTES = 2**22  # to learn a table from: most n-grams are rare
 
 
 def calibrate(
@@ -42,11 +45,42 @@ def calibrate(
         UserError: another rule, no text, or a target below 1.
     """
     pieces = sample(documents, context_bytes, sample_bytes)
+    return _calibrated(list(_entropies(entropy_model, pieces, config, dtype)), target, config)
+
+
+def learn_lookup_table(
+    entropy_model: ByteTransformer,
+    documents: Sequence[bytes],
+    target: float,
+    config: PatchingConfig,
+    *,
+    context_bytes: int = 2048,
+    sample_bytes: int = LOOKUP_BYTES,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[PatchingConfig, Tensor]:
+    """A table for the rule "lookup" that cuts where ``entropy_model`` is unsure (paper §4.2).
+
+    Arguments and errors as of :func:`calibrate`.
+
+    Returns:
+        the config with the θ that was used, and the table [260 ** order] bool.
+    """
+    pieces = sample(documents, context_bytes, sample_bytes)
     found = list(_entropies(entropy_model, pieces, config, dtype))
-    count = sum(map(len, pieces))
-    if target >= 1 and pieces:
+    means = patching.lookup_entropies(found, config.lookup_order)
+    looked_up = [(ids, means[patching.lookup_key(ids, config.lookup_order)]) for ids, _ in found]
+    chosen = _calibrated(looked_up, target, replace(config, rule="entropy"))
+    return replace(config, threshold=chosen.threshold), means > chosen.threshold
+
+
+def _calibrated(
+    found: Sequence[tuple[Tensor, Tensor]], target: float, config: PatchingConfig
+) -> PatchingConfig:
+    """``config`` with the θ for ids and entropies of pieces, each with its BOS."""
+    count = sum(len(ids) - 1 for ids, _ in found)
+    if target >= 1 and found:
         # Each piece's BOS is a patch of its own for patching.calibrate, but not for the user.
-        target = (count + len(pieces)) / (count / target + len(pieces))
+        target = (count + len(found)) / (count / target + len(found))
     try:
         return patching.calibrate(found, target, config)
     except ValueError as error:
@@ -61,14 +95,18 @@ def mean_patch_size(
     context_bytes: int = 2048,
     sample_bytes: int | None = None,
     dtype: torch.dtype = torch.float32,
+    **tables: Any,
 ) -> float:
-    """Bytes per patch of ``documents`` (BOS not counted), or of a sample of them; 0.0 for none."""
+    """Bytes per patch of ``documents`` (BOS not counted), or of a sample of them; 0.0 for none.
+
+    ``tables`` are those of :func:`blt.lm.decide`.
+    """
     pieces = sample(documents, context_bytes, sample_bytes)
     patches = 0
     for group in grouped(pieces, BATCH_BYTES):
         ids = [vocab.encode(piece).to(_device(entropy_model)) for piece in group]
         with autocast(_device(entropy_model), dtype):
-            decisions, _ = lm.decide(config, entropy_model, ids)
+            decisions, _ = lm.decide(config, entropy_model, ids, **tables)
         patches += sum(int(decision[1:-1].sum()) for decision in decisions)
     return sum(map(len, pieces)) / max(1, patches)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,13 @@ from blt.precision import choose_device, choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer
-from blt.train.calibration import SAMPLE_BYTES, calibrate, mean_patch_size
+from blt.train.calibration import (
+    LOOKUP_BYTES,
+    SAMPLE_BYTES,
+    calibrate,
+    learn_lookup_table,
+    mean_patch_size,
+)
 from blt.train.loop import OnProgress, fit
 from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
@@ -54,7 +61,7 @@ def train_recipe(
     """
     start = time.monotonic()
     entropy_model = find_entropy_model(recipe.entropy_model)
-    if entropy_model is not None and recipe.model is not None:
+    if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
@@ -169,13 +176,39 @@ def _model(
         torch.manual_seed(recipe.seed)
         model = ByteLM(recipe.byte_model)
     else:
-        config = recipe.model or Config()
-        if entropy_model is not None:
-            entropy_model.to(device)
-            patching = _patching(recipe, config.patching, entropy_model, sources)
-            config = replace(config, patching=patching)
-        model = build_blt(config, entropy_model, recipe.seed)
+        model = _new_blt(recipe, sources, entropy_model, device)
     return model.to(device)
+
+
+def _new_blt(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    entropy_model: ByteTransformer | None,
+    device: torch.device,
+) -> BLT:
+    """Its rule calibrated, or its table learned, on training text."""
+    config = recipe.model or Config()
+    if entropy_model is None:
+        return build_blt(config, None, recipe.seed)
+    entropy_model.to(device)
+    if not recipe.learns_table:
+        patching = _patching(recipe, config.patching, entropy_model, sources)
+        return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
+    texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
+    how = _calibration(recipe, entropy_model)
+    patching, table = learn_lookup_table(
+        entropy_model, texts, recipe.target_patch_size, config.patching, **how
+    )
+    model = build_blt(replace(config, patching=patching), None, recipe.seed)
+    model.lookup_table = table  # a buffer by now
+    return model
+
+
+def _calibration(recipe: Recipe, entropy_model: ByteTransformer) -> dict[str, Any]:
+    """How to look at training text to set θ."""
+    device = next(entropy_model.parameters()).device
+    dtype = choose_dtype(recipe.train.precision, device)
+    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype}
 
 
 def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
@@ -204,8 +237,7 @@ def _patching(
         [text for source in sources for text in source.sample(SAMPLE_BYTES)],
         recipe.target_patch_size,
         patching,
-        context_bytes=recipe.data.context_bytes,
-        dtype=choose_dtype(recipe.train.precision, next(entropy_model.parameters()).device),
+        **_calibration(recipe, entropy_model),
     )
 
 
@@ -215,8 +247,10 @@ def _report_patches(
     """Log the patch size on held-out text; an entropy model first gets a θ of its own."""
     if isinstance(model, TokenLM):
         return
+    tables: dict[str, Any] = {}
     if isinstance(model, BLT):
         entropy_model, patching = model.entropy_model, model.config.patching
+        tables = model.tables
     elif isinstance(model, ByteLM):
         entropy_model, patching = model, _patching(recipe, PatchingConfig(), model, sources)
         if run.parallel.main:
@@ -228,6 +262,7 @@ def _report_patches(
         context_bytes=recipe.data.context_bytes,
         sample_bytes=PATCH_SAMPLE,
         dtype=choose_dtype(recipe.train.precision, model.device),
+        **tables,
     )
     run.log(
         {

@@ -120,11 +120,13 @@ class Recipe:
             object.__setattr__(self, "token_model", self.token_model or TokenTransformerConfig())
         else:
             model = self.model or Config()
-            if self.entropy_model is None and not model.patching.needs_entropies:
+            cuts_without = self.entropy_model is None and not model.patching.needs_entropies
+            if cuts_without or model.patching.rule == "lookup":
                 model = replace(model, entropy_model=None)
             object.__setattr__(self, "model", model)
             require(
-                self.entropy_model is not None or not model.patching.needs_entropies,
+                self.entropy_model is not None
+                or not (model.patching.needs_entropies or self.learns_table),
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
                 "'pretrained'",
             )
@@ -133,6 +135,11 @@ class Recipe:
             f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
         )
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+    @property
+    def learns_table(self) -> bool:
+        """Is the entropy model only there to learn a lookup table from?"""
+        return self.model is not None and self.model.patching.rule == "lookup"
 
     def _refuse_others(self) -> None:
         """Keys that belong to another kind of model."""
