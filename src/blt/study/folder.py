@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blt.config_io import to_dict
+from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.study.config import Study
+from blt.train.recipe import Recipe
 
 RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
 OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
@@ -97,10 +98,12 @@ class StudyFolder:
             )
         if old["lrs"] != plan["lrs"]:
             raise UserError(f"{self.path}: it searched other learning rates; choose another folder")
-        for name, recipe in old["runs"].items():
-            if plan["runs"].get(name, recipe) != recipe:
+        for point in study.points():
+            written = old["runs"].get(point.name, plan["runs"][point.name])
+            # Read back, since a recipe may have more keys by now, with their defaults.
+            if from_dict(Recipe, written, f"{path}: {point.name}") != point.recipe:
                 raise UserError(
-                    f"{self.path}: run {name} had another recipe; choose another folder"
+                    f"{self.path}: run {point.name} had another recipe; choose another folder"
                 )
         _write(path, {**plan, "runs": {**old["runs"], **plan["runs"]}})
 
