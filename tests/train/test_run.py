@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from dataclasses import replace
@@ -54,20 +55,25 @@ def test_what_is_saved_in_the_background_is_what_was_there_when_it_was_asked_for
     assert step_of(run) == 2
 
 
-def test_an_error_in_the_background_comes_out_and_leaves_the_checkpoint_before(
-    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", [10_000, 100_000])  # the weights do not fit, or the state
+def test_a_disk_without_room_is_named_and_leaves_the_checkpoint_before(
+    byte_recipe: Recipe, tmp_path: Path, limit: int
 ) -> None:
     run = open_run(tmp_path / "run", byte_recipe)
     save(run, 1)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", str(run.path))
-
-    monkeypatch.setattr(blt.ByteLM, "save", full)
-    run.save(blt.ByteLM(TINY), TrainerState({"x": torch.ones(20_000)}, {"step": 2}), wait=False)
-    with pytest.raises(OSError, match="No space left"):
-        run.finish_saving()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # longer files fail
+    try:
+        state = TrainerState({"x": torch.ones(40_000)}, {"step": 2})
+        run.save(blt.ByteLM(TINY), state, wait=False)
+        with pytest.raises(UserError, match=r"could not be written \(.*too large.*--resume"):
+            run.finish_saving()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert step_of(run) == 1
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoint", "recipe.toml"]
+    save(run, 3)
+    assert step_of(run) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -133,9 +133,26 @@ class RunFolder:
     def _write(
         self, model: LanguageModel, weights: dict[str, Tensor], state: TrainerState, keep: int
     ) -> None:
-        start, parallel = time.monotonic(), self.parallel
-        beside = self.path / f".{CHECKPOINT}.writing"
-        new = beside / "new"
+        start, beside = time.monotonic(), self.path / f".{CHECKPOINT}.writing"
+        try:
+            self._write_beside(beside, model, weights, state, keep)
+        except (OSError, SafetensorError, CheckpointException) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise UserError(
+                f"{self.checkpoint}: could not be written ({_reason(error)}); the one before is "
+                "whole: make room, then go on with --resume"
+            ) from error
+        self.save_seconds = time.monotonic() - start
+
+    def _write_beside(
+        self,
+        beside: Path,
+        model: LanguageModel,
+        weights: dict[str, Tensor],
+        state: TrainerState,
+        keep: int,
+    ) -> None:
+        new, parallel = beside / "new", self.parallel
         if parallel.main:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
@@ -157,7 +174,6 @@ class RunFolder:
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
         parallel.barrier(parallel.writers)
-        self.save_seconds = time.monotonic() - start
 
     def _keep(self, old: Path | None, count: int) -> None:
         """Put the checkpoint before this one among the ``count`` older ones."""
@@ -230,6 +246,13 @@ class RunFolder:
 def _copied(tensor: Tensor) -> Tensor:
     """What later steps do not change, in the host's memory; divided tensors stay divided."""
     return tensor.detach().to("cpu", copy=True)
+
+
+def _reason(error: BaseException) -> str:
+    """One line; of several processes' errors, the first."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split())
 
 
 @contextmanager
