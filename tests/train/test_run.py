@@ -6,6 +6,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 import blt
 from blt import checkpoint
 from blt.errors import UserError
-from blt.train import Recipe, RunFolder, open_run
+from blt.train import Recipe, RunFolder, open_run, write_recipe
 from blt.train.run import TrainerState
 from shapes import TINY
 
@@ -71,7 +73,7 @@ def test_a_disk_without_room_is_named_and_leaves_the_checkpoint_before(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert step_of(run) == 1
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoint", "recipe.toml"]
+    assert {path.name for path in run.path.iterdir()} == {".lock", "checkpoint", "recipe.toml"}
     save(run, 3)
     assert step_of(run) == 3
 
@@ -99,7 +101,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         os.close(told)
         assert step_of(run) > before
     open_run(tmp_path / "run", byte_recipe, resume=True)
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoint", "recipe.toml"]
+    assert {path.name for path in run.path.iterdir()} == {".lock", "checkpoint", "recipe.toml"}
 
 
 def test_where_folders_cannot_be_exchanged_a_kill_is_made_good_on_resuming(
@@ -127,6 +129,31 @@ def test_a_run_is_not_overwritten(byte_recipe: Recipe, tmp_path: Path) -> None:
     assert (path / "recipe.toml").read_bytes() == before
     longer = replace(byte_recipe, train=replace(byte_recipe.train, steps=99))
     open_run(path, longer, resume=True)
+
+
+def test_a_run_in_work_is_refused_to_other_programs_until_it_ends_or_is_killed(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    code = f"""
+import time
+from blt.train import open_run, read_recipe
+run = open_run({str(path)!r}, read_recipe({str(tmp_path / "recipe.toml")!r}))
+print("open", flush=True)
+time.sleep(600)
+"""
+    write_recipe(tmp_path / "recipe.toml", byte_recipe)
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"open\n"
+    (path / ".checkpoint.writing").mkdir()  # as if it were saving
+    with pytest.raises(UserError, match=f"another program .process {other.pid}"):
+        open_run(path, byte_recipe, resume=True)
+    assert (path / ".checkpoint.writing").is_dir()
+    other.kill()
+    other.communicate()
+    open_run(path, byte_recipe, resume=True)
+    assert not (path / ".checkpoint.writing").exists()
 
 
 def test_other_folders_and_files_are_left_alone(byte_recipe: Recipe, tmp_path: Path) -> None:

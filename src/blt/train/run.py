@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
+from blt.train.lock import LOCK, hold
 from blt.train.parallel import Parallel, whole
 from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
 
@@ -83,6 +84,11 @@ class RunFolder:
         self.save_seconds = 0.0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blt-checkpoint")
         self._writing: Future[None] | None = None
+        self._held: IO[str] | None = None
+
+    def hold(self) -> None:
+        """Refuse the folder to other programs that train, as :func:`blt.train.lock.hold`."""
+        self._held = hold(self.path)
 
     @property
     def checkpoint(self) -> Path:
@@ -286,16 +292,19 @@ def open_run(
 def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: bool) -> None:
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"{path}: is a file; choose another run folder")
-    if run.path.is_dir() and any(run.path.iterdir()):
+    if run.path.is_dir() and any(left.name != LOCK for left in run.path.iterdir()):
         if not (run.path / RECIPE).is_file():
             raise UserError(f"{path}: is not a run folder, and is not empty; choose another")
         if not resume:
             raise UserError(f"{path}: holds a run already; go on with --resume, or choose another")
         _check_same(read_recipe(run.path / RECIPE), recipe, run.path / RECIPE)
+        run.hold()
         run.recover()
     elif resume:
         raise UserError(f"{path}: no run to resume here; leave out --resume to start one")
-    run.path.mkdir(parents=True, exist_ok=True)
+    else:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.hold()
     write_recipe(run.path / RECIPE, recipe)
 
 
