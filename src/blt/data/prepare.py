@@ -33,6 +33,7 @@ from blt.data.shards import (
     ShardWriter,
     read_manifest,
     totals,
+    write_lengths,
 )
 from blt.data.sources import Unit, units
 from blt.errors import UserError
@@ -290,6 +291,8 @@ def _finish(
         raise UserError(
             f"{', '.join(options.sources)}: no text in there; name files that have some"
         )
+    infos = [ShardInfo(**shard) for shard in shards]
+    write_lengths(out, infos)
     model = {"name": options.entropy_model, "identity": identity}
     manifest = {
         "format": FORMAT,
@@ -298,7 +301,7 @@ def _finish(
         "documents": sum(outcome.documents for outcome in outcomes),
         "bytes": sum(outcome.bytes for outcome in outcomes),
         "broken": sum(outcome.broken for outcome in outcomes),
-        "splits": totals([ShardInfo(**shard) for shard in shards]),
+        "splits": totals(infos),
         "units": [{**asdict(outcome), "shards": len(outcome.shards)} for outcome in outcomes],
         "shards": shards,
     }
