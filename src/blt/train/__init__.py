@@ -3,8 +3,9 @@
 from blt.train.calibration import calibrate, mean_patch_size
 from blt.train.job import build_blt, loader, train_recipe
 from blt.train.loop import Report, fit
+from blt.train.opening import open_run
 from blt.train.recipe import DataConfig, Recipe, TrainConfig, read_recipe, write_recipe
-from blt.train.run import RunFolder, open_run
+from blt.train.run import RunFolder
 
 __all__ = [
     "DataConfig",

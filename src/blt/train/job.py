@@ -24,10 +24,11 @@ from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer
 from blt.train.calibration import SAMPLE_BYTES, calibrate, mean_patch_size
 from blt.train.loop import OnProgress, fit
+from blt.train.opening import open_run
 from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
-from blt.train.run import RunFolder, open_run
+from blt.train.run import RunFolder
 
 TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on

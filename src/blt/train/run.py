@@ -35,32 +35,13 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
-from blt.train.lock import LOCK, hold
+from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
-from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
 TENSORS, STATE = "trainer", "trainer.json"
 NAMES = "tensors"  # of the trainer's state
 OLDER = "checkpoints"
-# May change when a run is resumed: they say how long to train and what to report.
-MAY_CHANGE = (
-    "train.steps",
-    "train.seconds",
-    "train.flops",
-    "train.log_every",
-    "train.evals",
-    "train.eval_bytes",
-    "train.sample_prompts",
-    "train.device",
-    "train.precision",
-    "train.recompute",
-    "train.compile",
-    "train.checkpoint_every_seconds",
-    "train.keep_checkpoints",
-    "train.trackers",
-    "train.accumulate",  # with other numbers of processes, for the same bytes in a step
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,7 @@ class TrainerState:
 
 
 class RunFolder:
-    """The folder of one run; open it with :func:`open_run`.
+    """The folder of one run; open it with :func:`blt.train.opening.open_run`.
 
     Attributes:
         parallel: the processes that share the run; only the main one changes small files.
@@ -82,7 +63,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], parallel: Parallel | None = None) -> None:
         self.path, self.parallel = Path(path), parallel or Parallel()
         self.save_seconds = 0.0
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blt-checkpoint")
+        self._writer = ThreadPoolExecutor(1, "blt-checkpoint")
         self._writing: Future[None] | None = None
         self._held: IO[str] | None = None
 
@@ -123,12 +104,12 @@ class RunFolder:
             complete = whole(tensor)
             if self.parallel.main:
                 weights[name] = complete if wait and complete is tensor else _copied(complete)
-        if not wait:
-            tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
-            state = TrainerState(tensors, state.values)
-        self._writing = self._writer.submit(self._write, model, weights, state, keep)
         if wait:
-            self.finish_saving()
+            self._write(model, weights, state, keep)
+            return
+        tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
+        state = TrainerState(tensors, state.values)
+        self._writing = self._writer.submit(self._write, model, weights, state, keep)
 
     def finish_saving(self) -> None:
         """Wait until the checkpoint that is being written is in its place."""
@@ -267,54 +248,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def open_run(
-    path: str | os.PathLike[str],
-    recipe: Recipe,
-    *,
-    resume: bool = False,
-    parallel: Parallel | None = None,
-) -> RunFolder:
-    """The run folder of ``recipe``, made or taken up again, with the recipe in it.
-
-    Raises:
-        UserError: the folder is in use and ``resume`` is not asked for, holds something else, or
-            belongs to another recipe.
-    """
-    run = RunFolder(path, parallel)
-    if run.parallel.main:
-        _open(run, path, recipe, resume)
-    run.parallel.barrier()
-    return run
-
-
-def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: bool) -> None:
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"{path}: is a file; choose another run folder")
-    if run.path.is_dir() and any(left.name != LOCK for left in run.path.iterdir()):
-        if not (run.path / RECIPE).is_file():
-            raise UserError(f"{path}: is not a run folder, and is not empty; choose another")
-        if not resume:
-            raise UserError(f"{path}: holds a run already; go on with --resume, or choose another")
-        _check_same(read_recipe(run.path / RECIPE), recipe, run.path / RECIPE)
-        run.hold()
-        run.recover()
-    elif resume:
-        raise UserError(f"{path}: no run to resume here; leave out --resume to start one")
-    else:
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.hold()
-    write_recipe(run.path / RECIPE, recipe)
-
-
-def _check_same(old: Recipe, new: Recipe, path: Path) -> None:
-    changed = [name for name in differences(old, new) if name not in MAY_CHANGE]
-    if changed:
-        raise UserError(
-            f"{path}: was started with another {changed[0]}; resume with the same recipe, or start "
-            "another run"
-        )
 
 
 def _step(line: str) -> int:
