@@ -161,6 +161,16 @@ def test_work_that_was_killed_goes_on_and_ends_the_same(
     assert not list((tmp_path / "cut/units").glob(".*"))
 
 
+def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
+    source, told = write_lines(tmp_path / "a.jsonl", ["x" * 2**18] * 12), []
+    prepare(
+        tmp_path / "out",
+        Options((source,)),
+        on_progress=lambda done, total, outcome: told.append((done, total, outcome.bytes)),
+    )
+    assert told == [(0, 1, 2**20), (0, 1, 2**21), (0, 1, 3 * 2**20), (1, 1, 3 * 2**20)]
+
+
 def test_ray_writes_the_same(
     tmp_path: Path, sources: tuple[str, ...], entropy_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
