@@ -161,6 +161,7 @@ def _model(
     device = choose_device(recipe.train.device)
     if run.has_checkpoint:
         model: LanguageModel = load(run.checkpoint)
+        _check_shape(model, recipe, run)
         if isinstance(model, BLT) and model.entropy_model is not None:
             model.entropy_model.requires_grad_(False)
     elif recipe.token_model is not None:
@@ -177,6 +178,18 @@ def _model(
             config = replace(config, patching=patching)
         model = build_blt(config, entropy_model, recipe.seed)
     return model.to(device)
+
+
+def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:
+    """A checkpoint that was put there from another run may not be what the recipe says."""
+    wanted, found = recipe.model or recipe.byte_model or recipe.token_model, model.config
+    if isinstance(wanted, Config) and isinstance(found, Config):
+        found = replace(found, patching=wanted.patching)  # its threshold was calibrated
+    if found != wanted:
+        raise UserError(
+            f"{run.checkpoint}: is of another shape than the recipe of its run; put its own "
+            "checkpoint back, or start another run"
+        )
 
 
 def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
