@@ -3,7 +3,8 @@
     python benchmarks/loop.py [benchmarks/loop.json]
 
 The benchmark's shape, patches at known places. The whole loop makes batches, logs every step, and
-writes a checkpoint every 60 seconds, as by default; the bare one does none of it.
+writes a checkpoint every 60 seconds, as by default, and one at its end; the bare one takes steps on
+one and the same batch, before the loop and after it.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import blt
 from blt.bench.shape import CONFIG
-from blt.data import loader_of
-from blt.train import DataConfig, Recipe, TrainConfig, fit, open_run
+from blt.data import Batch, Loader
+from blt.data.segments import MemorySegments
+from blt.train import DataConfig, Recipe, Report, TrainConfig, fit, open_run
 from blt.train.trainer import Trainer
 
 SHAPES = ((8192, 2048), (8192, 8192))  # bytes of a batch, of a document
-SECONDS = 150.0  # of the loop
-BARE_SECONDS = 40.0
+SECONDS = 200.0  # of the loop: three checkpoints while it goes on, one at its end
+BARE_SECONDS = 30.0
 MODEL = replace(CONFIG, entropy_model=None, patching=blt.PatchingConfig(rule="static", stride=4))
 
 
@@ -43,17 +45,27 @@ def recipe(batch_bytes: int, context_bytes: int) -> Recipe:
     return Recipe("blt", data, train, model=MODEL, target_patch_size=0.0)
 
 
-def trained(made: Recipe) -> tuple[blt.BLT, Any]:
+class Same(Loader):
+    """The first batch, again and again."""
+
+    def __next__(self) -> Batch:
+        return self._first
+
+    @cached_property
+    def _first(self) -> Batch:
+        return super().__next__()
+
+
+def trained(made: Recipe, kind: type[Loader] = Loader) -> tuple[blt.BLT, Loader]:
     torch.manual_seed(0)
-    loader = loader_of(
-        documents(), batch_bytes=made.data.batch_bytes, context_bytes=made.data.context_bytes
-    )
-    return blt.BLT(MODEL), loader
+    batch, context = made.data.batch_bytes, made.data.context_bytes
+    sources = [MemorySegments(documents(), context)]
+    return blt.BLT(MODEL), kind(sources, batch_bytes=batch, context_bytes=context)
 
 
 def bare(made: Recipe) -> float:
     """Bytes per second of steps alone."""
-    trainer = Trainer(*trained(made), made.train)
+    trainer = Trainer(*trained(made, Same), made.train)
     trainer.step(0.5)
     start, size = time.perf_counter(), 0
     while time.perf_counter() - start < BARE_SECONDS:
@@ -62,25 +74,36 @@ def bare(made: Recipe) -> float:
     return size / (time.perf_counter() - start)
 
 
-def whole(made: Recipe) -> float:
-    """Bytes per second of ``blt train``'s loop, from its first step to its last checkpoint."""
+def whole(made: Recipe) -> dict[str, float]:
+    """Bytes per second of ``blt train``'s loop, with the last checkpoint, which is waited for, and
+    without it; share of the steps' time that went by waiting for batches."""
     with tempfile.TemporaryDirectory() as scratch:
         run = open_run(Path(scratch) / "run", made)
         model, loader = trained(made)
+        reports: list[Report] = []
         start = time.perf_counter()
-        report = fit(model, loader, made.train, run=run)
-        return report.bytes_seen / (time.perf_counter() - start)
+        last = fit(model, loader, made.train, run=run, on_progress=reports.append)
+        seconds = time.perf_counter() - start
+        return {
+            "whole": last.bytes_seen / seconds,
+            "until_end": last.bytes_seen / (seconds - run.save_seconds),
+            "waited": sum(report.waited for report in reports) / len(reports),
+            "last_checkpoint_seconds": run.save_seconds,
+        }
 
 
-def main(out: str | None = None) -> None:
+def main(out: str | None = None, *names: str) -> None:
     results = {}
     for batch_bytes, context_bytes in SHAPES:
-        made = recipe(batch_bytes, context_bytes)
-        first, loop, again = bare(made), whole(made), bare(made)
-        alone = max(first, again)
         name = f"{batch_bytes // context_bytes} x {context_bytes}"
-        results[name] = {"bare": alone, "loop": loop, "loss": 1 - loop / alone}
-        print(f"{name}: bare {alone:,.0f} bytes/s, loop {loop:,.0f}, loss {1 - loop / alone:.1%}")
+        if names and name not in names:
+            continue
+        made = recipe(batch_bytes, context_bytes)
+        before, loop, after = bare(made), whole(made), bare(made)
+        alone = (before + after) / 2
+        losses = {f"loss_{part}": 1 - loop[part] / alone for part in ("whole", "until_end")}
+        results[name] = {"bare_before": before, "bare_after": after, **loop, **losses}
+        print(name, results[name], flush=True)
     if out is not None:
         Path(out).write_text(json.dumps(results, indent=1) + "\n")
 

@@ -27,11 +27,13 @@ from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
 from blt.precision import choose_device, choose_dtype
 from blt.pretrained import load, save_patching
+from blt.train.build import build_blt
 from blt.train.calibration import calibrate, mean_patch_size
-from blt.train.job import build_blt, loader
+from blt.train.job import loader
 from blt.train.loop import Report, fit
+from blt.train.opening import open_run
 from blt.train.recipe import DataConfig, Recipe, TrainConfig, write_recipe
-from blt.train.run import CHECKPOINT, RECIPE, RunFolder, open_run
+from blt.train.run import CHECKPOINT, RECIPE, RunFolder
 from blt.views.demo import Screen, Theta, Trained, write_demo_report
 
 # Shares of all the time; the rest is for reading, calibration, scores, sample and report.

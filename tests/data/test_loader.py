@@ -102,11 +102,9 @@ def test_any_number_of_processes_shares_one_stream(
     """The batches of all processes in turn are those of one, also where their number changes."""
 
     def new(world: int) -> list[Loader]:
-        sources = [MemorySegments(documents, 7)]
-        return [
-            Loader(sources, batch_bytes=batch_bytes, context_bytes=7, rank=rank, world=world)
-            for rank in range(world)
-        ]
+        sources = [MemorySegments(documents, 7), MemorySegments([bytes(range(45))], 7)]
+        options = {"batch_bytes": batch_bytes, "context_bytes": 7, "world": world}
+        return [Loader(sources, [2.0, 1.0], rank=rank, **options) for rank in range(world)]
 
     (one,) = new(1)
     processes, found = new(before), []

@@ -161,6 +161,16 @@ def test_work_that_was_killed_goes_on_and_ends_the_same(
     assert not list((tmp_path / "cut/units").glob(".*"))
 
 
+def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
+    source, told = write_lines(tmp_path / "a.jsonl", ["x" * 2**18] * 12), []
+    prepare(
+        tmp_path / "out",
+        Options((source,)),
+        on_progress=lambda done, total, outcome: told.append((done, total, outcome.bytes)),
+    )
+    assert told == [(0, 1, 2**20), (0, 1, 2**21), (0, 1, 3 * 2**20), (1, 1, 3 * 2**20)]
+
+
 def test_ray_writes_the_same(
     tmp_path: Path, sources: tuple[str, ...], entropy_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +246,23 @@ def test_a_damaged_shard_is_named(tmp_path: Path, sources: tuple[str, ...], dama
     if damage != "missing":
         path.write_bytes(data[:-9] if damage == "truncated" else b"x" * len(data))
     with pytest.raises(UserError, match=r"train-00001\.arrow: missing or damaged"):
-        segments.length(0)
+        segments.read(0, 0, 1)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_damaged_lengths_are_named_and_preparing_again_restores_them(
+    tmp_path: Path, sources: tuple[str, ...], damage: str
+) -> None:
+    prepare(tmp_path / "out", Options(sources))
+    path = tmp_path / "out/train.lengths"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(whole[:-4])
+    with pytest.raises(UserError, match=r"train\.lengths: missing or damaged"):
+        ShardSegments(tmp_path / "out")
+    prepare(tmp_path / "out", Options(sources))
+    assert path.read_bytes() == whole
 
 
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -247,7 +273,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_terabyte_of_shards_opens_without_touching_them(tmp_path: Path) -> None:
-    """16,384 shards of 64 MB: the manifest alone is read, and the order takes no memory."""
+    """16,384 shards of 64 MB: only the manifest is read, and lengths and order take no memory."""
     shards = [
         {
             "file": f"units/{n:05d}/train-00001.arrow",
@@ -261,6 +287,8 @@ def test_a_terabyte_of_shards_opens_without_touching_them(tmp_path: Path) -> Non
     ]
     manifest = {"format": "blt-shards-1", "shards": shards, "entropy_model": None}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with (tmp_path / "train.lengths").open("wb") as file:
+        file.truncate(4 * 16384 * 8192)  # sparse
     tracemalloc.start()
     segments = ShardSegments(tmp_path)
     loader = Loader([segments], batch_bytes=8192, context_bytes=8192)

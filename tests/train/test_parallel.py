@@ -17,9 +17,11 @@ import pytest
 import torch
 
 import blt
+from blt.data.prepare import Options, prepare
 from blt.train import Recipe, write_recipe
 
 STEPS = 50
+WRITING = ".checkpoint.writing"  # beside a run's checkpoint
 
 
 def write(recipe: Recipe, path: Path, **changes: Any) -> Path:
@@ -124,33 +126,49 @@ def test_a_lost_worker_ends_the_training_and_nothing_is_lost(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
-    blt_recipe: Recipe, tmp_path: Path
+    blt_recipe: Recipe, entropy_folder: Path, tmp_path: Path
 ) -> None:
-    every = {"steps": 400, "checkpoint_every_seconds": 0.05}
-    recipe = write(blt_recipe, tmp_path / "recipe.toml", **every)
+    """A BLT with hash tables, Muon, shards mixed with plain text, killed in steps and writes."""
+    text = blt_recipe.data.sources[0]
+    prepare(tmp_path / "shards", Options((text,), 0.2, str(entropy_folder), segment_bytes=100))
+    sources = (str(tmp_path / "shards"), text)
+    mixed = replace(blt_recipe, data=replace(blt_recipe.data, sources=sources, weights=(2.0, 1.0)))
+    every = {"steps": 200, "checkpoint_every_seconds": 0.05, "optimizer": "muon"}
+    recipe = write(mixed, tmp_path / "recipe.toml", **every)
     train(recipe, tmp_path / "whole")
-    run, kills, env = tmp_path / "killed", 0, {**os.environ, "OMP_NUM_THREADS": "1"}
-    for attempt in range(40):
+    run, env = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
+    half_written = 0
+    for attempt in range(3):
         resume = ("--resume",) if (run / "recipe.toml").is_file() else ()
         process = subprocess.Popen(
             command(recipe, run, *resume), env=env, stdout=subprocess.DEVNULL
         )
-        before = len(reports(run)) if (run / "metrics.jsonl").is_file() else 0
-        while process.poll() is None:  # until it has gone on for a while
-            steps = len(reports(run)) if whole_lines(run) else 0
-            if attempt < 4 and steps > before + random.randrange(5, 60):
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                process.wait()
-            time.sleep(0.005)
-        if process.returncode == 0:
-            break
-    assert kills >= 3
+        go_on_until(process, run, steps=random.randrange(5, 40), writing=attempt > 0)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        half_written += (run / WRITING).is_dir()
+    assert half_written > 0
+    train(recipe, run, "--resume")
     assert [r["bits_per_byte"] for r in reports(run)] == [
         r["bits_per_byte"] for r in reports(tmp_path / "whole")
     ]
+    assert [r["bytes_seen"] for r in reports(run)] == [
+        r["bytes_seen"] for r in reports(tmp_path / "whole")
+    ]
     found, expected = weights(run), weights(tmp_path / "whole")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def go_on_until(process: Any, run: Path, steps: int, writing: bool) -> None:
+    """Let a training take so many more steps, and be at a checkpoint if that is asked for."""
+    before = len(reports(run)) if whole_lines(run) else 0
+    while not whole_lines(run) or len(reports(run)) < before + steps:
+        assert process.poll() is None, "the training ended before it was killed"
+        time.sleep(0.005)
+    while writing and not (run / WRITING).is_dir():
+        assert process.poll() is None, "the training ended before it was killed"
+        time.sleep(0.0005)
+    time.sleep(random.uniform(0.0, 0.005))
 
 
 def whole_lines(run: Path) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 import blt
 from blt import checkpoint
 from blt.errors import UserError
-from blt.train import Recipe, RunFolder, open_run
+from blt.train import Recipe, RunFolder, open_run, write_recipe
 from blt.train.run import TrainerState
 from shapes import TINY
 
@@ -54,20 +57,25 @@ def test_what_is_saved_in_the_background_is_what_was_there_when_it_was_asked_for
     assert step_of(run) == 2
 
 
-def test_an_error_in_the_background_comes_out_and_leaves_the_checkpoint_before(
-    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", [10_000, 100_000])  # the weights do not fit, or the state
+def test_a_disk_without_room_is_named_and_leaves_the_checkpoint_before(
+    byte_recipe: Recipe, tmp_path: Path, limit: int
 ) -> None:
     run = open_run(tmp_path / "run", byte_recipe)
     save(run, 1)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", str(run.path))
-
-    monkeypatch.setattr(blt.ByteLM, "save", full)
-    run.save(blt.ByteLM(TINY), TrainerState({"x": torch.ones(20_000)}, {"step": 2}), wait=False)
-    with pytest.raises(OSError, match="No space left"):
-        run.finish_saving()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # longer files fail
+    try:
+        state = TrainerState({"x": torch.ones(40_000)}, {"step": 2})
+        run.save(blt.ByteLM(TINY), state, wait=False)
+        with pytest.raises(UserError, match=r"could not be written \(.*too large.*--resume"):
+            run.finish_saving()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert step_of(run) == 1
+    assert {path.name for path in run.path.iterdir()} == {".lock", "checkpoint", "recipe.toml"}
+    save(run, 3)
+    assert step_of(run) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -93,7 +101,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         os.close(told)
         assert step_of(run) > before
     open_run(tmp_path / "run", byte_recipe, resume=True)
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoint", "recipe.toml"]
+    assert {path.name for path in run.path.iterdir()} == {".lock", "checkpoint", "recipe.toml"}
 
 
 def test_where_folders_cannot_be_exchanged_a_kill_is_made_good_on_resuming(
@@ -121,6 +129,31 @@ def test_a_run_is_not_overwritten(byte_recipe: Recipe, tmp_path: Path) -> None:
     assert (path / "recipe.toml").read_bytes() == before
     longer = replace(byte_recipe, train=replace(byte_recipe.train, steps=99))
     open_run(path, longer, resume=True)
+
+
+def test_a_run_in_work_is_refused_to_other_programs_until_it_ends_or_is_killed(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    code = f"""
+import time
+from blt.train import open_run, read_recipe
+run = open_run({str(path)!r}, read_recipe({str(tmp_path / "recipe.toml")!r}))
+print("open", flush=True)
+time.sleep(600)
+"""
+    write_recipe(tmp_path / "recipe.toml", byte_recipe)
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"open\n"
+    (path / ".checkpoint.writing").mkdir()  # as if it were saving
+    with pytest.raises(UserError, match="another program"):
+        open_run(path, byte_recipe, resume=True)
+    assert (path / ".checkpoint.writing").is_dir()
+    other.kill()
+    other.communicate()
+    open_run(path, byte_recipe, resume=True)
+    assert not (path / ".checkpoint.writing").exists()
 
 
 def test_other_folders_and_files_are_left_alone(byte_recipe: Recipe, tmp_path: Path) -> None:

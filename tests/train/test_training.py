@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,24 @@ def test_resuming_with_other_text_is_refused(byte_recipe: Recipe, tmp_path: Path
     train_recipe(recipe, tmp_path / "run")
     source.write_bytes(b"some other text, " * 50)
     with pytest.raises(UserError, match="text to train on has changed"):
+        train_recipe(recipe, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("kind", ["byte", "blt"])
+def test_a_checkpoint_of_another_shape_is_refused(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    recipe: Recipe = request.getfixturevalue(f"{kind}_recipe")
+    other = (
+        replace(recipe, byte_model=replace(recipe.byte_model, layers=2))
+        if kind == "byte"
+        else replace(recipe, model=replace(recipe.model, hash_rows=90))
+    )
+    train_recipe(recipe, tmp_path / "run")
+    train_recipe(other, tmp_path / "other")
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    shutil.copytree(tmp_path / "other" / "checkpoint", tmp_path / "run" / "checkpoint")
+    with pytest.raises(UserError, match="run/checkpoint: is of another shape"):
         train_recipe(recipe, tmp_path / "run", resume=True)
 
 

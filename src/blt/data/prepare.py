@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from blt.data.shards import (
     ShardWriter,
     read_manifest,
     totals,
+    write_lengths,
 )
 from blt.data.sources import Unit, units
 from blt.errors import UserError
@@ -41,6 +43,7 @@ from blt.precision import autocast, choose_dtype
 
 PLAN = "plan.json"
 LONG = 2**20  # bytes; of a document as long as this the end is held out, not all or nothing
+TOLD = 2**20  # bytes between two signs of life
 GROUP_BYTES = 65536  # of documents whose entropies are computed together
 
 
@@ -101,7 +104,8 @@ class Outcome:
     shards: list[dict[str, Any]] = field(default_factory=list)
 
 
-OnProgress = Callable[[int, int, Outcome], None]  # units done, of how many, the last one
+# Units done, of how many, and the last one, or what there is so far of the one in work.
+OnProgress = Callable[[int, int, Outcome], None]
 
 
 def prepare(
@@ -116,7 +120,7 @@ def prepare(
     Args:
         folder: new, or one that an earlier call with the same options was writing.
         ray_workers: do the work on Ray with so many at once; None: here, one unit after another.
-        on_progress: called after every unit.
+        on_progress: called after every unit, and here also within it, after every megabyte.
 
     Returns:
         the manifest.
@@ -129,15 +133,31 @@ def prepare(
     worker = Worker(out, options)  # before anything is written: it may not find its model
     _begin(out, options, worker.identity, tasks)
     missing = [task for task in tasks if not (_place(out, task.number) / "unit.json").is_file()]
-    results = _on_ray(worker, missing, ray_workers) if ray_workers else map(worker, missing)
-    for done, outcome in enumerate(results, len(tasks) - len(missing) + 1):
-        if on_progress is not None:
-            on_progress(done, len(tasks), outcome)
+    show, finished = on_progress or _nobody, len(tasks) - len(missing)
+    if ray_workers:
+        from blt.data.cluster import on_ray
+
+        for done, outcome in enumerate(on_ray(worker, missing, ray_workers), finished + 1):
+            show(done, len(tasks), outcome)
+    else:
+        for done, task in enumerate(missing, finished):
+            worker.tell = partial(show, done, len(tasks))
+            show(done + 1, len(tasks), worker(task))
     return _finish(out, options, worker.identity, tasks)
 
 
+def _nobody(*_: object) -> None:
+    """Shows nothing."""
+
+
 class Worker:
-    """Writes the shards of one unit after another."""
+    """Writes the shards of one unit after another.
+
+    Attributes:
+        tell: called with the outcome so far of the unit in work, after every megabyte of text.
+    """
+
+    tell: Callable[[Outcome], None] = staticmethod(_nobody)
 
     def __init__(self, out: Path, options: Options) -> None:
         from blt.pretrained import find_entropy_model, identity
@@ -179,13 +199,22 @@ class Worker:
             return writer.write(folder / f"{split}-{counts[split]:05d}.arrow", split)
 
         documents = Unit(task.unit, task.named).documents(broken)
-        for document, entropies in self._with_entropies(_counted(documents, outcome)):
+        for document, entropies in self._with_entropies(self._counted(documents, outcome)):
             for split, piece in _pieces(document, entropies, options):
                 writers[split].add(piece)
                 if writers[split].bytes >= options.shard_bytes:
                     yield flush(split)
         yield from (flush(split) for split in (TRAIN, HELDOUT) if writers[split].bytes)
         outcome.broken, outcome.broken_lines = broken.count, broken.named[:10]
+
+    def _counted(self, documents: Iterator[bytes], outcome: Outcome) -> Iterator[bytes]:
+        for document in documents:
+            before = outcome.bytes
+            outcome.documents += 1
+            outcome.bytes += len(document)
+            if outcome.bytes // TOLD > before // TOLD:
+                self.tell(outcome)
+            yield document
 
     def _with_entropies(
         self, documents: Iterator[bytes]
@@ -231,13 +260,6 @@ def _pieces(
             known = None if entropies is None else entropies[first : end + 1].numpy()
             yield split, Piece(piece.data, piece.following, known)
             first = end
-
-
-def _counted(documents: Iterator[bytes], outcome: Outcome) -> Iterator[bytes]:
-    for document in documents:
-        outcome.documents += 1
-        outcome.bytes += len(document)
-        yield document
 
 
 def _tasks(sources: Sequence[str]) -> Iterator[Task]:
@@ -290,6 +312,8 @@ def _finish(
         raise UserError(
             f"{', '.join(options.sources)}: no text in there; name files that have some"
         )
+    infos = [ShardInfo(**shard) for shard in shards]
+    write_lengths(out, infos)
     model = {"name": options.entropy_model, "identity": identity}
     manifest = {
         "format": FORMAT,
@@ -298,7 +322,7 @@ def _finish(
         "documents": sum(outcome.documents for outcome in outcomes),
         "bytes": sum(outcome.bytes for outcome in outcomes),
         "broken": sum(outcome.broken for outcome in outcomes),
-        "splits": totals([ShardInfo(**shard) for shard in shards]),
+        "splits": totals(infos),
         "units": [{**asdict(outcome), "shards": len(outcome.shards)} for outcome in outcomes],
         "shards": shards,
     }
@@ -310,30 +334,3 @@ def _write_whole(path: Path, data: dict[str, Any]) -> None:
     beside = path.with_name(f"{path.name}.new")
     beside.write_text(json.dumps(data, indent=1) + "\n")
     os.replace(beside, path)
-
-
-def _on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
-    """The same on Ray: ``out`` must be a folder that all of its machines see."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UserError("this needs ray; install it with pip install 'blt[cluster]'") from error
-    threads = torch.get_num_threads()
-    out, options, here = worker.out.absolute(), worker.options, Path.cwd()
-
-    class OnRay:
-        def __init__(self) -> None:
-            os.chdir(here)  # names of sources may be relative
-            torch.set_num_threads(threads)  # sums, and so entropies, depend on it
-            self.worker = Worker(out, options)
-
-        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-            return {"outcome": json.dumps(asdict(self.worker(Task(**row))))}
-
-    if not tasks:
-        return
-    rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
-    workers = min(workers, len(tasks))
-    for row in rows.map(OnRay, concurrency=workers).iter_rows():  # type: ignore[arg-type]
-        yield Outcome(**json.loads(row["outcome"]))

@@ -2,12 +2,16 @@
 
 ==========================  ========================================================
 ``manifest.json``           written last: what there is, and what it was made of
+``train.lengths``           and ``heldout.lengths``: of all segments, in their order
 ``units/00012/*.arrow``     shards of one source file: a row per segment of a document
 ==========================  ========================================================
 
 Columns of a shard: ``text`` (the segment's bytes; a byte id is the byte + 4), ``following`` (the
 id after it: the document's next byte, or EOS), and, if they were asked for, ``entropies`` (nats, of
 the prediction of each byte and of the one after the segment, given the document before it).
+
+Lengths are little-endian uint32: twice a segment's bytes, and 1 more where a document ends. They
+are apart because every process plans the batches of all, for which it would open every shard.
 """
 
 from __future__ import annotations
@@ -124,7 +128,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 class ShardSegments:
     """Segments of a prepared folder; see :class:`blt.data.segments.Segments`.
 
-    Opening reads the manifest alone. Shards are mapped when something of them is read.
+    Opening reads the manifest and maps lengths. Shards are mapped when something of them is read.
 
     Args:
         folder: written by ``blt prepare``.
@@ -135,7 +139,8 @@ class ShardSegments:
         self.folder, self.manifest = Path(folder), read_manifest(folder)
         self._shards = [ShardInfo(**s) for s in self.manifest["shards"] if s["split"] == split]
         self._ends = list(accumulate(shard.rows for shard in self._shards))
-        self._columns = lru_cache(OPEN_SHARDS)(self._map)
+        self._lengths = _map_lengths(self.folder, split, len(self))
+        self._columns = lru_cache(OPEN_SHARDS)(lambda n: _map_shard(self.folder, self._shards[n]))
 
     @property
     def entropy_model(self) -> str | None:
@@ -156,12 +161,10 @@ class ShardSegments:
         return self._ends[-1] if self._ends else 0
 
     def length(self, index: int) -> int:
-        columns, row = self._at(index)
-        return int(columns.offsets[row + 1] - columns.offsets[row])
+        return int(self._lengths[index]) >> 1
 
     def ends(self, index: int) -> bool:
-        columns, row = self._at(index)
-        return bool(columns.following[row] == vocab.EOS)
+        return bool(self._lengths[index] & 1)
 
     def read(self, index: int, start: int, end: int) -> Piece:
         columns, row = self._at(index)
@@ -186,30 +189,54 @@ class ShardSegments:
         shard = bisect.bisect_right(self._ends, index)
         return self._columns(shard), index - (self._ends[shard - 1] if shard else 0)
 
-    def _map(self, number: int) -> _Columns:
-        arrow, shard = needed("pyarrow"), self._shards[number]
-        path = self.folder / shard.file
-        try:
-            if path.stat().st_size != shard.size:
-                raise ValueError(f"{path.stat().st_size} bytes, the manifest says {shard.size}")
-            batch = arrow.ipc.open_file(arrow.memory_map(str(path))).get_batch(0)
-            if batch.num_rows != shard.rows:
-                raise ValueError(f"{batch.num_rows} rows, the manifest says {shard.rows}")
-        except (OSError, ValueError, arrow.ArrowException) as error:
-            raise UserError(
-                f"{path}: missing or damaged ({error}); delete {self.folder} and run blt prepare "
-                "again"
-            ) from None
-        _, offsets, text = batch.column("text").buffers()
-        entropies = None
-        if "entropies" in batch.schema.names:
-            entropies = batch.column("entropies").values.to_numpy()
-        return _Columns(
-            np.frombuffer(offsets, np.int64, batch.num_rows + 1),
-            np.frombuffer(text, np.uint8) if text is not None else np.empty(0, np.uint8),
-            batch.column("following").to_numpy(),
-            entropies,
-        )
+
+def write_lengths(folder: Path, shards: Sequence[ShardInfo]) -> None:
+    """Write the lengths of all segments of ``shards``, which lie in ``folder``."""
+    for split in (TRAIN, HELDOUT):
+        path = folder / f"{split}.lengths"
+        with path.with_name(f"{path.name}.new").open("wb") as file:
+            for shard in (shard for shard in shards if shard.split == split):
+                columns = _map_shard(folder, shard)
+                lengths = 2 * np.diff(columns.offsets) + (columns.following == vocab.EOS)
+                file.write(lengths.astype("<u4").tobytes())
+        os.replace(file.name, path)
+
+
+def _map_lengths(folder: Path, split: str, count: int) -> np.ndarray:
+    path = folder / f"{split}.lengths"
+    try:
+        if path.stat().st_size != 4 * count:
+            raise ValueError(f"{path.stat().st_size} bytes, the manifest says {4 * count}")
+        return np.asarray(np.memmap(path, "<u4", "r")) if count else np.empty(0, "<u4")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: missing or damaged ({error}); run blt prepare again with the same options: "
+            "it goes on where it was"
+        ) from None
+
+
+def _map_shard(folder: Path, shard: ShardInfo) -> _Columns:
+    arrow, path = needed("pyarrow"), folder / shard.file
+    try:
+        if path.stat().st_size != shard.size:
+            raise ValueError(f"{path.stat().st_size} bytes, the manifest says {shard.size}")
+        batch = arrow.ipc.open_file(arrow.memory_map(str(path))).get_batch(0)
+        if batch.num_rows != shard.rows:
+            raise ValueError(f"{batch.num_rows} rows, the manifest says {shard.rows}")
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise UserError(
+            f"{path}: missing or damaged ({error}); delete {folder} and run blt prepare again"
+        ) from None
+    _, offsets, text = batch.column("text").buffers()
+    entropies = None
+    if "entropies" in batch.schema.names:
+        entropies = batch.column("entropies").values.to_numpy()
+    return _Columns(
+        np.frombuffer(offsets, np.int64, batch.num_rows + 1),
+        np.frombuffer(text, np.uint8) if text is not None else np.empty(0, np.uint8),
+        batch.column("following").to_numpy(),
+        entropies,
+    )
 
 
 def totals(shards: Sequence[ShardInfo]) -> dict[str, dict[str, int]]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.study.config import Study
@@ -23,18 +25,10 @@ class StudyFolder:
     """Results of a study, its plan, and who works on what.
 
     A process that dies gives back what it has claimed: the locks are the operating system's.
-
-    Raises:
-        UserError: the filelock library is missing.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            from filelock import FileLock, Timeout
-        except ImportError:
-            raise UserError("studies need the filelock library: pip install 'blt[study]'") from None
         self.path = Path(path)
-        self._lock_class, self._busy = FileLock, Timeout
 
     def run(self, name: str) -> Path:
         """Where a run lies."""
@@ -62,7 +56,7 @@ class StudyFolder:
         lock = self._lock(f"run-{name}", timeout=0)
         try:
             lock.acquire()
-        except self._busy:
+        except Timeout:
             yield False
             return
         try:
@@ -81,8 +75,8 @@ class StudyFolder:
             results = [*self.read(file), result]
             _write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
 
-    def _lock(self, name: str, timeout: float = -1) -> Any:
-        return self._lock_class(self.path / LOCKS / name, timeout=timeout)
+    def _lock(self, name: str, timeout: float = -1) -> BaseFileLock:
+        return FileLock(self.path / LOCKS / name, timeout=timeout)
 
     def _check_plan(self, study: Study) -> None:
         made = {

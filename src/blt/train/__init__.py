@@ -1,10 +1,12 @@
 """Training: recipes, optimisers, the loop, and run folders."""
 
+from blt.train.build import build_blt
 from blt.train.calibration import calibrate, mean_patch_size
-from blt.train.job import build_blt, loader, train_recipe
+from blt.train.job import loader, train_recipe
 from blt.train.loop import Report, fit
+from blt.train.opening import open_run
 from blt.train.recipe import DataConfig, Recipe, TrainConfig, read_recipe, write_recipe
-from blt.train.run import RunFolder, open_run
+from blt.train.run import RunFolder
 
 __all__ = [
     "DataConfig",

@@ -6,37 +6,27 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from blt.data.loader import Loader, loader_of
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
-from blt.lm import BLT, ByteLM, LanguageModel, load
+from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.byte_transformer import ByteTransformer
-from blt.model.config import Config
 from blt.patching import PatchingConfig
-from blt.precision import choose_device, choose_dtype
+from blt.precision import choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
-from blt.train.calibration import (
-    LOOKUP_BYTES,
-    SAMPLE_BYTES,
-    calibrate,
-    learn_lookup_table,
-    mean_patch_size,
-)
+from blt.train.build import calibrated, model_of
+from blt.train.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.train.loop import OnProgress, fit
+from blt.train.opening import open_run
 from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
-from blt.train.run import RunFolder, open_run
+from blt.train.run import RunFolder
 
-TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
 
@@ -68,7 +58,7 @@ def train_recipe(
     sources = _open(recipe)
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
-    model = _model(recipe, run, sources, entropy_model)
+    model = model_of(recipe, run, sources, entropy_model)
     if recipe.train.recompute:
         recompute(model)
     if recipe.train.compile:
@@ -143,101 +133,10 @@ def check_entropies(
             )
 
 
-def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int = 0) -> BLT:
-    """A new BLT around a trained entropy model, whose shape replaces ``config.entropy_model``."""
-    torch.manual_seed(seed)
-    shape = None if entropy_model is None else entropy_model.config
-    model = BLT(replace(config, entropy_model=shape))
-    if entropy_model is not None and model.entropy_model is not None:
-        model.entropy_model.load_state_dict(entropy_model.state_dict())
-    return model
-
-
 def loader(documents: Sequence[bytes], data: DataConfig, seed: int) -> Loader:
     """Training batches of documents in memory, as a recipe asks for them."""
     return loader_of(
         documents, batch_bytes=data.batch_bytes, context_bytes=data.context_bytes, seed=seed
-    )
-
-
-def _model(
-    recipe: Recipe, run: RunFolder, sources: Sequence[Source], entropy_model: ByteTransformer | None
-) -> LanguageModel:
-    """The checkpoint's model, or a new one, on the device to train on."""
-    device = choose_device(recipe.train.device)
-    if run.has_checkpoint:
-        model: LanguageModel = load(run.checkpoint)
-        if isinstance(model, BLT) and model.entropy_model is not None:
-            model.entropy_model.requires_grad_(False)
-    elif recipe.token_model is not None:
-        torch.manual_seed(recipe.seed)
-        model = TokenLM(recipe.token_model, _tokenizer(recipe, sources))
-    elif recipe.byte_model is not None:
-        torch.manual_seed(recipe.seed)
-        model = ByteLM(recipe.byte_model)
-    else:
-        model = _new_blt(recipe, sources, entropy_model, device)
-    return model.to(device)
-
-
-def _new_blt(
-    recipe: Recipe,
-    sources: Sequence[Source],
-    entropy_model: ByteTransformer | None,
-    device: torch.device,
-) -> BLT:
-    """Its rule calibrated, or its table learned, on training text."""
-    config = recipe.model or Config()
-    if entropy_model is None:
-        return build_blt(config, None, recipe.seed)
-    entropy_model.to(device)
-    if not recipe.learns_table:
-        patching = _patching(recipe, config.patching, entropy_model, sources)
-        return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
-    texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
-    how = _calibration(recipe, entropy_model)
-    patching, table = learn_lookup_table(
-        entropy_model, texts, recipe.target_patch_size, config.patching, **how
-    )
-    model = build_blt(replace(config, patching=patching), None, recipe.seed)
-    model.lookup_table = table  # a buffer by now
-    return model
-
-
-def _calibration(recipe: Recipe, entropy_model: ByteTransformer) -> dict[str, Any]:
-    """How to look at training text to set θ."""
-    device = next(entropy_model.parameters()).device
-    dtype = choose_dtype(recipe.train.precision, device)
-    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype}
-
-
-def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
-    """The recipe's, or one trained on the training text."""
-    assert recipe.token_model is not None
-    if recipe.tokenizer is None:
-        texts = [text for source in sources for text in source.sample(TOKENIZER_BYTES)]
-        return ByteTokenizer.train(texts, recipe.token_model.vocab_size)
-    try:
-        return ByteTokenizer(Path(recipe.tokenizer).read_text())
-    except (OSError, UserError) as error:
-        raise UserError(f"tokenizer: {recipe.tokenizer}: {error}") from None
-
-
-def _patching(
-    recipe: Recipe,
-    patching: PatchingConfig,
-    entropy_model: ByteTransformer,
-    sources: Sequence[Source],
-) -> PatchingConfig:
-    """The recipe's rule, calibrated on training text if it asks for that."""
-    if recipe.target_patch_size == 0 or not patching.needs_entropies:
-        return patching
-    return calibrate(
-        entropy_model,
-        [text for source in sources for text in source.sample(SAMPLE_BYTES)],
-        recipe.target_patch_size,
-        patching,
-        **_calibration(recipe, entropy_model),
     )
 
 
@@ -252,7 +151,7 @@ def _report_patches(
         entropy_model, patching = model.entropy_model, model.config.patching
         tables = model.tables
     elif isinstance(model, ByteLM):
-        entropy_model, patching = model, _patching(recipe, PatchingConfig(), model, sources)
+        entropy_model, patching = model, calibrated(recipe, PatchingConfig(), model, sources)
         if run.parallel.main:
             save_patching(run.checkpoint, patching)
     size = mean_patch_size(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -35,31 +36,13 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from blt.checkpoint import move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
+from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
-from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
 TENSORS, STATE = "trainer", "trainer.json"
 NAMES = "tensors"  # of the trainer's state
 OLDER = "checkpoints"
-# May change when a run is resumed: they say how long to train and what to report.
-MAY_CHANGE = (
-    "train.steps",
-    "train.seconds",
-    "train.flops",
-    "train.log_every",
-    "train.evals",
-    "train.eval_bytes",
-    "train.sample_prompts",
-    "train.device",
-    "train.precision",
-    "train.recompute",
-    "train.compile",
-    "train.checkpoint_every_seconds",
-    "train.keep_checkpoints",
-    "train.trackers",
-    "train.accumulate",  # with other numbers of processes, for the same bytes in a step
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +54,7 @@ class TrainerState:
 
 
 class RunFolder:
-    """The folder of one run; open it with :func:`open_run`.
+    """The folder of one run; open it with :func:`blt.train.opening.open_run`.
 
     Attributes:
         parallel: the processes that share the run; only the main one changes small files.
@@ -81,8 +64,13 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], parallel: Parallel | None = None) -> None:
         self.path, self.parallel = Path(path), parallel or Parallel()
         self.save_seconds = 0.0
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blt-checkpoint")
+        self._writer = ThreadPoolExecutor(1, "blt-checkpoint")
         self._writing: Future[None] | None = None
+        self._held: BaseFileLock | None = None
+
+    def hold(self) -> None:
+        """Refuse the folder to other programs that train, as :func:`blt.train.lock.hold`."""
+        self._held = hold(self.path)
 
     @property
     def checkpoint(self) -> Path:
@@ -117,12 +105,12 @@ class RunFolder:
             complete = whole(tensor)
             if self.parallel.main:
                 weights[name] = complete if wait and complete is tensor else _copied(complete)
-        if not wait:
-            tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
-            state = TrainerState(tensors, state.values)
-        self._writing = self._writer.submit(self._write, model, weights, state, keep)
         if wait:
-            self.finish_saving()
+            self._write(model, weights, state, keep)
+            return
+        tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
+        state = TrainerState(tensors, state.values)
+        self._writing = self._writer.submit(self._write, model, weights, state, keep)
 
     def finish_saving(self) -> None:
         """Wait until the checkpoint that is being written is in its place."""
@@ -133,9 +121,26 @@ class RunFolder:
     def _write(
         self, model: LanguageModel, weights: dict[str, Tensor], state: TrainerState, keep: int
     ) -> None:
-        start, parallel = time.monotonic(), self.parallel
-        beside = self.path / f".{CHECKPOINT}.writing"
-        new = beside / "new"
+        start, beside = time.monotonic(), self.path / f".{CHECKPOINT}.writing"
+        try:
+            self._write_beside(beside, model, weights, state, keep)
+        except (OSError, SafetensorError, CheckpointException) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise UserError(
+                f"{self.checkpoint}: could not be written ({_reason(error)}); the one before is "
+                "whole: make room, then go on with --resume"
+            ) from error
+        self.save_seconds = time.monotonic() - start
+
+    def _write_beside(
+        self,
+        beside: Path,
+        model: LanguageModel,
+        weights: dict[str, Tensor],
+        state: TrainerState,
+        keep: int,
+    ) -> None:
+        new, parallel = beside / "new", self.parallel
         if parallel.main:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
@@ -157,7 +162,6 @@ class RunFolder:
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
         parallel.barrier(parallel.writers)
-        self.save_seconds = time.monotonic() - start
 
     def _keep(self, old: Path | None, count: int) -> None:
         """Put the checkpoint before this one among the ``count`` older ones."""
@@ -232,57 +236,19 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
 
 
+def _reason(error: BaseException) -> str:
+    """One line; of several processes' errors, the first."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split())
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without PyTorch's remarks on itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def open_run(
-    path: str | os.PathLike[str],
-    recipe: Recipe,
-    *,
-    resume: bool = False,
-    parallel: Parallel | None = None,
-) -> RunFolder:
-    """The run folder of ``recipe``, made or taken up again, with the recipe in it.
-
-    Raises:
-        UserError: the folder is in use and ``resume`` is not asked for, holds something else, or
-            belongs to another recipe.
-    """
-    run = RunFolder(path, parallel)
-    if run.parallel.main:
-        _open(run, path, recipe, resume)
-    run.parallel.barrier()
-    return run
-
-
-def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: bool) -> None:
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"{path}: is a file; choose another run folder")
-    if run.path.is_dir() and any(run.path.iterdir()):
-        if not (run.path / RECIPE).is_file():
-            raise UserError(f"{path}: is not a run folder, and is not empty; choose another")
-        if not resume:
-            raise UserError(f"{path}: holds a run already; go on with --resume, or choose another")
-        _check_same(read_recipe(run.path / RECIPE), recipe, run.path / RECIPE)
-        run.recover()
-    elif resume:
-        raise UserError(f"{path}: no run to resume here; leave out --resume to start one")
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_recipe(run.path / RECIPE, recipe)
-
-
-def _check_same(old: Recipe, new: Recipe, path: Path) -> None:
-    changed = [name for name in differences(old, new) if name not in MAY_CHANGE]
-    if changed:
-        raise UserError(
-            f"{path}: was started with another {changed[0]}; resume with the same recipe, or start "
-            "another run"
-        )
 
 
 def _step(line: str) -> int:

@@ -15,7 +15,7 @@ from blt.data.prepare import OnProgress, Outcome
 
 @contextmanager
 def preparing() -> Iterator[OnProgress]:
-    """What :func:`blt.data.prepare.prepare` calls after every unit, inside a ``with`` block."""
+    """What :func:`blt.data.prepare.prepare` calls with its progress, inside a ``with`` block."""
     columns = (
         TextColumn("[bold]preparing"),
         BarColumn(bar_width=24),
@@ -25,11 +25,13 @@ def preparing() -> Iterator[OnProgress]:
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         task = progress.add_task("", total=None, megabytes=0.0, broken=0)
-        megabytes, broken = 0.0, 0
+        finished, size, broken = 0, 0, 0  # size and broken lines of finished units
 
         def show(done: int, total: int, outcome: Outcome) -> None:
-            nonlocal megabytes, broken
-            megabytes, broken = megabytes + outcome.bytes / 1e6, broken + outcome.broken
+            nonlocal finished, size, broken
+            megabytes = (size + outcome.bytes) / 1e6
+            if done > finished:
+                finished, size, broken = done, size + outcome.bytes, broken + outcome.broken
             progress.update(task, completed=done, total=total, megabytes=megabytes, broken=broken)
 
         yield show

@@ -1,0 +1,42 @@
+"""``blt prepare`` on Ray Data: the same workers, on the machines of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt.data.prepare import Outcome, Task, Worker
+from blt.errors import UserError
+
+
+def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+    """The same on Ray: ``out`` must be a folder that all of its machines see."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError("this needs ray; install it with pip install 'blt[cluster]'") from error
+    threads = torch.get_num_threads()
+    out, options, here = worker.out.absolute(), worker.options, Path.cwd()
+
+    class OnRay:
+        def __init__(self) -> None:
+            os.chdir(here)  # names of sources may be relative
+            torch.set_num_threads(threads)  # sums, and so entropies, depend on it
+            self.worker = Worker(out, options)
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            return {"outcome": json.dumps(asdict(self.worker(Task(**row))))}
+
+    if not tasks:
+        return
+    rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
+    workers = min(workers, len(tasks))
+    for row in rows.map(OnRay, concurrency=workers).iter_rows():  # type: ignore[arg-type]
+        yield Outcome(**json.loads(row["outcome"]))

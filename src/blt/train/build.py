@@ -1,0 +1,129 @@
+"""The model that a recipe asks for: new, with its patching calibrated, or that of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt.data.text import Source
+from blt.errors import UserError
+from blt.lm import BLT, ByteLM, LanguageModel, load
+from blt.model.byte_transformer import ByteTransformer
+from blt.model.config import Config
+from blt.patching import PatchingConfig
+from blt.precision import choose_device, choose_dtype
+from blt.token_lm import TokenLM
+from blt.tokens import ByteTokenizer
+from blt.train.calibration import LOOKUP_BYTES, SAMPLE_BYTES, calibrate, learn_lookup_table
+from blt.train.recipe import Recipe
+from blt.train.run import RunFolder
+
+TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
+
+
+def model_of(
+    recipe: Recipe, run: RunFolder, sources: Sequence[Source], entropy_model: ByteTransformer | None
+) -> LanguageModel:
+    """The checkpoint's model, or a new one, on the device to train on."""
+    device = choose_device(recipe.train.device)
+    if run.has_checkpoint:
+        model: LanguageModel = load(run.checkpoint)
+        _check_shape(model, recipe, run)
+        if isinstance(model, BLT) and model.entropy_model is not None:
+            model.entropy_model.requires_grad_(False)
+    elif recipe.token_model is not None:
+        torch.manual_seed(recipe.seed)
+        model = TokenLM(recipe.token_model, _tokenizer(recipe, sources))
+    elif recipe.byte_model is not None:
+        torch.manual_seed(recipe.seed)
+        model = ByteLM(recipe.byte_model)
+    else:
+        model = _new_blt(recipe, sources, entropy_model, device)
+    return model.to(device)
+
+
+def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int = 0) -> BLT:
+    """A new BLT around a trained entropy model, whose shape replaces ``config.entropy_model``."""
+    torch.manual_seed(seed)
+    shape = None if entropy_model is None else entropy_model.config
+    model = BLT(replace(config, entropy_model=shape))
+    if entropy_model is not None and model.entropy_model is not None:
+        model.entropy_model.load_state_dict(entropy_model.state_dict())
+    return model
+
+
+def _new_blt(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    entropy_model: ByteTransformer | None,
+    device: torch.device,
+) -> BLT:
+    """Its rule calibrated, or its table learned, on training text."""
+    config = recipe.model or Config()
+    if entropy_model is None:
+        return build_blt(config, None, recipe.seed)
+    entropy_model.to(device)
+    if not recipe.learns_table:
+        patching = calibrated(recipe, config.patching, entropy_model, sources)
+        return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
+    texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
+    how = _calibration(recipe, entropy_model)
+    patching, table = learn_lookup_table(
+        entropy_model, texts, recipe.target_patch_size, config.patching, **how
+    )
+    model = build_blt(replace(config, patching=patching), None, recipe.seed)
+    model.lookup_table = table  # a buffer by now
+    return model
+
+
+def _calibration(recipe: Recipe, entropy_model: ByteTransformer) -> dict[str, Any]:
+    """How to look at training text to set θ."""
+    device = next(entropy_model.parameters()).device
+    dtype = choose_dtype(recipe.train.precision, device)
+    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype}
+
+
+def calibrated(
+    recipe: Recipe,
+    patching: PatchingConfig,
+    entropy_model: ByteTransformer,
+    sources: Sequence[Source],
+) -> PatchingConfig:
+    """The recipe's rule, calibrated on training text if it asks for that."""
+    if recipe.target_patch_size == 0 or not patching.needs_entropies:
+        return patching
+    return calibrate(
+        entropy_model,
+        [text for source in sources for text in source.sample(SAMPLE_BYTES)],
+        recipe.target_patch_size,
+        patching,
+        **_calibration(recipe, entropy_model),
+    )
+
+
+def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:
+    """A checkpoint that was put there from another run may not be what the recipe says."""
+    wanted, found = recipe.model or recipe.byte_model or recipe.token_model, model.config
+    if isinstance(wanted, Config) and isinstance(found, Config):
+        found = replace(found, patching=wanted.patching)  # its threshold was calibrated
+    if found != wanted:
+        raise UserError(
+            f"{run.checkpoint}: is of another shape than the recipe of its run; put its own "
+            "checkpoint back, or start another run"
+        )
+
+
+def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
+    """The recipe's, or one trained on the training text."""
+    assert recipe.token_model is not None
+    if recipe.tokenizer is None:
+        texts = [text for source in sources for text in source.sample(TOKENIZER_BYTES)]
+        return ByteTokenizer.train(texts, recipe.token_model.vocab_size)
+    try:
+        return ByteTokenizer(Path(recipe.tokenizer).read_text())
+    except (OSError, UserError) as error:
+        raise UserError(f"tokenizer: {recipe.tokenizer}: {error}") from None

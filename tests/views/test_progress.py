@@ -1,0 +1,52 @@
+"""A training says on the terminal how it goes, in a bar or line by line."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from blt.train import Report
+from blt.views.progress import describe, training_bar
+
+REPORT = Report(
+    step=7,
+    progress=0.25,
+    seconds=60.0,
+    seconds_left=185.0,
+    bytes_seen=57344,
+    flops=1e12,
+    bytes_per_second=18_460.0,
+    bits_per_byte=2.345,
+    heldout_bits_per_byte=None,
+    heldout_by_source=None,
+    patch_size=4.51,
+    lr=1e-3,
+    grad_norm=0.7,
+    skipped=0,
+    waited=0.0,
+    mfu=0.48,
+    memory=1_510_000_000,
+)
+
+
+def test_loss_speed_patches_share_of_peak_memory_and_time_left_are_shown() -> None:
+    shown = "2.345 bits/byte · 18.5 kB/s · 4.51 bytes/patch · 48% of peak · 1.5 GB · 3:05 left"
+    assert describe(REPORT) == shown
+    assert "held out 2.500" in describe(replace(REPORT, heldout_bits_per_byte=2.5))
+    ended = replace(REPORT, progress=1.0, patch_size=None, mfu=None)
+    assert describe(ended) == "2.345 bits/byte · 18.5 kB/s · 1.5 GB"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
+    with training_bar(console, "entropy") as show:
+        show(REPORT)
+        show(replace(REPORT, progress=1.0))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("entropy", "100%", "2.345 bits/byte", "18.5 kB/s"):
+        assert part in text
+    assert ("\x1b[" in text) == terminal
