@@ -203,14 +203,14 @@ def _write_file(path: Path, tensors: Tensors, names: Iterable[str]) -> None:
     # Wide ones first: each tensor then begins at a multiple of its own width.
     order = sorted(names, key=lambda name: -tensors.specs[name].dtype.itemsize)
     with path.open("wb") as file:
-        file.write(_header(tensors, order))
+        file.write(header(tensors, order))
         for name in order:
             for start, stop in tensors.specs[name].blocks():
                 block = tensors.rows(name, start, stop).detach().contiguous().cpu()
                 file.write(_bytes_of(block))
 
 
-def _header(tensors: Tensors, order: Sequence[str]) -> bytes:
+def header(tensors: Tensors, order: Sequence[str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
     offset = 0
     for name in order:
