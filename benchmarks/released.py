@@ -82,7 +82,7 @@ def ours_job(folder: str, precision: str) -> dict[str, Any]:
     begun = time.perf_counter()
     lm = blt.load(folder)
     loaded = time.perf_counter()
-    engine = Engine(lm, precision=precision, max_batch=1)  # type: ignore[arg-type]
+    engine = Engine(lm, precision=precision, max_batch=1, memory_budget=2**40)  # type: ignore[arg-type]
     del lm
     ready = time.perf_counter()
     start(engine, 1)
