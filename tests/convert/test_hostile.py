@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import blt
+from blt.cli import main
 from blt.convert import convert
 from blt.errors import UserError
 from shapes import TINY, TINY_BLT
@@ -341,3 +342,16 @@ def test_what_is_not_a_model_is_never_overwritten(folder: Path) -> None:
     with pytest.raises(UserError, match="not overwritten"):
         convert(folder, thesis)
     assert [path.name for path in thesis.iterdir()] == ["thesis.tex"]
+
+
+def test_the_command_ends_in_one_line_and_status_2(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "out"
+    assert main(["convert", str(folder), str(out), "--to", "blt"]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    shard(folder).write_bytes(b"half")
+    assert main(["convert", str(folder), str(folder.parent / "again")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"blt: {shard(folder)}: damaged")

@@ -267,10 +267,17 @@ def test_options_of_metas_that_are_not_here_are_named(
 
 
 def test_without_its_entropy_model_the_way_out_is_named(tmp_path: Path) -> None:
+    """Of a download only the JSON of entropy_model/ is there: its weights are a pickle."""
     made = random_config(0)
     write_hub(tmp_path, made, transformers.BltForCausalLM(their_config(made)))
+    (tmp_path / "blt/train_args.json").unlink()
+    data = {"patcher_args": {**patcher_args(made), "threshold": 1.5}}
+    write_json(tmp_path / "blt/entropy_model/params.json", {"entropy_model": {}, "data": data})
     with pytest.raises(UserError, match="--entropy-model facebook/blt-entropy"):
         blt.load(tmp_path / "blt")
+    convert(tmp_path / "blt", tmp_path / "out", entropy_model=tmp_path / "entropy")
+    config = blt.load(tmp_path / "out").config
+    assert config.patching.threshold == 1.5
 
 
 def test_feed_forward_widths_that_meta_cannot_say_are_refused(tmp_path: Path) -> None:

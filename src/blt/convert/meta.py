@@ -79,12 +79,16 @@ def open_folder(folder: Path, entropy_folder: Path | None = None) -> Checkpoint:
     args, tensors = meta_config.read_args(folder), _weights(folder)
     if meta_config.is_entropy_model(args):
         return _open_entropy_model(folder, args, tensors)
-    entropy_folder = entropy_folder or folder / INSIDE
+    inner = folder / INSIDE
+    if entropy_folder is None and _has_weights(inner):
+        entropy_folder = inner
     entropy_args = None
-    if entropy_folder.is_dir():
+    if entropy_folder is not None:
         entropy_args = meta_config.read_args(entropy_folder)
         tensors = Joined(tensors, OWN, _weights(entropy_folder))
-    patching = meta_config.read_patching([folder, entropy_folder], args)
+    # Of the hub's folder only the JSON of its own entropy model is here: that has θ.
+    places = [folder, inner] + ([] if entropy_folder is None else [entropy_folder])
+    patching = meta_config.read_patching(places, args)
     require(
         entropy_args is not None or not patching.needs_entropies,
         f"{folder}: Meta keeps the entropy model elsewhere; try: blt convert {folder} OUT --to blt "
@@ -99,6 +103,10 @@ def _open_entropy_model(folder: Path, args: dict[str, Any], tensors: Tensors) ->
     patching = to_dict(meta_config.read_patching([folder], {}))
     renamed = _renamed(tensors, "byte", config, str(folder))
     return Checkpoint(str(folder), "byte", config, renamed, {PATCHING: patching})
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX, PTH))
 
 
 def _weights(folder: Path) -> Tensors:
