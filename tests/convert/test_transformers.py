@@ -139,6 +139,10 @@ def test_precision_is_kept_or_changed_as_asked(tmp_path: Path) -> None:
     assert equal_weights(blt.load(tmp_path / "theirs"), lm)
     convert(tmp_path / "theirs", tmp_path / "wide", precision="float32")
     assert equal_weights(blt.load(tmp_path / "wide"), lm.float())
+    convert(tmp_path / "wide", tmp_path / "narrow", "transformers", precision="bfloat16")
+    theirs = transformers.BltForCausalLM.from_pretrained(tmp_path / "narrow")
+    assert {parameter.dtype for parameter in theirs.parameters()} == {torch.bfloat16}
+    assert equal_weights(blt.from_transformers(theirs), lm.bfloat16())
 
 
 def test_a_large_tensor_is_mapped_and_not_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,14 @@ def convert(
     entropy_folder = None if entropy_model is None else local_folder(entropy_model)
     found = open_checkpoint(folder, entropy_folder)
     require(found.kind != "token", f"{folder}: a token model has only the layout it is in")
+    if precision is not None:
+        found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
     parts = LAYOUTS[to](found)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         for name, (files, tensors) in parts.items():
             (new / name).mkdir()
             _write_json(new / name, files)
-            if precision is not None:
-                tensors = Cast(tensors, PRECISIONS[precision])
             stored.write(new / name, tensors, shard_bytes)
         move_into_place(new, target)
 

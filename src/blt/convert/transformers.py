@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from blt.checkpoint import CONFIG, Checkpoint, check_layers, fill, refuse_unknown, skeleton
 from blt.convert.names import Mapped, Names, from_theirs, to_theirs
 from blt.convert.ours import check_against, layers_of
@@ -70,7 +72,11 @@ def from_transformers(hf_model: Any) -> BLT:
     tensors = _renamed(held, config, where, tied=False)
     model = skeleton(BLT, config, where)
     assert isinstance(model, BLT)
-    fill(model, Held({name: tensors.read(name).clone() for name in tensors.specs}))
+    made = {
+        name: torch.cat([held.tensors[piece.name] for piece in pieces])  # also copies
+        for name, pieces in tensors.pieces.items()
+    }
+    fill(model, Held(made))
     return model.eval()
 
 
@@ -107,7 +113,7 @@ def mapping(config: Config) -> Mapped:
     return NAMES.mapping(skeleton(BLT, config, "").state_dict(), tables=1)
 
 
-def _renamed(theirs: Tensors, config: Config, where: str, tied: bool) -> Tensors:
+def _renamed(theirs: Tensors, config: Config, where: str, tied: bool) -> Rearranged:
     """Their tensors under our names, checked against the config."""
     check_layers(where, theirs, *layers_of(config))
     mapped = mapping(config)
