@@ -77,7 +77,7 @@ def test_damaged_weights_are_named(folder: Path, damage: str) -> None:
         blt.load(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\xff", '{"model_type": "blt"}', '{"format": "x"}'])
+@pytest.mark.parametrize("text", ["{", "[]", "\xff", '{"model_type": "llama"}', '{"format": "x"}'])
 def test_foreign_or_damaged_configs_are_named(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.json: (damaged|not a blt checkpoint)"):

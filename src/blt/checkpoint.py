@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blt.errors import UserError
+from blt.json_files import read_object
+from blt.stored import WEIGHTS
 from blt.swap import exchange
+from blt.tensors import Spec, Tensors
 
 FORMAT = "blt-1"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk, whatever its layout: nothing of its weights is in memory yet."""
+
+    where: str  # the folder, for messages
+    kind: str  # blt, byte or token
+    config: Any  # that of the kind
+    tensors: Tensors  # under our names
+    files: Mapping[str, Any] = field(default_factory=dict)  # other JSON files of our layout
 
 
 def replace_folder(folder: str | os.PathLike[str]) -> tempfile.TemporaryDirectory[str]:
@@ -41,6 +55,18 @@ def move_into_place(written: Path, folder: Path) -> None:
     os.replace(written, folder)
 
 
+def check_target(folder: Path) -> None:
+    """Refuse to write a model over what is none.
+
+    Raises:
+        UserError: a file, or a folder that holds something else.
+    """
+    if folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise UserError(f"{folder}: is not a model folder, and is not overwritten; choose another")
+
+
 def save(
     folder: str | os.PathLike[str],
     config: dict[str, Any],
@@ -49,8 +75,7 @@ def save(
 ) -> None:
     """Write a model folder, with more ``files`` in it, beside ``folder`` and move it into place."""
     target = Path(folder)
-    if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir()):
-        raise UserError(f"{target}: is not a model folder, and is not overwritten; choose another")
+    check_target(target)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
@@ -64,26 +89,16 @@ def save(
         move_into_place(new, target)
 
 
-def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The config of a model folder.
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a model folder says of its model: its config.json, in any layout.
 
     Raises:
-        UserError: no such folder, no or damaged config.json, another project's checkpoint.
+        UserError: no such folder, no config.json, or a damaged one.
     """
-    path = Path(folder) / CONFIG
+    path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder}: {_missing(Path(folder))}")
-    try:
-        config = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it or save the model again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("model_type", config.get("format")) if isinstance(config, dict) else None
-        raise UserError(
-            f"{path}: not a blt checkpoint (found {found!r}); load a transformers BLT model with "
-            "transformers and pass it to blt.from_transformers()"
-        )
-    return config
+        raise UserError(f"{folder}: {_missing(folder)}")
+    return read_object(path)
 
 
 def _missing(folder: Path) -> str:
@@ -96,41 +111,63 @@ def _missing(folder: Path) -> str:
     return f"no {CONFIG} here; expected a folder written by lm.save()"
 
 
-def load_weights(folder: str | os.PathLike[str], model: nn.Module) -> None:
-    """Fill ``model`` from a model folder; names and shapes must match exactly.
+def skeleton(model_class: type[nn.Module], config: Any, where: str) -> nn.Module:
+    """An instance that has shapes but no memory.
 
     Raises:
-        UserError: missing or damaged file, missing, unknown or wrongly shaped tensors.
+        UserError: a shape that no tensor can have.
     """
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{path}: missing; the folder is not a complete model")
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it or save the model again") from None
-    _check(path, tensors, model.state_dict())
-    for parameter, name in ((p, n) for n, p in model.named_parameters()):
-        parameter.data = parameter.data.to(tensors[name].dtype)
-    model.load_state_dict(tensors)
+        with torch.device("meta"):
+            return model_class(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}/{CONFIG}: an impossible shape ({reason})") from None
 
 
-def _check(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check(where: str, tensors: Tensors, expected: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes with those that the config asks for.
+
+    Raises:
+        UserError: missing, unknown or wrongly shaped tensors; names the first.
+    """
     for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(f"{path}: tensor {name!r} is missing; does {CONFIG} belong to it?")
-        if found[name].shape != tensor.shape:
+        spec = tensors.specs.get(name)
+        if spec is None:
+            raise UserError(f"{where}: tensor {name!r} is missing; does {CONFIG} belong to it?")
+        if spec.shape != tensor.shape:
             raise UserError(
-                f"{path}: tensor {name!r} has shape {tuple(found[name].shape)}, "
+                f"{where}: tensor {tensors.origin(name)!r} has shape {spec.shape}, "
                 f"{CONFIG} asks for {tuple(tensor.shape)}"
             )
-    unknown = sorted(set(found) - set(expected))
-    if unknown:
-        raise UserError(f"{path}: unknown tensor {unknown[0]!r}; does {CONFIG} belong to it?")
+        if spec.dtype.is_floating_point != tensor.dtype.is_floating_point:
+            raise UserError(
+                f"{where}: tensor {tensors.origin(name)!r} is {spec.dtype}, not {tensor.dtype}"
+            )
+    refuse_unknown(where, tensors.specs, expected)
 
 
-def build(model_class: type[nn.Module], config: Any) -> nn.Module:
-    """An instance whose weights are not initialised, to be filled by :func:`load_weights`."""
-    with torch.device("meta"):
-        model = model_class(config)
-    return model.to_empty(device="cpu")
+def refuse_unknown(where: str, found: Mapping[str, Spec], known: Collection[str]) -> None:
+    """Refuse tensors that nobody asked for.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name in sorted(found):
+        if name not in known:
+            raise UserError(f"{where}: unknown tensor {name!r}; does {CONFIG} belong to it?")
+
+
+def check_layers(where: str, tensors: Tensors, *layers: int) -> None:
+    """Refuse a number of layers that there cannot be, before a model of so many is made."""
+    if max(layers) > len(tensors.specs):
+        raise UserError(
+            f"{where}: {CONFIG} asks for {max(layers)} layers, the weights are only "
+            f"{len(tensors.specs)} tensors"
+        )
+
+
+def fill(model: nn.Module, tensors: Tensors) -> None:
+    """Give a :func:`skeleton` its weights, one after the other, in the precision they have."""
+    state = {name: tensors.read(name) for name in tensors.specs}
+    model.load_state_dict(state, assign=True)

@@ -376,6 +376,51 @@ def generate(
         print(clock.line(), file=sys.stderr)
 
 
+def convert(
+    source: Positional[str],
+    out: Positional[Path],
+    /,
+    *,
+    to: Literal["blt", "transformers", "meta"] = "blt",
+    entropy_model: str | None = None,
+    precision: Literal["float32", "bfloat16"] | None = None,
+) -> None:
+    """Write a model in another layout: ours, that of transformers, or Meta's.
+
+    Args:
+        source: Model folder in any of the layouts, or a hub id such as itazap/blt-1b-hf.
+        out: Folder to make.
+        to: Layout to write.
+        entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
+        precision: Of the weights. Left out: as they are, bit for bit.
+    """
+    from blt.convert import convert as run
+
+    run(source, out, to, entropy_model=entropy_model, precision=precision)
+    print(out)
+
+
+def push(
+    folder: Positional[Path],
+    repository: Positional[str],
+    /,
+    *,
+    public: bool = False,
+    license: str | None = None,
+) -> None:
+    """Upload a model folder to the Hugging Face hub, with a card; log in with `hf auth login`.
+
+    Args:
+        folder: Model folder in any layout; its README.md, if there is one, is the card.
+        repository: Where to, such as me/my-blt.
+        public: Everybody may see it.
+        license: For the card, such as apache-2.0.
+    """
+    from blt.convert.push import push_to_hub
+
+    print(push_to_hub(folder, repository, private=not public, license=license))
+
+
 def bench(
     suite: Positional[str] = "model",
     file: Positional[Path | None] = None,
@@ -441,6 +486,8 @@ VERBS: dict[str, Any] = {
     "study": study,
     "report": report,
     "generate": generate,
+    "convert": convert,
+    "push": push,
     "bench": bench,
     "demo": demo,
 }

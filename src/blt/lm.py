@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt import checkpoint, patching, vocab
-from blt.config_io import from_dict, to_dict
+from blt.config_io import to_dict
 from blt.errors import UserError
 from blt.model.blt import ByteLatentTransformer
 from blt.model.byte_transformer import ByteTransformer
@@ -346,7 +346,7 @@ def group_documents(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _classes() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
+def kinds() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
     """Of models and their configs, by kind."""
     from blt.token_lm import TokenLM
 
@@ -357,21 +357,24 @@ def _classes() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
     }
 
 
-def load(folder: str | os.PathLike[str]) -> LanguageModel:
-    """Load a model folder written by ``lm.save``.
+def load(source: str | os.PathLike[str]) -> LanguageModel:
+    """Load a model folder in any layout that :mod:`blt.convert` reads, or one of the hub.
+
+    Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read.
+
+    Args:
+        source: a folder, or a hub id ("owner/name") that is no folder here.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
     """
-    config = checkpoint.read_config(folder)
-    kind, classes = config.get("kind"), _classes()
-    if kind not in classes:
-        known = ", ".join(classes)
-        raise UserError(f"{folder}/{checkpoint.CONFIG}: unknown kind {kind!r}; known: {known}")
-    model_class, config_class = classes[kind]
-    where = f"{folder}/{checkpoint.CONFIG}: model"
-    model = checkpoint.build(model_class, from_dict(config_class, config.get("model", {}), where))
-    checkpoint.load_weights(folder, model)
+    from blt.convert import open_checkpoint
+    from blt.hub import local_folder
+
+    folder = local_folder(source)
+    found = open_checkpoint(folder)
+    model = checkpoint.skeleton(kinds()[found.kind][0], found.config, found.where)
     assert isinstance(model, LanguageModel)
-    model.read_files(Path(folder))
+    checkpoint.fill(model, found.tensors)
+    model.read_files(folder)
     return model.eval()

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from blt import checkpoint, lm
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
+from blt.json_files import read_object
 from blt.model.byte_transformer import ByteTransformer
 from blt.patching import PatchingConfig
 
@@ -47,7 +47,9 @@ def _shipped(name: str) -> Iterator[Path]:
 
 
 def load(folder: str | os.PathLike[str] = PRETRAINED) -> lm.LanguageModel:
-    """Load a folder written by ``lm.save``; "pretrained": the small BLT inside the package.
+    """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
+
+    "pretrained": the small BLT inside the package.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
@@ -112,7 +114,7 @@ def read_patching(path: Path) -> PatchingConfig:
     """The rule and θ of a byte model; the defaults when nobody has calibrated it."""
     if not path.is_file():
         return PatchingConfig()
-    return from_dict(PatchingConfig, _read_json(path), str(path))
+    return from_dict(PatchingConfig, read_object(path, "restore it or calibrate again"), str(path))
 
 
 def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> None:
@@ -121,13 +123,3 @@ def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> Non
     beside = path.with_name(f".{PATCHING}.new")
     beside.write_text(json.dumps(to_dict(config), indent=2) + "\n")
     os.replace(beside, path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it or calibrate again") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,11 @@ def test_a_packed_model_shares_what_is_not_packed_and_leaves_the_model_alone(
     lm = random_blt()
     before = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
     ids = encode(MULTILINGUAL[:300])
-    copy = packed(lm, precision, in_cpp)
-    shared = {tensor.data_ptr() for tensor in copy.parameters()}
+    twin = packed(lm, precision, in_cpp)
+    shared = {tensor.data_ptr() for tensor in twin.parameters()}
     assert lm.encoder.embedding.ngram.data_ptr() in shared
     expected = lm.logits(ids)
-    model = cached(copy, 1, cache_dtype(copy, precision))
+    model = cached(twin, 1, cache_dtype(twin, precision))
     model.read([ids[:200].tolist()])
     tolerance = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}[precision]
     scale = expected.abs().max()
@@ -78,7 +79,7 @@ def test_steps_with_narrow_weights_are_those_of_a_model_with_these_weights(
 ) -> None:
     """With the same rounded weights in float32, only sums and caches differ."""
     lm = random_blt(rule="space")
-    copy = packed(lm, precision, in_cpp)
+    twin = packed(lm, precision, in_cpp)
     rounded = random_blt(rule="space")
     with torch.no_grad():
         for module in rounded.modules():
@@ -89,7 +90,7 @@ def test_steps_with_narrow_weights_are_those_of_a_model_with_these_weights(
                 module.weight.copy_(weight if scale is None else weight * scale.float()[:, None])
     ids = encode(MULTILINGUAL[:200])
     expected = rounded.logits(ids)
-    model = cached(copy, 1, cache_dtype(copy, precision))
+    model = cached(twin, 1, cache_dtype(twin, precision))
     model.read([ids[:20].tolist()])
     for at in range(20, len(ids), MAX_ROWS):
         part = ids[at : at + MAX_ROWS]
@@ -97,6 +98,31 @@ def test_steps_with_narrow_weights_are_those_of_a_model_with_these_weights(
         model.commit([len(part)])
         error = (logits - expected[at : at + len(part)]).norm() / expected.norm()
         assert error < 0.02
+
+
+@pytest.mark.parametrize("in_cpp", WAYS)
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_model_in_bfloat16_writes_as_its_copy_in_float32(
+    precision: Precision, in_cpp: bool
+) -> None:
+    """Its hash tables stay where they are; only their sums are rounded."""
+    narrow = random_blt(rule="space").bfloat16()
+    wide = copy.deepcopy(narrow).float()
+    ids = encode(MULTILINGUAL[:120]).tolist()
+    logits = []
+    for lm in (narrow, wide):
+        model = packed(lm, precision, in_cpp)
+        assert isinstance(model, blt.BLT)
+        ngram = lm.encoder.embedding.ngram
+        assert model.encoder.embedding.ngram.data_ptr() == ngram.data_ptr()
+        writer = cached(model, 1, cache_dtype(model, precision))
+        writer.read([ids[:60]])
+        logits.append([])
+        for at in range(60, len(ids), 5):
+            logits[-1].append(writer.extend([ids[at : at + 5]])[0])
+            writer.commit([len(ids[at : at + 5])])
+    found, expected = (torch.cat(steps) for steps in logits)
+    assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 @pytest.mark.skipif(not native.library(), reason="no C++")

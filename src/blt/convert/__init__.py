@@ -1,1 +1,133 @@
+"""Checkpoints of other projects, in and out: one file per layout, tensors streamed one by one."""
 
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt import stored
+from blt.checkpoint import (
+    CONFIG,
+    FORMAT,
+    Checkpoint,
+    check_target,
+    move_into_place,
+    read_config,
+    replace_folder,
+)
+from blt.convert import meta, ours, transformers
+from blt.convert.meta_config import PARAMS
+from blt.convert.names import Layout
+from blt.errors import UserError, require
+from blt.hub import local_folder
+from blt.tensors import Cast
+
+LAYOUTS = {"blt": ours.layout, "transformers": transformers.layout, "meta": meta.layout}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def open_checkpoint(folder: Path, entropy_model: Path | None = None) -> Checkpoint:
+    """The model in a folder of any layout: its config and the shapes of its tensors, checked.
+
+    Args:
+        entropy_model: folder of the entropy model, where Meta's layout keeps it elsewhere.
+
+    Raises:
+        UserError: missing, damaged, foreign or inconsistent; says which file and the way out.
+    """
+    layout, data = _layout_of(folder)
+    if layout == "meta":
+        return meta.open_folder(folder, entropy_model)
+    require(
+        entropy_model is None,
+        f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
+    )
+    return (ours if layout == "blt" else transformers).open_folder(folder, data)
+
+
+def layout_of(folder: Path) -> Layout:
+    """Which layout a model folder is in, by its config.json.
+
+    Raises:
+        UserError: no such folder, a damaged config, or that of something else.
+    """
+    return _layout_of(folder)[0]
+
+
+def _layout_of(folder: Path) -> tuple[Layout, dict[str, Any]]:
+    if not (folder / CONFIG).is_file() and (folder / PARAMS).is_file():
+        return "meta", {}
+    data = read_config(folder)
+    if data.get("format") == FORMAT:
+        return "blt", data
+    if data.get("model_type") == "blt":
+        return "transformers", data
+    if isinstance(data.get("args"), dict):
+        return "meta", data
+    found = data.get("model_type", data.get("format"))
+    raise UserError(
+        f"{folder / CONFIG}: not a blt checkpoint (found {found!r}); known: our layout, BLT of "
+        "transformers, and Meta's"
+    )
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    to: Layout = "blt",
+    *,
+    entropy_model: str | os.PathLike[str] | None = None,
+    precision: str | None = None,
+    shard_bytes: int = stored.SHARD_BYTES,
+) -> None:
+    """Write a model in another layout, whole or not at all; weights pass through bit for bit.
+
+    Args:
+        source: model folder of any layout, or a hub id ("owner/name").
+        out: folder to make; a model that is there is replaced.
+        to: blt, transformers or meta.
+        entropy_model: Meta's layout: folder or hub id of the entropy model.
+        precision: float32 or bfloat16; None: each tensor as it is.
+        shard_bytes: of a file; larger models are split.
+
+    Raises:
+        UserError: a source that cannot be read, or that the layout cannot hold.
+    """
+    require(to in LAYOUTS, f"unknown layout {to!r}: choose one of {', '.join(LAYOUTS)}")
+    require(
+        precision is None or precision in PRECISIONS,
+        f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}",
+    )
+    target, folder = Path(out), local_folder(source)
+    check_target(target)
+    _check_apart(folder, target)
+    entropy_folder = None if entropy_model is None else local_folder(entropy_model)
+    found = open_checkpoint(folder, entropy_folder)
+    require(found.kind != "token", f"{folder}: a token model has only the layout it is in")
+    if precision is not None:
+        found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
+    parts = LAYOUTS[to](found)
+    with replace_folder(target) as temporary:
+        new = Path(temporary) / "new"
+        for name, (files, tensors) in parts.items():
+            (new / name).mkdir()
+            _write_json(new / name, files)
+            stored.write(new / name, tensors, shard_bytes)
+        move_into_place(new, target)
+
+
+def _write_json(folder: Path, files: dict[str, Any]) -> None:
+    for name, data in files.items():
+        (folder / name).write_text(json.dumps(data, indent=2) + "\n")
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """What is replaced must not be what is read."""
+    a, b = source.resolve(), target.resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise UserError(f"{target}: lies with the source {source}; write to another folder")

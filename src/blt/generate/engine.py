@@ -105,7 +105,7 @@ class Engine:
         precision = precision or _precision(lm)
         model = packed(lm, precision, native)
         self.model: CachedModel = cached(model, max_batch, cache_dtype(model, precision))
-        self._memory_of = lambda bytes_read: type(self.model).memory(lm, bytes_read)
+        self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read)
         self._queue: deque[Request] = deque()
         self._running: list[Request] = []  # one per row of the model
         self._lock = threading.Lock()  # of the queue

@@ -43,10 +43,14 @@ class BLTSteps:
         Returns:
             states of the new bytes  # [B * n, d]
         """
-        encoder = self.model.encoder
-        reach, n = encoder.embedding.reach, windows.shape[1] - encoder.embedding.reach + 1
+        return self.model.encoder.transformer(self.embed(windows), spans, caches)  # type: ignore[no-any-return]
+
+    def embed(self, windows: Tensor) -> Tensor:
+        """Ids as for :meth:`encode` → embeddings of the new bytes  # [B * n, d]."""
+        embedding = self.model.encoder.embedding
+        reach, n = embedding.reach, windows.shape[1] - embedding.reach + 1
         back = [windows[:, reach - 1 - j : reach - 1 - j + n].flatten() for j in range(reach)]
-        return encoder.transformer(encoder.embedding.read(back), spans, caches)  # type: ignore[no-any-return]
+        return embedding.read(back)
 
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """States [N, d] of the bytes of P patches of these sizes, end to end → [P, k * d]."""

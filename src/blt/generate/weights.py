@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.errors import UserError
+from blt.model.embedding import ByteEmbedding
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -24,7 +25,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def packed(model: Model, precision: Precision, native: bool | None = None) -> Model:
     """A copy for inference with weights packed in ``precision``; the rest is shared, not copied.
 
-    Activations and sums stay in the model's own precision (float32 on a CPU).
+    Activations and sums are float32 on a CPU, and elsewhere in the model's own precision.
 
     Args:
         model: a BLT or byte transformer.
@@ -49,11 +50,22 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, _packed_linear(child.weight.detach(), precision, native))
+    if on_cpu:
+        _widen(copied)
     if native:
         from blt.native.products import with_native_products
 
         with_native_products(copied)
     return copied
+
+
+def _widen(model: nn.Module) -> None:
+    """Let activations be float32: what is not a product is small, but for the hash tables."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_table = isinstance(module, ByteEmbedding) and parameter is module.ngram
+            if parameter.dtype in (torch.bfloat16, torch.float16) and not is_table:
+                setattr(module, name, nn.Parameter(parameter.detach().float(), False))
 
 
 def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Module:

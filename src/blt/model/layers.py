@@ -21,6 +21,8 @@ FF_CHUNK = 2**21  # more, as matrix products want many rows
 
 def init_linear(weight: Tensor, fan_in: int) -> None:
     """Truncated normal, std fan_in**-0.5, cut at 3 std."""
+    if weight.is_meta:  # a shape, perhaps an absurd one that a config asks for
+        return
     std = fan_in**-0.5
     for rows in weight.split(INIT_ROWS):  # the temporaries of a whole hash table would be huge
         nn.init.trunc_normal_(rows, std=std, a=-3 * std, b=3 * std)

@@ -176,8 +176,10 @@ class NativeBLTSteps(BLTSteps):
 
     def encode(self, windows: Tensor, spans: Spans, caches: Caches) -> Tensor:
         rows = len(spans.positions)
-        if not (self.embeds and isinstance(caches, CacheLayers)) or rows > MAX_NATIVE_ROWS:
+        if not isinstance(caches, CacheLayers) or rows > MAX_NATIVE_ROWS:
             return super().encode(windows, spans, caches)
+        if not self.embeds:
+            return self.encoder.run(self.embed(windows).float(), 1, spans, caches)
         return self.encoder.run(windows, rows // len(windows), spans, caches)
 
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -1,0 +1,169 @@
+"""The released 1B's shape with random weights: loading, first byte, speed and memory.
+
+    python benchmarks/released.py [benchmarks/released.json] [--work FOLDER] [--only ours peer]
+
+Writes 9 GB of bfloat16 weights in our layout, converts them to transformers' (another 9 GB), and
+measures each way of running them in a process of its own, with nothing of the files in the page
+cache. Prompts are 1024 random bytes; θ cuts patches of 4.5 bytes of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import blt
+from blt import stored
+from blt.bench.generation_jobs import PROMPT, random_bytes, speed, start
+from blt.bench.jobs import calibrated_threshold
+from blt.checkpoint import CONFIG, Checkpoint, skeleton
+from blt.convert import convert, ours
+from blt.lm import BLT
+from blt.model.config import Config
+from blt.tensors import Spec, Tensors
+from blt.train.recipe import read_recipe
+
+RECIPE = Path("recipes/paper/blt-1b.toml")
+PEER_BYTES = 3  # a full forward each
+WAYS = ("bfloat16", "int8", "transformers")
+
+
+class Random(Tensors):
+    """Weights as at the start of training, made as they are asked for."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        named = model.state_dict().items()
+        self.specs = {name: Spec(torch.bfloat16, tuple(t.shape)) for name, t in named}
+        self.generator = torch.Generator().manual_seed(0)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        shape = self.specs[name].shape
+        if len(shape) == 1:  # of a norm
+            return torch.ones(stop - start, dtype=torch.bfloat16)
+        out = torch.empty(stop - start, *shape[1:], dtype=torch.bfloat16)
+        return out.normal_(std=shape[-1] ** -0.5, generator=self.generator)
+
+
+def make(folder: Path) -> None:
+    """A checkpoint in our layout, never in memory as a whole."""
+    config = read_recipe(RECIPE, ()).model
+    assert isinstance(config, Config)
+    found = Checkpoint(str(folder), "blt", config, Random(skeleton(BLT, config, "")))
+    folder.mkdir()
+    stored.write(folder, found.tensors)
+    write_config(folder, found)
+    lm = blt.load(folder)
+    assert isinstance(lm, BLT)
+    entropies = lm.patch(random_bytes(4096)).entropies
+    assert entropies is not None
+    patching = replace(config.patching, threshold=calibrated_threshold(entropies))
+    write_config(folder, replace(found, config=replace(config, patching=patching)))
+
+
+def write_config(folder: Path, found: Checkpoint) -> None:
+    (files, _) = ours.layout(found)[""]
+    (folder / CONFIG).write_text(json.dumps(files[CONFIG]))
+
+
+def ours_job(folder: str, precision: str) -> dict[str, Any]:
+    from blt.generate import Engine
+
+    begun = time.perf_counter()
+    lm = blt.load(folder)
+    loaded = time.perf_counter()
+    engine = Engine(lm, precision=precision, max_batch=1, memory_budget=2**40)  # type: ignore[arg-type]
+    del lm
+    ready = time.perf_counter()
+    start(engine, 1)
+    first = time.perf_counter()
+    result: dict[str, Any] = speed(engine)
+    return {
+        "load_seconds": loaded - begun,
+        "engine_seconds": ready - loaded,
+        "first_byte_seconds": first - ready,
+        **result,
+    }
+
+
+def peer_job(folder: str) -> dict[str, Any]:
+    from transformers import BltForCausalLM
+
+    begun = time.perf_counter()
+    model = BltForCausalLM.from_pretrained(folder).eval()
+    loaded = time.perf_counter()
+    ids, times = torch.tensor([[byte + 4 for byte in random_bytes(PROMPT)]]), []
+    with torch.inference_mode():
+        for _ in range(1 + PEER_BYTES):
+            at = time.perf_counter()
+            logits = model(input_ids=ids, use_cache=False).logits[0, -1]
+            ids = torch.cat((ids, logits[4:].argmax()[None, None] + 4), 1)
+            times.append(time.perf_counter() - at)
+    return {
+        "load_seconds": loaded - begun,
+        "first_byte_seconds": times[0],
+        "bytes_per_second": PEER_BYTES / sum(times[1:]),
+    }
+
+
+def forget(folder: Path) -> None:
+    """Drop a folder's files from the page cache."""
+    os.sync()
+    for path in folder.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def memory() -> dict[str, int]:
+    """Peak resident bytes, and which of those there are now are mapped files, in the page cache."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    kilobytes = {"peak_bytes": "VmHWM", "own_bytes": "RssAnon", "mapped_bytes": "RssFile"}
+    return {name: int(lines[key].split()[0]) * 1024 for name, key in kilobytes.items()}
+
+
+def measure(way: str, folder: Path) -> dict[str, Any]:
+    forget(folder)
+    command = [sys.executable, __file__, "--job", way, "--work", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", nargs="?", type=Path)
+    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--only", nargs="+", default=WAYS)
+    parser.add_argument("--job")
+    options = parser.parse_args()
+    if options.job:
+        is_peer = options.job == "transformers"
+        folder = str(options.work)
+        result = peer_job(folder) if is_peer else ours_job(folder, options.job)
+        print(json.dumps({**result, **memory()}))
+        return
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        folder, results = Path(work) / "blt", {}
+        make(folder)
+        for way in options.only:
+            if way == "transformers":
+                folder = Path(work) / way
+                convert(Path(work) / "blt", folder, "transformers")
+            results[way] = measure(way, folder)
+            print(way, {key: round(value, 3) for key, value in results[way].items()}, flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

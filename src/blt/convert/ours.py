@@ -1,0 +1,56 @@
+"""Our own layout: config.json with "format": "blt-1", and weights under our names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blt.checkpoint import CONFIG, FORMAT, Checkpoint, check, check_layers, skeleton
+from blt.config_io import from_dict, to_dict
+from blt.errors import UserError
+from blt.json_files import read_object
+from blt.lm import kinds
+from blt.pretrained import PATCHING
+from blt.stored import Stored
+from blt.tensors import Tensors
+
+
+def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
+    """The model in a folder with this config.
+
+    Raises:
+        UserError: a config or weights that do not belong together.
+    """
+    kind, known = data.get("kind"), kinds()
+    if kind not in known:
+        raise UserError(f"{folder}/{CONFIG}: unknown kind {kind!r}; known: {', '.join(known)}")
+    config = from_dict(known[kind][1], data.get("model", {}), f"{folder}/{CONFIG}: model")
+    tensors = Stored(folder)
+    check_against(str(folder), kind, config, tensors)
+    patching = folder / PATCHING
+    files = {PATCHING: read_object(patching)} if patching.is_file() else {}
+    return Checkpoint(str(folder), kind, config, tensors, files)
+
+
+def check_against(where: str, kind: str, config: Any, tensors: Tensors) -> None:
+    """Are these the tensors, under our names, of a model with this config?
+
+    Raises:
+        UserError: missing, unknown or wrongly shaped tensors.
+    """
+    check_layers(where, tensors, *layers_of(config))
+    check(where, tensors, skeleton(kinds()[kind][0], config, where).state_dict())
+
+
+def layers_of(config: Any) -> list[int]:
+    """How many layers each part of a model has."""
+    parts = (config, getattr(config, "entropy_model", None))
+    return [
+        value for part in parts if part for name, value in vars(part).items() if "layers" in name
+    ]
+
+
+def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
+    """JSON files and tensors to write, by subfolder."""
+    config = {"format": FORMAT, "kind": found.kind, "model": to_dict(found.config)}
+    return {"": ({CONFIG: config, **found.files}, found.tensors)}

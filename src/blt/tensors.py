@@ -1,0 +1,163 @@
+"""Tensors by name that are read in parts: a model larger than memory can pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from blt.errors import UserError
+
+BLOCK_BYTES = 64 * 2**20  # held in memory at once
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of a tensor before it is read."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """First row and end of parts of about BLOCK_BYTES."""
+        rows = self.shape[0]
+        step = max(1, BLOCK_BYTES * rows // max(1, self.nbytes))
+        for start in range(0, rows, step):
+            yield start, min(start + step, rows)
+
+
+class Tensors:
+    """Names and shapes of tensors that all have a first dimension, and their rows on demand."""
+
+    specs: Mapping[str, Spec]
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop`` of a tensor, in memory."""
+        raise NotImplementedError
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor; a huge one may be mapped into memory instead."""
+        return self.rows(name, 0, self.specs[name].shape[0])
+
+    def origin(self, name: str) -> str:
+        """What a tensor is called where it comes from, for messages."""
+        return name
+
+
+class Held(Tensors):
+    """Tensors that are in memory, or mapped into it."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.specs = {name: Spec(t.dtype, tuple(t.shape)) for name, t in tensors.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self.tensors[name][start:stop]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part ``part`` of ``parts`` equal runs of rows of a tensor."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+
+class Rearranged(Tensors):
+    """Tensors made of pieces of others, one below the other.
+
+    Raises:
+        UserError: pieces that are not there, or do not have the same shape; names them.
+    """
+
+    def __init__(
+        self, source: Tensors, pieces: Mapping[str, Sequence[Piece]], where: object
+    ) -> None:
+        self.source, self.pieces = source, pieces
+        self.specs = {name: self._spec(parts, where) for name, parts in pieces.items()}
+
+    def _spec(self, pieces: Sequence[Piece], where: object) -> Spec:
+        for piece in pieces:
+            if piece.name not in self.source.specs:
+                name = self.source.origin(piece.name)
+                raise UserError(f"{where}: tensor {name!r} is missing; does the config belong?")
+        specs = {self.source.specs[piece.name] for piece in pieces}
+        names = " + ".join(self.source.origin(piece.name) for piece in pieces)
+        if len(specs) > 1:
+            found = ", ".join(sorted(str(tuple(spec.shape)) for spec in specs))
+            raise UserError(f"{where}: {names}: differ in shape or precision: {found}")
+        spec = specs.pop()
+        rows, parts = spec.shape[0] * len(pieces), pieces[0].parts
+        if rows % parts:
+            raise UserError(f"{where}: {names}: {rows} rows cannot be divided by {parts}")
+        return Spec(spec.dtype, (rows // parts, *spec.shape[1:]))
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        pieces, spec = self.pieces[name], self.specs[name]
+        each = spec.shape[0] // len(pieces)  # rows of a piece
+        if len(pieces) == 1:
+            first = pieces[0].part * each
+            return self.source.rows(pieces[0].name, first + start, first + stop)
+        out = torch.empty((stop - start, *spec.shape[1:]), dtype=spec.dtype)
+        for index, piece in enumerate(pieces):
+            low, high = max(start, index * each), min(stop, (index + 1) * each)
+            first = piece.part * each - index * each
+            for a, b in Spec(spec.dtype, (max(0, high - low), *spec.shape[1:])).blocks():
+                rows = self.source.rows(piece.name, first + low + a, first + low + b)
+                out[low + a - start : low + b - start] = rows
+        return out
+
+    def read(self, name: str) -> Tensor:
+        (piece, *others) = self.pieces[name]
+        if not others and piece.parts == 1:
+            return self.source.read(piece.name)
+        return super().read(name)
+
+    def origin(self, name: str) -> str:
+        return " + ".join(self.source.origin(piece.name) for piece in self.pieces[name])
+
+
+class Joined(Tensors):
+    """Two sets of tensors, the names of the second behind a prefix."""
+
+    def __init__(self, first: Tensors, prefix: str, second: Tensors) -> None:
+        self.first, self.prefix, self.second = first, prefix, second
+        self.specs = {
+            **first.specs,
+            **{prefix + name: spec for name, spec in second.specs.items()},
+        }
+
+    def _home(self, name: str) -> tuple[Tensors, str]:
+        if name in self.first.specs:
+            return self.first, name
+        return self.second, name.removeprefix(self.prefix)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        home, inner = self._home(name)
+        return home.rows(inner, start, stop)
+
+    def read(self, name: str) -> Tensor:
+        home, inner = self._home(name)
+        return home.read(inner)
+
+
+class Cast(Tensors):
+    """The same tensors in another precision."""
+
+    def __init__(self, source: Tensors, dtype: torch.dtype) -> None:
+        self.source, self.dtype = source, dtype
+        self.specs = {
+            name: Spec(dtype if spec.dtype.is_floating_point else spec.dtype, spec.shape)
+            for name, spec in source.specs.items()
+        }
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self.source.rows(name, start, stop).to(self.specs[name].dtype)
