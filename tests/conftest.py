@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 import blt
 from shapes import tiny_config
+
+if TYPE_CHECKING:
+    from served import Served
 
 settings.register_profile(
     "default",
@@ -27,3 +33,14 @@ def lm() -> blt.BLT:
     with torch.no_grad():
         model.entropy_model.head.weight *= 2
     return model
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    """A server on loopback, for tests that leave nothing behind in it."""
+    from blt.serve.settings import Limits, Settings
+    from served import serving
+
+    limits = Limits(body_bytes=100_000, prompt_bytes=4000, max_bytes=100_000, choices=8)
+    with serving(Settings("tiny", max_batch=4, limits=limits)) as server:
+        yield server

@@ -421,6 +421,77 @@ def push(
     print(push_to_hub(folder, repository, private=not public, license=license))
 
 
+def serve(
+    model: Positional[str] = "pretrained",
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = "",
+    keys: str = "",
+    cors_origin: UseAppendAction[tuple[str, ...]] = (),
+    batch: int = 16,
+    queue: int = 256,
+    memory_mb: int = 4096,
+    precision: Literal["float32", "bfloat16", "int8"] | None = None,
+    draft_bytes: int = 0,
+    timeout: float = 300.0,
+    drain: float = 60.0,
+    max_prompt: int = 32768,
+    max_bytes: int = 8192,
+    max_choices: int = 64,
+    max_body: int = 2097152,
+) -> None:
+    """Serve a model over HTTP, to OpenAI's clients and to browsers.
+
+    Args:
+        model: Model folder, such as RUN/checkpoint; left out: the model inside the package.
+        host: Address to listen on; 0.0.0.0 for the whole network (give --keys then).
+        port: 0 takes a free one.
+        name: Of the model, for clients; left out: that of its folder.
+        keys: File with one API key per line; left out: everybody is served.
+        cors_origin: A web site whose scripts may call; may be given several times.
+        batch: How many texts are written at the same time.
+        queue: How many may wait; more are told 429.
+        memory_mb: Megabytes for caches of texts.
+        precision: Of the weights: float32, bfloat16 or int8. Left out: as the model is.
+        draft_bytes: Self-speculation, where a request says nothing.
+        timeout: Seconds that a request may take.
+        drain: Seconds that accepted requests get after SIGTERM.
+        max_prompt: Bytes of a prompt, or of a text to score or cut.
+        max_bytes: Bytes that may be written for a choice.
+        max_choices: Choices of one request.
+        max_body: Bytes of an HTTP body.
+    """
+    try:
+        from blt.serve.run import serve as run
+        from blt.serve.settings import Limits, Settings
+    except ImportError as error:
+        raise UserError(f"{error}; blt serve needs: pip install 'blt[serve]'") from None
+
+    limits = Limits(
+        body_bytes=max_body,
+        prompt_bytes=max_prompt,
+        max_bytes=max_bytes,
+        choices=max_choices,
+        timeout=timeout,
+    )
+    settings = Settings(
+        model,
+        name=name,
+        max_batch=batch,
+        max_queue=queue,
+        memory_budget=memory_mb * 2**20,
+        precision=precision,
+        draft_bytes=draft_bytes,
+        keys=keys,
+        cors_origins=cors_origin,
+        drain_seconds=drain,
+        limits=limits,
+    )
+    run(settings, host, port)
+
+
 def bench(
     suite: Positional[str] = "model",
     file: Positional[Path | None] = None,
@@ -429,21 +500,41 @@ def bench(
     json: bool = False,
     only: tuple[str, ...] = (),
     model: Path | None = None,
+    clients: int = 64,
+    seconds: float = 60.0,
+    prompt_bytes: int = 64,
+    max_bytes: int = 256,
+    batch: int = 16,
+    chaos: bool = False,
 ) -> int:
     """Measure speed and memory beside transformers on this machine.
 
     Args:
-        suite: model (training, scoring, entropies) or generate.
+        suite: model (training, scoring, entropies), generate, or serve (beside the bare engine).
         file: Write the results to this file too, as JSON.
         json: Print the results as JSON, and the tables to standard error; with a file, there.
         only: model: names of the benchmarks to run; left out: all of them.
-        model: generate: folder of a trained BLT, to measure self-speculation on.
+        model: generate: folder of a trained BLT, to measure self-speculation on; serve: folder of
+            the model to serve, instead of the model inside the package.
+        clients: serve: how many ask at the same time.
+        seconds: serve: for so long.
+        prompt_bytes: serve: of prompts, at most.
+        max_bytes: serve: of continuations, at most.
+        batch: serve: how many texts are written at the same time.
+        chaos: serve: some clients leave, read slowly, send too much or nonsense.
     """
     from blt.bench import run
 
+    if suite == "serve":
+        from blt.bench.serve import Load
+        from blt.bench.serve import run as run_load
+
+        folder = str(model) if model is not None else Load.model
+        load = Load(folder, clients, seconds, prompt_bytes, max_bytes, batch, chaos)
+        return run_load(file, json, load)
     if suite not in ("model", "generate"):
         if file is not None:
-            raise UserError(f"unknown benchmark suite {suite!r}: choose model or generate")
+            raise UserError(f"unknown benchmark suite {suite!r}: choose model, generate or serve")
         suite, file = "model", Path(suite)
     return run(file, json, only, generation=suite == "generate", model=model)
 
@@ -488,6 +579,7 @@ VERBS: dict[str, Any] = {
     "generate": generate,
     "convert": convert,
     "push": push,
+    "serve": serve,
     "bench": bench,
     "demo": demo,
 }

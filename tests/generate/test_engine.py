@@ -357,3 +357,68 @@ def test_a_byte_model_writes_too(prompt: bytes, count: int) -> None:
     lm = blt.ByteLM(TINY)
     found = lm.generate([prompt, b"other"], max_bytes=count)
     assert found[0].data == greedy_by_full_forwards(lm, prompt, count)
+
+
+def test_drafts_of_one_text_are_no_concern_of_the_others() -> None:
+    """Each has its own number of drafts; what it writes does not depend on theirs."""
+    lm = random_blt()
+    drafts = [0, 5, 2, 0]
+
+    def write(batch: int) -> list[tuple[bytes, list[bool | None]]]:
+        engine = Engine(lm, max_batch=batch)
+        handles = [
+            engine.submit(b"x", max_bytes=40, temperature=1.0, seed=i, draft_bytes=k)
+            for i, k in enumerate(drafts)
+        ]
+        engine.run()
+        return [(handle.piece().data, handle.piece().kept) for handle in handles]
+
+    together = write(4)
+    assert together == write(1)
+    assert all(kept is None for kept in together[0][1])
+    assert True in together[1][1]
+    assert together[0][0] == lm.generate(b"x", max_bytes=40, temperature=1.0).data
+    with pytest.raises(UserError, match="draft_bytes"):
+        Engine(lm).submit(b"x", draft_bytes=1000)
+    with pytest.raises(UserError, match="draft_bytes"):
+        Engine(blt.ByteLM(TINY)).submit(b"x", draft_bytes=1)
+
+
+def test_a_piece_tells_of_each_byte_its_alternatives_and_of_the_prompt_its_patches() -> None:
+    lm = random_blt()
+    for prompt in (b"", b"x", MULTILINGUAL[:100]):
+        engine = Engine(lm, max_batch=1)
+        handle = engine.submit(prompt, max_bytes=20, alternatives=3)
+        engine.run()
+        piece = handle.piece(5)
+        logits = lm.logits(blt.encode(prompt + handle.piece().data))[len(prompt) + 5]
+        expected = logits.log_softmax(-1)[4:].topk(3)
+        assert [byte for byte, _ in piece.top[0]] == expected.indices.tolist()
+        assert [nats for _, nats in piece.top[0]] == pytest.approx(
+            expected.values.tolist(), abs=1e-4
+        )
+        assert piece.data == handle.result().data[5:]
+        assert piece.finish_reason == "length"
+        assert handle.result().prompt_patches == int(lm.patch(prompt).starts[1:].sum())
+
+
+def test_cancelled_requests_give_up_their_places_in_the_queue() -> None:
+    engine = Engine(random_blt(), max_batch=1, max_queue=2)
+    first, second = engine.submit(b"a"), engine.submit(b"b")
+    with pytest.raises(RefusedError):
+        engine.submit(b"c")
+    first.cancel()
+    third = engine.submit(b"c", max_bytes=3)
+    assert first.result().finish_reason == "cancelled"
+    second.cancel()
+    assert third.result().finish_reason == "length"
+
+
+def test_on_step_is_told_of_every_end() -> None:
+    """Also of that of an engine that fails, or who waits for it would wait forever."""
+    seen = []
+    engine = Engine(random_blt(), max_batch=2)
+    with engine:
+        handle = engine.submit(b"x", max_bytes=5, ignore_eos=True)
+        engine.on_step = lambda: seen.append(handle.finished)
+    assert seen[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel, State
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.request import Handle, Request
-from blt.generate.sampling import Chooser, Sampling, draw, verify
+from blt.generate.sampling import Chooser, Sampling, draw, likeliest, verify
 from blt.generate.weights import Precision, cache_dtype, packed
 from blt.lm import BLT, ByteLM, LanguageModel, group_documents
 
@@ -71,6 +71,9 @@ class Engine:
             the last patch's output and then verified together; 0 turns it off.
         native: steps in C++ (CPU); None: where they can be compiled.
 
+    Attributes:
+        on_step: called in the engine's thread after each step; must return at once.
+
     Raises:
         UserError: an impossible value, or a model that cannot be written with byte by byte.
     """
@@ -91,15 +94,7 @@ class Engine:
         require_whole("max_batch", max_batch, 1)
         require_whole("max_queue", max_queue, 1)
         require_whole("memory_budget", memory_budget, 0)
-        require_whole("draft_bytes", draft_bytes, 0)
-        require(
-            draft_bytes < MAX_ROWS,
-            f"draft_bytes must be at most {MAX_ROWS - 1}, got {draft_bytes}",
-        )
-        require(
-            draft_bytes == 0 or isinstance(lm, BLT),
-            "draft_bytes needs a BLT: a byte model without patches has nothing to guess with",
-        )
+        _check_drafts(draft_bytes, isinstance(lm, BLT))
         self.max_batch, self.max_queue = max_batch, max_queue
         self.memory_budget, self.draft_bytes = memory_budget, draft_bytes
         precision = precision or _precision(lm)
@@ -112,6 +107,7 @@ class Engine:
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self.on_step: Callable[[], None] = lambda: None
 
     # --- for users -------------------------------------------------------------------------------
 
@@ -121,6 +117,8 @@ class Engine:
         sampling: Sampling | None = None,
         *,
         state: State | None = None,
+        draft_bytes: int | None = None,
+        alternatives: int = 0,
         **options: Any,
     ) -> Handle:
         """Queue a request.
@@ -129,6 +127,8 @@ class Engine:
             prompt: text or bytes to continue; a document starts with BOS, put in front.
             sampling: how; or its fields as keyword arguments.
             state: continue what was read before, from :meth:`read`, and then ``prompt``.
+            draft_bytes: self-speculation for this text; None: as the engine does.
+            alternatives: note so many of the likeliest bytes at each byte, for ``handle.piece``.
 
         Raises:
             RefusedError: ``max_queue`` requests are waiting.
@@ -141,7 +141,10 @@ class Engine:
             f"state must come from lm.read(text), got {type(state).__name__}",
         )
         sampling = sampling or Sampling.of(options)
-        request = Request(vocab.to_bytes(prompt), sampling, state)
+        draft_bytes = self.draft_bytes if draft_bytes is None else draft_bytes
+        _check_drafts(draft_bytes, isinstance(self.model, CachedBLT))
+        require_whole("alternatives", alternatives, 0)
+        request = Request(vocab.to_bytes(prompt), sampling, state, draft_bytes, alternatives)
         length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
         request.memory = self._memory_of(length)
         if request.memory > self.memory_budget:
@@ -153,12 +156,29 @@ class Engine:
         with self._changed:
             require(not self._stopping, "the engine has been closed")
             if len(self._queue) >= self.max_queue:
+                self._forget_cancelled()
+            if len(self._queue) >= self.max_queue:
                 raise RefusedError(
                     f"{self.max_queue} requests are waiting already; try again later"
                 )
             self._queue.append(request)
             self._changed.notify_all()
         return Handle(request, self._progress)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Requests that are being written."""
+        return len(self._running)
+
+    @property
+    def alive(self) -> bool:
+        """Is its thread at work? It ends when the engine is closed, or fails."""
+        return self._thread is not None and self._thread.is_alive()
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, to be continued by any number of requests."""
@@ -221,6 +241,7 @@ class Engine:
             except Exception as error:
                 self._give_up(error)
                 raise
+            self.on_step()
             with self._changed:
                 self._changed.notify_all()  # to who waits for bytes
                 if not busy and not self._queue:
@@ -236,6 +257,7 @@ class Engine:
                 if request.finish_reason is None:
                     request.finish("error", f"the engine has failed: {error}")
             self._changed.notify_all()
+        self.on_step()
 
     def _progress(self) -> None:
         """Called by who wants more bytes than there are."""
@@ -272,6 +294,7 @@ class Engine:
             return
         scores = Scores.of(self.model.logits[before : len(self._running), None])
         for row in range(before, len(self._running)):
+            self._running[row].prompt_patches = self._patches_read(row)
             self._choose(row, scores[row - before], [], [], [self._opens(row)])
 
     def _read(self, joining: Sequence[Request]) -> None:
@@ -298,6 +321,13 @@ class Engine:
                 ids = vocab.encode(request.prompt, bos=False).tolist()
                 self.model.read_on(len(self.model.texts) - 1, ids)
             self._running.append(request)
+
+    def _forget_cancelled(self) -> None:
+        """Give up the places of cancelled requests in the queue; the lock is held."""
+        for request in self._queue:
+            if request.cancelled and request.finish_reason is None:
+                request.finish("cancelled")
+        self._queue = deque(r for r in self._queue if not r.cancelled)
 
     def _next_requests(self) -> list[Request]:
         """Waiting requests that there are rows and memory for, first come, first served."""
@@ -326,7 +356,8 @@ class Engine:
         kept = []
         for row in range(len(self._running)):
             opens = self._opens_after(row, len(new_ids[row]))
-            kept.append(self._choose(row, scores[row], drafts[row], guesses[row], opens))
+            own = drafts[row][: self._running[row].draft_bytes]  # the rest is padding
+            kept.append(self._choose(row, scores[row], own, guesses[row], opens))
         self.model.commit(kept)
 
     def _choose(
@@ -342,7 +373,7 @@ class Engine:
         Args:
             row: of the request.
             scores: [n, 260] after the id chosen last and after each draft.
-            drafts: n - 1 ids.
+            drafts: at most n - 1 ids.
             guesses: what each draft was drawn from, [260] each.
             opens: [n] does the id that is chosen start a patch?
 
@@ -354,29 +385,35 @@ class Engine:
             if not scores.finite[j]:
                 request.finish("error", "the model's output is not finite")
                 return j + 1
-            p = request.chooser.probabilities(logits)
+            p, total = request.chooser.probabilities(logits), float(scores.totals[j])
+            kept = None
             if j < len(drafts):
                 token = verify(p, guesses[j], drafts[j], request.generator)
+                kept = token == drafts[j]
                 request.drafted += 1
-                request.accepted += token == drafts[j]
+                request.accepted += kept
             else:
                 token = draw(p, request.generator)
-            request.push(token, float(logits[token] - scores.totals[j]), opens[j])
+            top = likeliest(logits, total, request.alternatives) if request.alternatives else []
+            request.push(token, float(logits[token] - total), opens[j], kept, top)
             if request.finish_reason is not None or j == len(drafts) or token != drafts[j]:
                 return j + 1
         return len(scores.logits)
 
     def _draft(self) -> tuple[list[list[int]], list[list[np.ndarray]]]:
-        """Ids drafted for each request, and what each was drawn from."""
+        """Ids drafted for each request, padded to one length, and what each was drawn from."""
         drafts: list[list[int]] = [[] for _ in self._running]
         guesses: list[list[np.ndarray]] = [[] for _ in self._running]
         if not isinstance(self.model, CachedBLT):
             return drafts, guesses
         choosers: list[Chooser] = [request.chooser for request in self._running]
-        for _ in range(self.draft_bytes):
+        for _ in range(max(request.draft_bytes for request in self._running)):
             new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
             logits = self.model.draft(new_ids).cpu().numpy()
             for row, request in enumerate(self._running):
+                if len(drafts[row]) >= request.draft_bytes:
+                    drafts[row].append(vocab.OFFSET)
+                    continue
                 q = choosers[row].probabilities(logits[row])
                 guesses[row].append(q)
                 drafts[row].append(draw(q, request.generator))
@@ -387,10 +424,28 @@ class Engine:
         boundaries = self.model.texts[row].boundaries
         return boundaries is None or boundaries.opens
 
+    def _patches_read(self, row: int) -> int:
+        """Patches that start in what a text has read; BOS, one of its own, is not counted."""
+        text = self.model.texts[row]
+        if text.patches is None or text.boundaries is None:
+            return len(text.ids) - 1
+        return text.patches.length - 1 + (not text.boundaries.opens)
+
     def _opens_after(self, row: int, n: int) -> list[bool]:
         if isinstance(self.model, CachedBLT):
             return self.model.opens_after(row)
         return [True] * n
+
+
+def _check_drafts(draft_bytes: int, patches: bool) -> None:
+    require_whole("draft_bytes", draft_bytes, 0)
+    require(
+        draft_bytes < MAX_ROWS, f"draft_bytes must be at most {MAX_ROWS - 1}, got {draft_bytes}"
+    )
+    require(
+        draft_bytes == 0 or patches,
+        "draft_bytes needs a BLT: a byte model without patches has nothing to guess with",
+    )
 
 
 def _precision(lm: BLT | ByteLM) -> Precision:

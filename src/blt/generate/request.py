@@ -30,6 +30,7 @@ class Generation:
     drafted: int = 0  # bytes drafted and verified, of which
     accepted: int = 0  # were kept
     error: str | None = None  # why finish_reason is "error"
+    prompt_patches: int = 0  # patches that start in the prompt
 
     @property
     def text(self) -> str:
@@ -43,6 +44,18 @@ class Generation:
         return [self.data[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of a text, and what is known of each."""
+
+    data: bytes
+    logprobs: list[float] = field(default_factory=list)  # nats
+    starts: list[bool] = field(default_factory=list)  # does it start a patch?
+    kept: list[bool | None] = field(default_factory=list)  # a draft; in place of one; not drafted
+    top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest bytes, nats
+    finish_reason: FinishReason | None = None  # set: nothing follows
+
+
 @dataclass
 class Request:
     """A continuation in the making. The engine writes; handles read."""
@@ -50,10 +63,15 @@ class Request:
     prompt: bytes
     sampling: Sampling
     state: State | None = None  # what was read before the prompt
+    draft_bytes: int = 0
+    alternatives: int = 0  # so many of the likeliest bytes are noted at each byte
     memory: int = 0  # bytes reserved for it
     data: bytearray = field(default_factory=bytearray)
     logprobs: list[float] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)
+    kept: list[bool | None] = field(default_factory=list)  # see Piece
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+    prompt_patches: int = 0
     visible: int = 0  # bytes that are certainly not part of a stop string
     token: int = vocab.BOS  # chosen last, not read by the model yet
     finish_reason: FinishReason | None = None
@@ -69,7 +87,14 @@ class Request:
         if self.sampling.max_bytes == 0:
             self.finish_reason = "length"
 
-    def push(self, token_id: int, logprob: float, starts: bool) -> None:
+    def push(
+        self,
+        token_id: int,
+        logprob: float,
+        starts: bool,
+        kept: bool | None,
+        top: list[tuple[int, float]],
+    ) -> None:
         """One more id; ends the request where it must end."""
         self.token = token_id
         if token_id == vocab.EOS:
@@ -79,6 +104,8 @@ class Request:
         self.data.append(token_id - vocab.OFFSET)
         self.logprobs.append(logprob)
         self.starts.append(starts)
+        self.kept.append(kept)
+        self.top.append(top)
         for stop in self.sampling.stop:
             if self.data.endswith(stop):
                 self._cut(len(self.data) - len(stop))
@@ -94,7 +121,8 @@ class Request:
         self.finish_reason = reason
 
     def _cut(self, length: int) -> None:
-        del self.data[length:], self.logprobs[length:], self.starts[length:]
+        for of_bytes in (self.data, self.logprobs, self.starts, self.kept, self.top):
+            del of_bytes[length:]
 
     def _held_back(self) -> int:
         """Bytes at the end that a stop string may begin with."""
@@ -116,6 +144,7 @@ class Request:
             self.drafted,
             self.accepted,
             self.error,
+            self.prompt_patches,
         )
 
 
@@ -133,6 +162,25 @@ class Handle:
         """End it at the next byte; what was written stays readable."""
         self._request.cancelled = True
 
+    def piece(self, start: int = 0) -> Piece:
+        """What there is from byte ``start`` on, without waiting."""
+        request = self._request
+        finish_reason = request.finish_reason  # read before the bytes: they are complete once set
+        part = slice(start, request.visible)
+        return Piece(
+            bytes(request.data[part]),
+            request.logprobs[part],
+            request.starts[part],
+            request.kept[part],
+            request.top[part],
+            finish_reason,
+        )
+
+    @property
+    def available(self) -> int:
+        """Bytes that can be read."""
+        return self._request.visible
+
     def __iter__(self) -> Iterator[bytes]:
         """New bytes as they come, never any of a stop string; ends when the request has ended."""
         return (piece for piece, _ in self.patches())
@@ -141,12 +189,11 @@ class Handle:
         """New bytes as they come, and which of them start a patch."""
         shown = 0
         while True:
-            finished = self.finished  # read before the bytes: they are complete once it is set
-            end = self._request.visible
-            if end > shown:
-                yield bytes(self._request.data[shown:end]), self._request.starts[shown:end]
-                shown = end
-            elif finished:
+            piece = self.piece(shown)
+            if piece.data:
+                yield piece.data, piece.starts
+                shown += len(piece.data)
+            elif piece.finish_reason is not None:
                 return
             else:
                 self._progress()

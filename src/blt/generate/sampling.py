@@ -141,6 +141,17 @@ def _truncated(p: np.ndarray, sampling: Sampling) -> np.ndarray:
     return p / p.sum()
 
 
+def likeliest(logits: np.ndarray, total: float, count: int) -> list[tuple[int, float]]:
+    """The most likely bytes after logits [260], and their log-probabilities in nats.
+
+    Args:
+        total: log of the sum of all exponentials.
+    """
+    of_bytes = logits[vocab.OFFSET :]
+    best = np.argsort(-of_bytes, kind="stable")[:count]
+    return [(int(byte), float(of_bytes[byte] - total)) for byte in best]
+
+
 def draw(p: np.ndarray, generator: random.Random) -> int:
     """An id with the probabilities p [260].
 

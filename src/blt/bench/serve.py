@@ -1,0 +1,180 @@
+"""``blt bench serve``: many clients on loopback, beside the engine alone on the same texts.
+
+The server and the bare engine each are a process of their own. All clients ask for texts out of one
+fixed set, which the bare engine writes first, so every answer is compared byte by byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blt.bench.run import check_output, machine, write_results
+from blt.bench.serve_clients import Outcome, drive
+from blt.bench.serve_texts import Texts
+from blt.errors import UserError
+
+WARM_UP = 10.0  # seconds, not measured
+SAMPLE_SECONDS = 1.0  # between samples of the server's memory
+COUNTER = "blt_completion_bytes_total"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is done to a server."""
+
+    model: str = "pretrained"
+    clients: int = 64
+    seconds: float = 60.0
+    prompt_bytes: int = 64
+    max_bytes: int = 256
+    batch: int = 16
+    chaos: bool = False  # also clients that leave, read slowly, send too much or nonsense
+
+
+def run(file: Path | None, as_json: bool, load: Load) -> int:
+    """Measure, and print a table, JSON or both; 1 if an answer was wrong or missing."""
+    check_output(file)
+    console = Console(stderr=as_json and file is None)
+    results = collect(load, console)
+    show(results, console)
+    write_results(results, file, as_json)
+    return 1 if results["wrong"] or results["unanswered"] else 0
+
+
+def collect(load: Load, console: Console) -> dict[str, Any]:
+    """All measurements as plain data."""
+    texts = Texts.of(load.prompt_bytes, load.max_bytes)
+    with console.status("the engine alone"):
+        before = _bare(load)
+    with console.status(f"{load.clients} clients for {load.seconds:.0f} seconds"):
+        expected = [base64.b64decode(text) for text in before["texts"]]
+        served = asyncio.run(_served(load, texts, expected))
+    with console.status("the engine alone, again"):
+        after = _bare(load)
+    # The machine's speed varies: the engine is measured on both sides of the server.
+    bare = (before["bytes_per_second"] + after["bytes_per_second"]) / 2
+    return {
+        "machine": machine(),
+        "load": asdict(load),
+        "bare_bytes_per_second": [r["bytes_per_second"] for r in (before, after)],
+        "share_of_bare": served["bytes_per_second"] / bare,
+        **served,
+    }
+
+
+def _bare(load: Load) -> dict[str, Any]:
+    arguments = json.dumps(asdict(load))
+    command = [sys.executable, "-m", "blt.bench.serve_texts", arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"the engine alone has failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def server(load: Load) -> Iterator[tuple[str, int]]:
+    """A server process: its address and process id."""
+    options = ["--port", "0", "--batch", str(load.batch), "--max-body", str(2**18)]
+    command = [sys.executable, "-m", "blt", "serve", load.model, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        if '"listening"' not in line:
+            raise UserError(f"the server did not start: {line.strip()}")
+        told = json.loads(line)
+        # Somebody must read the log, or the server would wait at a full pipe.
+        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        try:
+            yield told["url"], process.pid
+        finally:
+            process.terminate()
+            process.wait(timeout=90)
+
+
+async def _served(load: Load, texts: Texts, expected: list[bytes]) -> dict[str, Any]:
+    with server(load) as (url, pid):
+        await asyncio.to_thread(_await_health, url)
+        outcome = Outcome()
+        stop = time.monotonic() + WARM_UP + load.seconds
+        clients = asyncio.create_task(drive(url, load, texts, expected, stop, outcome))
+        await asyncio.sleep(WARM_UP)
+        outcome.restart()
+        written, begun = await asyncio.to_thread(_written, url), time.monotonic()
+        memory = [resident(pid)]
+        while time.monotonic() < stop:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            memory.append(resident(pid))
+        written = await asyncio.to_thread(_written, url) - written
+        speed = written / (time.monotonic() - begun)
+        await clients
+    return {
+        "bytes_per_second": speed,
+        **outcome.to_json(),
+        "memory": {
+            "start": memory[0],
+            "end": memory[-1],
+            "growth": memory[-1] / memory[0] - 1,
+            "samples": memory[:: max(1, len(memory) // 20)],
+        },
+    }
+
+
+def _await_health(url: str) -> None:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise UserError(f"{url}: the server does not answer")
+
+
+def _written(url: str) -> float:
+    """Bytes of completions so far, of clients that have left too."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(COUNTER)))
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print what :func:`collect` returned."""
+    bare, memory = results["bare_bytes_per_second"], results["memory"]
+    first = results["first_byte_seconds"]
+    table = Table("what", "measured", "target")
+    rows = [
+        ("bare engine before, after", ", ".join(f"{b:.0f} B/s" for b in bare), ""),
+        ("served", f"{results['bytes_per_second']:.0f} B/s", ""),
+        ("of the bare engine", f"{results['share_of_bare']:.1%}", ">= 90%"),
+        ("first byte, median and p99", f"{first['p50']:.3f} s, {first['p99']:.3f} s", ""),
+        ("answers compared, wrong", f"{results['compared']}, {results['wrong']}", "0 wrong"),
+        ("requests without an answer", str(results["unanswered"]), "0"),
+        ("memory", f"{memory['end'] / 2**20:.0f} MiB, {memory['growth']:+.1%}", "within 5%"),
+        ("what clients did", str(results["requests"]), ""),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in results["unexpected"]:
+        console.print(f"unexpected: {line}", markup=False)

@@ -1,0 +1,123 @@
+"""What a model says about a text that is there already: boundaries, surprise, scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from blt import patching, vocab
+from blt.config_io import to_dict
+from blt.generate.request import Piece
+from blt.generate.sampling import likeliest
+from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
+from blt.model.byte_transformer import ByteTransformer, entropy
+from blt.model.packing import Spans
+from blt.patching import PatchingConfig
+from blt.pretrained import load_shipped
+from blt.serve.schemas import PatchesOut, PatchesResponse, RuleIn, ScoreResponse
+
+BYTE = PatchingConfig(rule="byte")
+USED = {  # parameters of each rule
+    "entropy": ("threshold",),
+    "entropy-monotonic": ("threshold",),
+    "entropy-combined": ("threshold", "threshold_add"),
+    "static": ("stride",),
+}
+
+
+def used(config: PatchingConfig) -> dict[str, float]:
+    """The parameters that a rule uses, by name."""
+    names = (*USED.get(config.rule, ()), "max_patch_length")
+    return {
+        name: value for name, value in to_dict(config, keep_none=False).items() if name in names
+    }
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A model, and what cuts text for it: its own entropy model, or the one in the package."""
+
+    lm: LanguageModel
+    entropy_model: ByteTransformer
+    own: PatchingConfig  # how the model cuts
+    base: PatchingConfig  # parameters of rules where a request gives none
+
+    @classmethod
+    def of(cls, lm: LanguageModel) -> Analysis:
+        own = lm.config.patching if isinstance(lm, BLT) else BYTE
+        if isinstance(lm, BLT) and lm.entropy_model is not None:
+            return cls(lm, lm.entropy_model, own, own if own.needs_entropies else PatchingConfig())
+        shipped = load_shipped()
+        assert shipped.entropy_model is not None
+        model = lm if isinstance(lm, ByteLM) else shipped.entropy_model
+        return cls(lm, model, own, shipped.config)
+
+    @torch.inference_mode()
+    def patches(self, data: bytes, rules: list[RuleIn]) -> PatchesResponse:
+        """Entropies and surprise of each byte, and where each rule starts patches."""
+        ids = vocab.encode(data).to(self.lm.device)
+        spans = Spans.from_lengths([len(ids)], ids.device)
+        logits = self.entropy_model(ids, entropy_contexts(ids, spans, self.own.newline_reset))
+        entropies = entropy(logits)
+        return PatchesResponse(
+            bytes=len(data),
+            entropies=entropies[:-1].tolist(),
+            surprise=_bits(logits, ids).tolist(),
+            patches=[self._cut(rule, ids, entropies) for rule in rules],
+        )
+
+    def _cut(self, rule: RuleIn, ids: Tensor, entropies: Tensor) -> PatchesOut:
+        given = rule.model_dump(exclude_none=True)
+        if rule.rule == "model":
+            config = replace(self.own, **{**given, "rule": self.own.rule})
+        else:
+            config = replace(self.base, **given)
+        starts = patching.decide(config, ids, entropies)[1:-1]  # of bytes; BOS is not one
+        size = patching.mean_patch_size(starts)
+        found = starts.nonzero().flatten().tolist()
+        return PatchesOut(rule=rule.rule, starts=found, mean_size=size, **used(config))
+
+    @torch.inference_mode()
+    def score(self, data: bytes) -> ScoreResponse:
+        """Bits of each byte under the model."""
+        logits, starts, ids = self._read(data)
+        bits = _bits(logits, ids)
+        mean = float(bits.sum(dtype=torch.float64)) / max(1, len(data))
+        patches = int(starts.sum())
+        return ScoreResponse(
+            bytes=len(data), bits=bits.tolist(), bits_per_byte=mean, patches=patches
+        )
+
+    @torch.inference_mode()
+    def piece(self, data: bytes, alternatives: int) -> Piece:
+        """A prompt as if it had been written: each byte's log-probability and alternatives."""
+        logits, starts, ids = self._read(data)
+        rows, totals = logits[:-1].cpu().numpy(), logits[:-1].logsumexp(-1).tolist()
+        return Piece(
+            data,
+            (_bits(logits, ids) * -math.log(2)).tolist(),
+            starts.tolist(),
+            [None] * len(data),
+            [
+                likeliest(row, total, alternatives) if alternatives else []
+                for row, total in zip(rows, totals, strict=True)
+            ],
+        )
+
+    def _read(self, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [1 + N, 260], starts [N] of the bytes, ids [1 + N]."""
+        ids = vocab.encode(data).to(self.lm.device)
+        if isinstance(self.lm, BLT):
+            batch = self.lm.pack([ids])
+            starts = torch.diff(batch.patch_ids) != 0
+            return self.lm(batch).float(), starts, ids
+        return self.lm.packed_logits([ids]).float(), torch.ones(len(data), dtype=torch.bool), ids
+
+
+def _bits(logits: Tensor, ids: Tensor) -> Tensor:
+    """Of each byte of ids [1 + N], given what precedes it  # [N]."""
+    log_p = logits[:-1].float().log_softmax(-1).gather(1, ids[1:, None]).flatten()
+    return log_p / -math.log(2)

@@ -1,0 +1,148 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
+
+from blt import __version__
+from blt.lm import LanguageModel
+from blt.serve import errors, static
+from blt.serve.analysis import used
+from blt.serve.completions import complete
+from blt.serve.errors import RESPONSES, APIError
+from blt.serve.guard import Door, Guard
+from blt.serve.keys import Keys
+from blt.serve.logs import log
+from blt.serve.schemas import (
+    Completion,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+    PatchesRequest,
+    PatchesResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from blt.serve.service import Service
+from blt.serve.settings import Settings
+
+EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+def create_app(lm: LanguageModel, settings: Settings | None = None) -> FastAPI:
+    """The server as an ASGI app; its lifespan runs the engine.
+
+    Raises:
+        UserError: an impossible setting, a keys file without keys, a model that cannot write.
+        OSError: no keys file.
+    """
+    settings = settings or Settings()
+    service, keys, door = Service(lm, settings), Keys.read(settings.keys), Door()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            log("serving", model=service.name, kind=lm.kind)
+            yield
+
+    # Pages with scripts from elsewhere (docs_url, redoc_url) are left out.
+    app = FastAPI(
+        title="blt", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service, app.state.door = service, door
+    errors.install(app)
+    add_routes(app, service, door)
+    static.mount(app)
+    app.add_middleware(Guard, keys=keys, door=door, metrics=service.metrics, limits=settings.limits)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return app
+
+
+def add_routes(app: FastAPI, service: Service, door: Door) -> None:
+    limits, started = service.limits, int(time.time())
+    security: dict[str, Any] = {"security": [{"key": []}, {}]}
+    v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
+
+    def check(model: str | None, *texts: bytes) -> None:
+        if model not in (None, service.name):
+            message = f"no model of this name; there is {service.name}"
+            raise APIError(404, message, param="model", code="model_not_found")
+        longest = max(map(len, texts), default=0)
+        if longest > limits.prompt_bytes:
+            message = f"a text of {longest} bytes; at most {limits.prompt_bytes} are read"
+            raise APIError(422, message, code="context_length_exceeded")
+
+    @app.get("/v1/models", **v1)
+    async def models() -> ModelList:
+        """The one model that is served."""
+        own = service.analysis.own
+        card = ModelCard(
+            id=service.name,
+            created=started,
+            kind=service.lm.kind,  # type: ignore[arg-type]
+            rule=own.rule,
+            threshold=used(own).get("threshold"),
+            max_prompt_bytes=limits.prompt_bytes,
+            max_bytes=limits.max_bytes,
+            draft_bytes=service.drafts,
+        )
+        return ModelList(data=[card])
+
+    @app.post(
+        "/v1/completions",
+        response_model=Completion,
+        responses={**RESPONSES, 200: {"content": EVENTS}},
+        openapi_extra=security,
+    )
+    async def completions(body: CompletionRequest, http: Request) -> Any:
+        """Continue prompts; OpenAI's, with lengths in bytes."""
+        prompts = body.prompts()
+        check(body.model, *prompts)
+        choices = len(prompts) * (body.n or 1)
+        most = min(limits.choices, service.settings.max_queue)
+        if not 0 < choices <= most:
+            message = f"{choices} choices in one request; 1 to {most} are written"
+            raise APIError(422, message, param="n", code="too_many_choices")
+        if (body.max_tokens or 0) > limits.max_bytes:
+            message = f"max_tokens {body.max_tokens}; at most {limits.max_bytes} bytes are written"
+            raise APIError(422, message, param="max_tokens", code="too_long")
+        return await complete(service, body, http)
+
+    @app.post("/v1/patches", **v1)
+    async def patches(body: PatchesRequest) -> PatchesResponse:
+        """Entropies of a text's bytes, and where rules start patches."""
+        data = body.data()
+        check(body.model, data)
+        return await service.analyse(lambda: service.analysis.patches(data, body.rules))
+
+    @app.post("/v1/score", **v1)
+    async def score(body: ScoreRequest) -> ScoreResponse:
+        """Bits of each byte of a text under the model."""
+        data = body.data()
+        check(body.model, data)
+        return await service.analyse(lambda: service.analysis.score(data))
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        """For load balancers: 503 once no more requests are taken."""
+        if door.draining:
+            raise APIError(503, "the server is shutting down", code="draining")
+        if not service.engine.alive:
+            raise APIError(503, "the engine has failed", code="engine_failed")
+        return {"status": "ok"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

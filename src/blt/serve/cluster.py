@@ -1,0 +1,76 @@
+"""The same app on a Ray cluster: ``serve run blt.serve.cluster:build model=/shared/checkpoint``.
+
+Every replica is one process with the model, its engine and its queue; Ray Serve spreads requests
+over replicas, starts new ones under load and instead of those that died.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+
+from blt import pretrained
+from blt.serve import logs
+from blt.serve.app import create_app
+from blt.serve.settings import Limits, Settings
+
+
+class Options(BaseModel):
+    """What ``serve run`` takes as NAME=VALUE, and a Serve config file under ``args``."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = pretrained.PRETRAINED
+    name: str = ""
+    keys: str = ""
+    cors_origins: tuple[str, ...] = ()
+    batch: int = Field(default=16, ge=1)
+    queue: int = Field(default=64, ge=1)  # of each replica
+    precision: str | None = None
+    draft_bytes: int = Field(default=0, ge=0)
+    timeout: float = Field(default=300.0, gt=0)
+    drain: float = Field(default=60.0, gt=0)
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=4, ge=1)
+    cpus: float = Field(default=1.0, ge=0)  # of each replica
+    gpus: float = Field(default=0.0, ge=0)
+
+    def settings(self) -> Settings:
+        return Settings(
+            self.model,
+            name=self.name,
+            keys=self.keys,
+            cors_origins=self.cors_origins,
+            max_batch=self.batch,
+            max_queue=self.queue,
+            precision=self.precision,  # type: ignore[arg-type]
+            draft_bytes=self.draft_bytes,
+            limits=Limits(timeout=self.timeout),
+        )
+
+
+def build(options: Options) -> Any:
+    """The Serve application; replicas are added while more than a batch is being asked of each."""
+
+    def app() -> FastAPI:  # in the replica
+        logs.to_stderr()
+        lm = pretrained.load(options.model)
+        return create_app(lm.to("cuda") if options.gpus else lm, options.settings())
+
+    deployment = serve.deployment(
+        name="blt",
+        autoscaling_config={
+            "min_replicas": options.min_replicas,
+            "initial_replicas": max(1, options.min_replicas),
+            "max_replicas": max(options.max_replicas, options.min_replicas),
+            "target_ongoing_requests": options.batch,
+        },
+        # What an engine's queue cannot take it refuses itself, with 429.
+        max_ongoing_requests=2 * (options.batch + options.queue),
+        ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
+        graceful_shutdown_timeout_s=options.drain,
+        health_check_period_s=5,
+    )
+    return deployment(serve.ingress(app)()).bind()

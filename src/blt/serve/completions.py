@@ -1,0 +1,203 @@
+"""``/v1/completions``: whole answers and streams, for as long as the client is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from blt.generate import Handle
+from blt.generate.request import Piece
+from blt.serve.errors import APIError
+from blt.serve.schemas import Completion, CompletionRequest
+from blt.serve.service import Service
+from blt.serve.writing import Writer
+
+T = TypeVar("T")
+LAST_WORD_SECONDS = 5.0  # to tell a client why its stream ends
+
+
+class ClientLeftError(Exception):
+    """Nobody is there to take the answer."""
+
+
+async def while_connected(receive: Receive, seconds: float, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves or time is up.
+
+    Raises:
+        ClientLeftError: it has left.
+        APIError: 504, not finished after ``seconds``.
+    """
+    gone = asyncio.ensure_future(_until_gone(receive))
+    doing = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, doing}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        if gone.done():
+            raise ClientLeftError
+        raise APIError(504, f"not finished after {seconds:g} seconds", code="timeout")
+    finally:
+        gone.cancel()
+        doing.cancel()
+        await asyncio.gather(gone, doing, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Job:
+    """One request for completions."""
+
+    def __init__(self, service: Service, request: CompletionRequest, http: Request) -> None:
+        self.service, self.request, self.http = service, request, http
+        self.begun = time.monotonic()
+        self.noted: dict[str, Any] = http.scope["blt"]  # goes into the log
+        drafts = service.drafts if request.draft_bytes is None else request.draft_bytes
+        count = len(request.prompts()) * (request.n or 1)
+        self.writers = [Writer(index, request, drafts > 0) for index in range(count)]
+        self.handles: list[Handle] = []
+        self.echoes: list[Piece | None] = []
+        self.head: dict[str, Any] = {
+            "id": self.noted["id"],
+            "created": int(time.time()),
+            "model": service.name,
+        }
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline of the whole request."""
+        return max(0.0, self.service.limits.timeout - (time.monotonic() - self.begun))
+
+    async def start(self) -> None:
+        """Read what is to be echoed, and queue all choices: after this nothing is refused."""
+        self.echoes = await self.service.read_prompts(self.request)
+        self.handles = self.service.submit(self.request)
+
+    def close(self) -> None:
+        """Free the engine of what has not ended, and count what was written."""
+        for handle in self.handles:
+            handle.cancel()
+        self.service.count(self.request, self.handles)
+
+    async def whole(self) -> Completion:
+        """All choices, once all have ended."""
+        await self.start()
+        found: dict[int, Piece] = {}
+        async with aclosing(self.service.bridge.pieces(self.handles, every_byte=False)) as pieces:
+            async for index, piece in pieces:
+                self._check(index, piece)
+                found[index] = piece
+        choices = [
+            writer.write(*self._echo(writer.index), found[writer.index]) for writer in self.writers
+        ]
+        return Completion(**self.head, choices=choices, usage=self._usage())
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Server-sent events, the last one [DONE]."""
+        for writer in self.writers:
+            if echo := self._echo(writer.index):
+                yield self._chunk(writer, *echo)
+        first = True
+        async with aclosing(self.service.bridge.pieces(self.handles)) as pieces:
+            async for index, piece in pieces:
+                self._check(index, piece)
+                if first:
+                    self.service.metrics.first_byte.observe(time.monotonic() - self.begun)
+                    first = False
+                if chunk := self._chunk(self.writers[index], piece):
+                    yield chunk
+        usage = self._usage()
+        if self.request.stream_options and self.request.stream_options.include_usage:
+            yield event(Completion(**self.head, choices=[], usage=usage).model_dump_json())
+        yield b"data: [DONE]\n\n"
+
+    def _chunk(self, writer: Writer, *pieces: Piece) -> bytes:
+        """An event; nothing while a character is incomplete and only text is wanted."""
+        choice = writer.write(*pieces)
+        request = self.request
+        if not (choice.text or choice.finish_reason or request.patches or choice.logprobs):
+            return b""
+        without = {"usage": True, "choices": {"__all__": set() if request.patches else {"blt"}}}
+        return event(Completion(**self.head, choices=[choice]).model_dump_json(exclude=without))  # type: ignore[arg-type]
+
+    def _echo(self, index: int) -> list[Piece]:
+        echo = self.echoes[index]
+        return [] if echo is None else [echo]
+
+    def _check(self, index: int, piece: Piece) -> None:
+        if piece.finish_reason in ("error", "cancelled"):
+            reason = self.handles[index].result().error or "the server is shutting down"
+            raise APIError(503, reason, code="engine_failed")
+
+    def _usage(self) -> Any:
+        usage = self.service.usage(self.request, self.handles)
+        self.noted.update(usage.model_dump())
+        return usage
+
+
+def event(data: str) -> bytes:
+    return b"data: " + data.encode() + b"\n\n"
+
+
+class EventStream(Response):
+    """A stream that ends when all is said, the client leaves, or time is up."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        # No proxy may hold events back.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(head)
+
+        async def body(data: bytes, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        async def all_events() -> None:
+            async with aclosing(self.job.events()) as events:
+                async for data in events:
+                    await body(data)
+
+        try:
+            await while_connected(receive, self.job.seconds_left, all_events())
+            await body(b"", more=False)
+        except ClientLeftError:
+            self.job.service.metrics.left.inc()
+        except APIError as error:  # too late for a status
+            with suppress(TimeoutError):  # of a client that reads nothing
+                async with asyncio.timeout(LAST_WORD_SECONDS):
+                    await body(event(json.dumps(error.body())))
+                    await body(b"", more=False)
+        finally:
+            self.job.close()
+
+
+async def complete(service: Service, request: CompletionRequest, http: Request) -> Any:
+    """Answer ``/v1/completions``."""
+    job = Job(service, request, http)
+    work = job.start() if request.stream else job.whole()
+    streaming = False
+    try:
+        answer = await while_connected(http.receive, job.seconds_left, work)
+        streaming = bool(request.stream)
+    except ClientLeftError:
+        service.metrics.left.inc()
+        return Response(status_code=499)  # for the log alone
+    finally:
+        if not streaming:
+            job.close()
+    return EventStream(job) if streaming else answer

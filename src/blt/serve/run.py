@@ -1,0 +1,87 @@
+"""``blt serve``: the app under uvicorn, from the first request to a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from blt import pretrained
+from blt.errors import UserError
+from blt.serve import logs
+from blt.serve.app import create_app
+from blt.serve.guard import Door
+from blt.serve.settings import Settings
+
+CONNECTIONS = 1024  # at the same time; more are told 503 at once
+HEADER_BYTES = 32768  # of one request; more is a 400
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM or Ctrl-C it lets what was accepted finish; on a second one it ends at once."""
+
+    def __init__(self, config: uvicorn.Config, door: Door, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.door, self.drain_seconds = door, drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is not None or not self.started:
+            self.should_exit = self.force_exit = True
+            return
+        # Signals come between two bytecodes of the loop's own thread.
+        self._draining = asyncio.get_running_loop().create_task(self.drain())
+
+    async def drain(self) -> None:
+        """Refuse with 503 what is new, and end once nothing old is left."""
+        logs.log("draining", inside=self.door.inside)
+        finished = await self.door.drain(self.drain_seconds)
+        logs.log("drained", finished=finished, left=self.door.inside)
+        self.should_exit, self.force_exit = True, not finished
+
+
+def make_server(app: FastAPI, drain_seconds: float) -> Server:
+    """A uvicorn server with our limits."""
+    config = uvicorn.Config(
+        app,
+        http="h11",  # limits headers, and refuses what is not quite HTTP
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=5,
+    )
+    return Server(config, app.state.door, drain_seconds)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises UserError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        listener.close()
+        raise UserError(f"cannot listen on {host}:{port}: {reason}; give another --port") from None
+    return listener
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal; port 0 takes a free one, and the log says which."""
+    app = create_app(pretrained.load(settings.model), settings)
+    logs.to_stderr()
+    listener = listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    logs.log("listening", url=f"http://{shown}:{listener.getsockname()[1]}", pid=os.getpid())
+    server = make_server(app, settings.drain_seconds)
+    server.run(sockets=[listener])

@@ -1,0 +1,177 @@
+"""The model behind the routes: one engine, one analysis at a time, and who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from blt.generate import Engine, Handle, RefusedError, Sampling
+from blt.generate.request import Piece
+from blt.lm import BLT, LanguageModel
+from blt.pretrained import PRETRAINED
+from blt.serve.analysis import Analysis
+from blt.serve.bridge import Bridge
+from blt.serve.errors import APIError
+from blt.serve.metrics import Metrics
+from blt.serve.schemas import CompletionRequest, Usage
+from blt.serve.settings import Settings
+
+T = TypeVar("T")
+
+
+class Service:
+    """What routes call.
+
+    Raises:
+        UserError: a model that cannot be written with byte by byte.
+    """
+
+    def __init__(self, lm: LanguageModel, settings: Settings) -> None:
+        self.lm, self.settings, self.limits = lm, settings, settings.limits
+        self.name = settings.name or name_of(settings.model)
+        self.analysis = Analysis.of(lm)
+        self.metrics = Metrics()
+        self.engine = Engine(
+            lm,
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            memory_budget=settings.memory_budget,
+            precision=settings.precision,
+            draft_bytes=settings.draft_bytes,
+        )
+        self.bridge: Bridge  # once there is an event loop
+        self._one_at_a_time = asyncio.Semaphore(1)
+        self._analyses = 0
+        gauge = self.metrics.gauge
+        gauge("waiting", "Choices in the queue", lambda: self.engine.waiting)
+        gauge("running", "Choices being written", lambda: self.engine.running)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The engine's thread is at work."""
+        self.bridge = Bridge(self.engine)
+        with self.engine:
+            yield
+            # Nobody is left to read what is still being written.
+            await asyncio.to_thread(self.engine.close, cancel=True)
+
+    async def analyse(self, work: Callable[[], T]) -> T:
+        """Run a forward pass in a thread, after those that came before.
+
+        Raises:
+            APIError: 429, too many are waiting.
+        """
+        if self._analyses >= self.settings.max_queue:
+            raise APIError(429, "too many texts are waiting; try again later", code="queue_full")
+        self._analyses += 1
+        try:
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(work)
+        finally:
+            self._analyses -= 1
+
+    def submit(self, request: CompletionRequest) -> list[Handle]:
+        """Queue all choices of a request, or none; choice i has seed + i.
+
+        Raises:
+            APIError: 429, or 503 if the engine has failed.
+            UserError: a parameter that is impossible for this model.
+        """
+        if not self.engine.alive:
+            raise APIError(503, "the engine has failed", code="engine_failed")
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        handles: list[Handle] = []
+        prompts = [prompt for prompt in request.prompts() for _ in range(request.n or 1)]
+        try:
+            for index, prompt in enumerate(prompts):
+                handles.append(
+                    self.engine.submit(
+                        prompt,
+                        sampling_of(request, seed + index),
+                        draft_bytes=request.draft_bytes,
+                        alternatives=request.logprobs or 0,
+                    )
+                )
+        except RefusedError:
+            _cancel(handles)
+            message = "the queue is full; try again later"
+            raise APIError(429, message, code="queue_full") from None
+        except BaseException:
+            _cancel(handles)
+            raise
+        return handles
+
+    async def read_prompts(self, request: CompletionRequest) -> list[Piece | None]:
+        """What ``echo`` puts in front of each choice."""
+        prompts = request.prompts()
+        if not request.echo:
+            return [None for _ in range(len(prompts) * (request.n or 1))]
+        wanted = request.logprobs is not None or request.patches
+        pieces: list[Piece | None] = []
+        for prompt in prompts:
+            piece = Piece(prompt)
+            if wanted:
+                piece = await self.analyse(
+                    lambda prompt=prompt: self.analysis.piece(prompt, request.logprobs or 0)  # type: ignore[misc]
+                )
+            pieces += [piece] * (request.n or 1)
+        return pieces
+
+    def usage(self, request: CompletionRequest, handles: list[Handle]) -> Usage:
+        """Of choices that have ended; a prompt counts once, however many choices it has."""
+        results = [handle.result() for handle in handles]
+        prompts = results[:: request.n or 1]
+        read = sum(len(result.prompt) for result in prompts)
+        written = sum(len(result.data) for result in results)
+        return Usage(
+            prompt_tokens=read,
+            completion_tokens=written,
+            total_tokens=read + written,
+            prompt_patches=sum(result.prompt_patches for result in prompts),
+            completion_patches=sum(sum(result.starts) for result in results),
+        )
+
+    def count(self, request: CompletionRequest, handles: list[Handle]) -> None:
+        """Tell the metrics of choices, whether they have ended or were cancelled."""
+        self.metrics.prompt_bytes.inc(sum(map(len, request.prompts())))
+        for piece in (handle.piece() for handle in handles):
+            self.metrics.completion_bytes.inc(len(piece.data))
+            self.metrics.completion_patches.inc(sum(piece.starts))
+
+    @property
+    def drafts(self) -> int:
+        """Self-speculation where a request says nothing."""
+        return self.settings.draft_bytes if isinstance(self.lm, BLT) else 0
+
+
+def _cancel(handles: list[Handle]) -> None:
+    for handle in handles:
+        handle.cancel()
+
+
+def sampling_of(request: CompletionRequest, seed: int) -> Sampling:
+    """The engine's parameters; null means OpenAI's default."""
+    return Sampling(
+        max_bytes=256 if request.max_tokens is None else request.max_tokens,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_k=request.top_k,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        seed=seed,
+        stop=request.stops(),
+        valid_utf8=request.valid_utf8,
+        ignore_eos=request.ignore_eos,
+    )
+
+
+def name_of(model: str) -> str:
+    """RUN for RUN/checkpoint, else the folder's own name."""
+    if model == PRETRAINED:
+        return PRETRAINED
+    folder = Path(model).resolve()
+    return folder.parent.name if folder.name == "checkpoint" else folder.name

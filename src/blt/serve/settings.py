@@ -1,0 +1,56 @@
+"""What a server is told at its start, and what it takes from one request at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from blt.errors import require, require_number, require_whole
+from blt.generate.weights import Precision
+from blt.pretrained import PRETRAINED
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one request; what is beyond is answered with 413 or 422."""
+
+    body_bytes: int = 2 * 2**20  # of HTTP
+    body_seconds: float = 30.0  # until all of it has come
+    prompt_bytes: int = 32768  # of each prompt, and of texts to score or cut
+    max_bytes: int = 8192  # to write, for each choice
+    choices: int = 64  # prompts times n
+    timeout: float = 300.0  # from the first byte of the request to the last of the answer
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the whole server."""
+
+    model: str = PRETRAINED  # folder
+    name: str = ""  # of the model, for clients; left out: that of its folder
+    max_batch: int = 16  # texts that are written at the same time
+    max_queue: int = 256  # choices that may wait
+    memory_budget: int = 4 * 2**30  # bytes of caches
+    precision: Precision | None = None
+    draft_bytes: int = 0  # self-speculation, where a request says nothing
+    keys: str = ""  # file with one API key per line
+    cors_origins: tuple[str, ...] = ()
+    drain_seconds: float = 60.0  # that accepted requests get after SIGTERM
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(of: Any) -> None:
+    """Numbers of fields are positive (``draft_bytes`` may be 0)."""
+    for entry in fields(of):
+        value = getattr(of, entry.name)
+        if entry.type == "int":
+            require_whole(entry.name, value, 0 if entry.name == "draft_bytes" else 1)
+        elif entry.type == "float":
+            require_number(entry.name, value)
+            require(value > 0, f"{entry.name} must be positive, got {value}")

@@ -1,0 +1,72 @@
+"""From bytes of the engine to OpenAI's choices: text in whole characters, tokens, offsets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blt.generate.request import Piece
+from blt.serve.schemas import BytesOut, Choice, CompletionRequest, Logprobs, encode
+from blt.vocab import OFFSET, Utf8Stream
+
+REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
+DRAFTED = {None: None, True: "accepted", False: "rejected-replacement"}
+
+
+def token(byte: int) -> str:
+    """A byte as OpenAI writes tokens that are no text of their own."""
+    return chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}"
+
+
+class Writer:
+    """One choice in the making."""
+
+    def __init__(self, index: int, request: CompletionRequest, drafts: bool) -> None:
+        self.index = index
+        self.logprobs, self.patches, self.drafts = request.logprobs, request.patches, drafts
+        self._decoder = Utf8Stream()
+        self._characters = 0  # so far
+
+    def write(self, *pieces: Piece) -> Choice:
+        """What some more bytes add; a piece with a finish reason is the last."""
+        text, offsets = "", []
+        for byte in b"".join(piece.data for piece in pieces):
+            offsets.append(self._characters + len(text))
+            text += self._decoder.push(byte + OFFSET)
+        reason = pieces[-1].finish_reason
+        if reason is not None:
+            text += self._decoder.finish()
+        self._characters += len(text)
+        return Choice(
+            index=self.index,
+            text=text,
+            logprobs=None if self.logprobs is None else self._tokens(pieces, offsets),
+            finish_reason=None if reason is None else REASONS[reason],  # type: ignore[arg-type]
+            blt=self._bytes(pieces) if self.patches else None,
+        )
+
+    def _tokens(self, pieces: tuple[Piece, ...], offsets: list[int]) -> Logprobs:
+        top = None
+        if self.logprobs:
+            top = [
+                {token(byte): nats for byte, nats in [*likeliest, (written, logprob)]}
+                for piece in pieces
+                for written, logprob, likeliest in zip(
+                    piece.data, piece.logprobs, piece.top, strict=True
+                )
+            ]
+        return Logprobs(
+            tokens=[token(byte) for piece in pieces for byte in piece.data],
+            token_logprobs=[nats for piece in pieces for nats in piece.logprobs],
+            top_logprobs=top,
+            text_offset=offsets,
+        )
+
+    def _bytes(self, pieces: tuple[Piece, ...]) -> BytesOut:
+        kept: list[Any] = [DRAFTED[kept] for piece in pieces for kept in piece.kept]
+        return BytesOut(
+            bytes=encode(b"".join(piece.data for piece in pieces)),
+            starts=[starts for piece in pieces for starts in piece.starts],
+            logprobs=[nats for piece in pieces for nats in piece.logprobs],
+            top=[top for piece in pieces for top in piece.top],
+            drafted=kept if self.drafts else None,
+        )

@@ -1,0 +1,81 @@
+"""Replicas on Ray: what one of them answers, and what becomes of requests when one dies."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from served import wait_until
+from shapes import random_blt
+
+BODY = {"prompt": "x", "max_tokens": 300, "temperature": 0, "ignore_eos": True}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_replicas_and_one_killed_under_load(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from ray import serve
+
+    from blt.serve.cluster import Options, build
+
+    lm = random_blt()
+    lm.save(tmp_path / "tiny")
+    expected = lm.generate("x", max_bytes=300, ignore_eos=True).data.decode("utf-8", "replace")
+    port = free_port()
+    source = str(Path(__file__).parents[2] / "src")
+    ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": source}})
+    try:
+        serve.start(http_options={"port": port, "location": "HeadOnly"})
+        options = Options(model=str(tmp_path / "tiny"), min_replicas=2, max_replicas=2, batch=4)
+        serve.run(build(options), name="blt")
+        url = f"http://127.0.0.1:{port}"
+
+        def ask(_: int) -> int:
+            try:
+                answer = httpx.post(f"{url}/v1/completions", json=BODY, timeout=120)
+            except httpx.TransportError:
+                return 0
+            if answer.status_code == 200:
+                assert answer.json()["choices"][0]["text"] == expected
+            return answer.status_code
+
+        pids = replica_pids()
+        assert len(pids) == 2
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(ask, index) for index in range(80)]
+            wait_until(lambda: sum(answer.done() for answer in answers) >= 16, 120)
+            os.kill(pids[0], signal.SIGKILL)
+            statuses = [answer.result() for answer in answers]
+        lost = [status for status in statuses if status != 200]
+        assert len(lost) <= 8, statuses  # what the killed one was writing; told, not hanging
+        assert all(status >= 500 for status in lost), statuses
+        assert ask(0) == 200
+        assert wait_until(lambda: len(set(replica_pids()) - {pids[0]}) == 2, 120)
+        assert ask(0) == 200
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def replica_pids() -> list[int]:
+    """Ray names its processes after what they are."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ServeReplica:blt:" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has just ended
+            continue
+    return found

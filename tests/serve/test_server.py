@@ -1,0 +1,366 @@
+"""Keys, limits, hostile input, back-pressure, drain: what a server needs besides answers."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from blt.errors import UserError
+from blt.serve.keys import Keys
+from blt.serve.settings import Limits, Settings
+from served import Served, serving, wait_until
+from shapes import random_blt
+
+JSON = {"Content-Type": "application/json"}
+LONG = {"prompt": "x", "max_tokens": 100_000, "ignore_eos": True}
+
+
+# --- keys, CORS, the page ------------------------------------------------------------------------
+
+
+def test_a_wrong_or_missing_key_gets_401_before_the_body(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nfirst-key\n\n  second-key\n")
+    with serving(Settings("tiny", keys=str(keys))) as server:
+        for key in ("first-key", "second-key"):
+            assert server.client(api_key=key).models.list().data
+        for key in ("nonsense", "first-key ", "# ours", "first-ke"):
+            if key.strip() != "first-key":
+                with pytest.raises(openai.AuthenticationError):
+                    server.client(api_key=key).models.list()
+        for path in ("/v1/models", "/metrics", "/nonsense"):
+            assert httpx.get(server.url + path).status_code == 401
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        # Answered although the body that is announced never comes.
+        with socket.create_connection(address(server)) as raw:
+            raw.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+            assert b" 401 " in raw.recv(1000)
+
+
+def test_a_file_without_keys_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n# nothing\n")
+    with pytest.raises(UserError, match="no API key"):
+        Keys.read(str(tmp_path / "keys"))
+
+
+def test_other_sites_may_call_only_if_they_are_named(served: Served) -> None:
+    asking = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    refused = httpx.options(f"{served.url}/v1/score", headers=asking)
+    assert "access-control-allow-origin" not in refused.headers
+    with serving(Settings("tiny", cors_origins=("https://a.example",))) as server:
+        found = httpx.options(f"{server.url}/v1/score", headers=asking)
+        assert found.headers["access-control-allow-origin"] == "https://a.example"
+        other = httpx.options(f"{server.url}/v1/score", headers=asking | {"Origin": "https://b"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_the_page_comes_from_the_package_and_nothing_else_does(served: Served) -> None:
+    for path in ("/page/../server.py", "/page/%2e%2e/app.py", "/page/app.py", "/page/..%2fapp.py"):
+        assert raw_status(served, f"GET {path} HTTP/1.1\r\nHost: x") in (400, 404)
+    index = httpx.get(served.url)
+    if index.status_code == 200:
+        assert index.headers["content-security-policy"].startswith("default-src 'self'")
+    else:
+        assert index.status_code == 404
+
+
+# --- input that nobody should send ---------------------------------------------------------------
+
+
+def address(served: Served) -> tuple[str, int]:
+    return "127.0.0.1", int(served.url.rsplit(":", 1)[1])
+
+
+def raw_status(served: Served, request: str | bytes) -> int:
+    data = request.encode() if isinstance(request, str) else request
+    with socket.create_connection(address(served), timeout=20) as raw:
+        raw.sendall(data + b"\r\nConnection: close\r\n\r\n")
+        found = re.match(rb"HTTP/1.1 (\d+) ", raw.recv(1000))
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "GET / HTTP/1.1\r\nHost: x\r\nX-Huge: " + "a" * 200_000,
+        "GET /" + "a" * 200_000 + " HTTP/1.1\r\nHost: x",
+        "GET /\x00 HTTP/1.1\r\nHost: x",
+        "GET /%00 HTTP/1.1\r\nHost: x",
+        "NONSENSE",
+        b"\x16\x03\x01\x00\xff",
+        "GET / HTTP/1.1",  # no host
+        "POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: -1",
+        "POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6",
+        "DELETE /v1/models HTTP/1.1\r\nHost: x",
+        "GET http://other/page/../../x HTTP/1.1\r\nHost: x",
+    ],
+)
+def test_what_is_not_quite_http_gets_4xx(served: Served, request_: str | bytes) -> None:
+    assert 400 <= raw_status(served, request_) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 400),
+        (b"\x00", 400),
+        (b'{"text": "\xff"}', 400),
+        (b'{"text": "\\ud800"}', 422),
+        (b'{"text": "x", "x": NaN}', 422),
+        (b"[" * 50_000, 400),
+        (b'{"text": ' + b"9" * 5000 + b"}", 400),
+        (b'{"text": null}', 422),
+        (b'{"text": "x", "bytes": "eA=="}', 422),
+        (b'{"bytes": "not base64"}', 422),
+        (b'{"bytes": "abc"}', 422),
+        (b"x" * 200_000, 413),
+        (b'{"text": "x", "text": {}}', 422),
+    ],
+)
+def test_bodies_that_are_not_what_they_should_be(served: Served, body: bytes, status: int) -> None:
+    answer = httpx.post(f"{served.url}/v1/score", content=body, headers=JSON)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"1"', "[]"])
+def test_numbers_that_are_none_are_refused(served: Served, value: str) -> None:
+    for name in ("temperature", "max_tokens", "seed", "top_p"):
+        body = f'{{"prompt": "x", "{name}": {value}}}'
+        answer = httpx.post(f"{served.url}/v1/completions", content=body, headers=JSON)
+        assert answer.status_code == 422
+        assert answer.json()["error"]["param"] == name
+
+
+def test_compressed_bodies_and_other_types_are_refused(served: Served) -> None:
+    for headers in (
+        JSON | {"Content-Encoding": "gzip"},
+        JSON | {"Content-Encoding": "br"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {},
+    ):
+        answer = httpx.post(f"{served.url}/v1/score", content=b'{"text": "x"}', headers=headers)
+        assert answer.status_code == 415
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
+    def endless() -> object:
+        while True:
+            yield b" " * 10_000
+
+    with httpx.Client() as client:
+        try:
+            answer = client.post(f"{served.url}/v1/score", content=endless(), headers=JSON)  # type: ignore[arg-type]
+            assert answer.status_code == 413
+        except httpx.WriteError:  # the server has hung up on it
+            pass
+    assert httpx.get(f"{served.url}/healthz").status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with (
+        serving(Settings("tiny", limits=Limits(body_seconds=0.2))) as server,
+        socket.create_connection(address(server), timeout=20) as raw,
+    ):
+        raw.sendall(head + b"Content-Length: 99\r\n\r\n{")
+        assert b" 408 " in raw.recv(1000)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_can_be_cut_and_scored(served: Served, data: bytes) -> None:
+    from base64 import b64encode
+
+    for path in ("/v1/score", "/v1/patches"):
+        answer = served.post(path, {"bytes": b64encode(data).decode()})
+        assert answer.status_code == 200
+        assert answer.json()["bytes"] == len(data)
+
+
+CHECKS = (
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+)
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_no_request_made_from_the_schema_is_answered_with_5xx(
+    served: Served, mode: GenerationMode
+) -> None:
+    """Valid ones and invalid ones; the answers are what the schema says."""
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    able = [operation for operation in operations if mode.is_positive or operation.body]
+    statuses = set()
+
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.one_of(operation.as_strategy(generation_mode=mode) for operation in able))
+    def ask(case: schemathesis.Case) -> None:
+        if isinstance(case.body, dict) and isinstance(case.body.get("max_tokens"), int):
+            case.body["max_tokens"] %= 4  # what is allowed may take long
+        statuses.add(case.call_and_validate(checks=CHECKS).status_code)
+
+    ask()
+    assert (200 if mode.is_positive else 422) in statuses
+
+
+# --- back-pressure, time, failure -----------------------------------------------------------------
+
+
+def test_a_full_queue_says_429_and_when_to_come_back() -> None:
+    with serving(Settings("tiny", max_batch=1, max_queue=2)) as server, httpx.Client() as client:
+        streams = []
+        for _ in range(20):
+            request = client.build_request(
+                "POST",
+                f"{server.url}/v1/completions",
+                json=LONG | {"stream": True, "max_tokens": 8192},
+            )
+            answer = client.send(request, stream=True)
+            if answer.status_code == 429:
+                break
+            streams.append(answer)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        answer.read()
+        assert answer.json()["error"]["code"] == "queue_full"
+        with pytest.raises(openai.RateLimitError):
+            server.client().completions.create(model="tiny", prompt="x")
+        for stream in streams:
+            stream.close()
+        assert server.becomes_idle()
+        assert server.client().completions.create(model="tiny", prompt="x", max_tokens=3).choices
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_that_takes_too_long_is_ended(stream: bool) -> None:
+    limits = Limits(timeout=0.5, max_bytes=100_000)
+    with serving(Settings("tiny", limits=limits)) as server:
+        answer = server.post("/v1/completions", LONG | {"stream": stream})
+        if stream:
+            last = [line for line in answer.text.splitlines() if line][-1]
+            assert json.loads(last[6:])["error"]["code"] == "timeout"
+        else:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert server.becomes_idle()
+
+
+def test_an_engine_that_has_failed_is_told_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with serving(Settings("tiny")) as server:
+        broken = RuntimeError("broken")
+
+        def fail(*_: object) -> None:
+            raise broken
+
+        monkeypatch.setattr(server.service.engine.model, "extend", fail)
+        answer = server.post("/v1/completions", LONG | {"max_tokens": 100})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
+        assert httpx.get(f"{server.url}/healthz").status_code == 503
+        assert server.post("/v1/completions", {"prompt": "x"}).status_code == 503
+
+
+# --- metrics and logs ----------------------------------------------------------------------------
+
+
+def test_metrics_count_what_was_asked_and_written(served: Served) -> None:
+    names = ("blt_prompt_bytes_total", "blt_completion_bytes_total")
+    before = [served.metric(name) for name in names]
+    body = {"prompt": "abc", "max_tokens": 10, "ignore_eos": True}
+    served.post("/v1/completions", body)
+    assert [served.metric(name) for name in names] == [before[0] + 3, before[1] + 10]
+    text = httpx.get(f"{served.url}/metrics").text
+    assert 'blt_requests_total{path="/v1/completions",status="200"}' in text
+    httpx.get(f"{served.url}/made-up-by-a-client")
+    assert "made-up" not in httpx.get(f"{served.url}/metrics").text
+
+
+def test_logs_hold_no_text(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "blt.serve"):
+        served.post("/v1/completions", {"prompt": "a secret", "max_tokens": 3})
+        served.post("/v1/completions?secret=1", {"prompt": "a secret", "temperature": "secret"})
+        served.post("/v1/score", {"text": "a secret"})
+        httpx.get(f"{served.url}/secret")
+    records = [record for record in caplog.records if record.name == "blt.serve"]
+    assert len(records) == 4
+    assert "secret" not in str([vars(record) for record in records])
+    assert records[0].values["prompt_tokens"] == 8  # type: ignore[attr-defined]
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "blt", "serve", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    return process, json.loads(process.stderr.readline())["url"]
+
+
+def inside(url: str) -> float:
+    """Choices in the engine."""
+    found = re.findall(r"^blt_(?:running|waiting) (\S+)$", httpx.get(f"{url}/metrics").text, re.M)
+    return sum(map(float, found))
+
+
+def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(tmp_path: Path) -> None:
+    lm = random_blt()
+    lm.save(tmp_path / "tiny")
+    process, url = start(tmp_path / "tiny", "--batch", "2")
+    ask = f"{url}/v1/completions"
+    expected = lm.generate("x", max_bytes=2000, ignore_eos=True).data.decode("utf-8", "replace")
+    body = {"prompt": "x", "max_tokens": 2000, "ignore_eos": True, "temperature": 0}
+    pool = concurrent.futures.ThreadPoolExecutor()
+    with process, pool, httpx.Client(timeout=60) as client:
+        whole = [pool.submit(httpx.post, ask, json=body, timeout=60) for _ in range(3)]
+        with client.stream("POST", ask, json=body | {"stream": True}) as answer:
+            lines = answer.iter_lines()
+            first = next(lines)
+            assert wait_until(lambda: inside(url) == 4)
+            os.kill(process.pid, signal.SIGTERM)
+            assert wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+            refused = httpx.post(ask, json=body, timeout=60)
+            rest = [line for line in lines if line]
+        assert refused.status_code == 503
+        chunks = [json.loads(line[6:])["choices"][0] for line in [first, *rest[:-1]]]
+        assert "".join(chunk["text"] for chunk in chunks) == expected
+        assert rest[-1] == "data: [DONE]"
+        for other in whole:
+            assert other.result().json()["choices"][0]["text"] == expected
+        assert process.wait(timeout=30) == 0
+
+
+def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:
+    random_blt().save(tmp_path / "tiny")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "blt", "serve", str(tmp_path / "tiny"), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("blt: cannot listen")
+    assert done.stderr.count("\n") == 1
