@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def standin() -> ThreadingHTTPServer:
+def standin(answers: Answers) -> ThreadingHTTPServer:
     """Ready to ``serve_forever``; its address is ``server_address``."""
-    handler = type("Handler", (Handler,), {"answers": Answers()})
+    handler = type("Handler", (Handler,), {"answers": answers})
     return ThreadingHTTPServer(("127.0.0.1", 0), handler)

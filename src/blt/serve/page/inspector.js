@@ -23,7 +23,7 @@ export function showPiece(root, piece, bytes, rows, title) {
   const note = end < piece.end ? `, the first ${MOST_COLUMNS} of its bytes` : "";
   root.replaceChildren(
     el("p", { class: "inspector-title" }, title + note),
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Bytes of the piece" },
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Bytes: ${title}` },
       el("table", {},
         el("thead", {}, headings(piece, end, bytes)),
         el("tbody", {}, ...[{ name: "byte", cell: (i) => hex(bytes[i]) }, ...rows].map(

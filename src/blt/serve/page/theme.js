@@ -1,13 +1,12 @@
 // Light or dark: as the system has it, until the button says otherwise. Not a module, so that it
 // runs before anything is drawn.
 (() => {
-  const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const stored = () => localStorage.getItem("blt-theme");
-  const isDark = () => (stored() ?? (system.matches ? "dark" : "light")) === "dark";
+  const chosen = () => localStorage.getItem("blt-theme");
+  const isDark = () => (chosen() ?? (system.matches ? "dark" : "light")) === "dark";
 
   function apply() {
-    root.dataset.theme = isDark() ? "dark" : "light";
+    document.documentElement.dataset.theme = chosen() ?? "system";
     document.getElementById("theme")?.setAttribute("aria-pressed", String(isDark()));
   }
 

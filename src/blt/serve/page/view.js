@@ -63,6 +63,7 @@ export class PatchView {
       option.setAttribute("role", "option");
       option.setAttribute("aria-selected", "false");
       option.id = `${this.root.id}-${first + index}`;
+      if (!option.textContent?.trim()) option.setAttribute("aria-label", "space");
     });
     return options;
   }
