@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from serve.standin import Answers, standin
+from blt import pretrained
+from blt.lm import BLT
+from serve.standin import standin
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FLAGS = [
@@ -25,17 +27,20 @@ FLAGS = [
 
 
 @pytest.fixture(scope="session")
-def answers() -> Iterator[Answers]:
+def shipped() -> Iterator[BLT]:
+    """The model of the package."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Chromium has the other processor
-    yield Answers()
+    model = pretrained.load()
+    assert isinstance(model, BLT)
+    yield model
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def address(answers: Answers) -> Iterator[str]:
+def address(shipped: BLT) -> Iterator[str]:
     """Of a server."""
-    server = standin(answers)
+    server = standin(shipped)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()

@@ -70,8 +70,13 @@ test("base64 and hexadecimal digits go there and back", () => {
 });
 
 test("a text is capped between characters", () => {
-  assert.deepEqual(bytes.capped("a😀b", 2), { text: "a😀", left: 1 });
-  assert.deepEqual(bytes.capped("a😀b", 3), { text: "a😀b", left: 0 });
+  const capped = (characters, most) => {
+    const { bytes: kept, left } = bytes.capped("a😀b", characters, most);
+    return [bytes.decode(kept), left];
+  };
+  assert.deepEqual(capped(2, 100), ["a😀", 1]);
+  assert.deepEqual(capped(3, 6), ["a😀b", 0]);
+  assert.deepEqual(capped(3, 4), ["a", 2]);
 });
 
 test("pieces hold all bytes in order, each in one patch unless it is cut", () => {

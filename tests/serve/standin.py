@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from blt import pretrained, vocab
+from blt import vocab
 from blt.cutting import Cutter
 from blt.generate import Engine, Sampling
 from blt.lm import BLT
@@ -25,9 +25,7 @@ NAME = "blt-pretrained"
 class Answers:
     """What each address answers."""
 
-    def __init__(self) -> None:
-        lm = pretrained.load()
-        assert isinstance(lm, BLT)
+    def __init__(self, lm: BLT) -> None:
         self.lm = lm
 
     def models(self) -> dict[str, Any]:
@@ -151,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def standin(answers: Answers) -> ThreadingHTTPServer:
+def standin(lm: BLT) -> ThreadingHTTPServer:
     """Ready to ``serve_forever``; its address is ``server_address``."""
-    handler = type("Handler", (Handler,), {"answers": answers})
+    handler = type("Handler", (Handler,), {"answers": Answers(lm)})
     return ThreadingHTTPServer(("127.0.0.1", 0), handler)

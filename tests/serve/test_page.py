@@ -13,17 +13,17 @@ import torch
 
 from blt import patching, vocab
 from blt.cutting import Cut, Cutter
-from serve.standin import Answers
+from blt.lm import BLT
 
 VIEW = "#patch-view [role=option]"
 TEXT = "Two ferries, one é and 漢字."
 KEY = "Bearer sesame"
 
 
-def cut(answers: Answers, text: str, **changes: Any) -> Cut:
+def cut(shipped: BLT, text: str, **changes: Any) -> Cut:
     """What the library makes of a text."""
-    config = replace(answers.lm.config.patching, **changes)
-    return Cutter(config, answers.lm.entropy_model).cut(text.encode())
+    config = replace(shipped.config.patching, **changes)
+    return Cutter(config, shipped.entropy_model).cut(text.encode())
 
 
 def wait_for(page: Any, selector: str, text: str) -> None:
@@ -79,10 +79,10 @@ def test_browser_patches_by_every_rule_as_the_library_does(page: Any) -> None:
     assert wrong == []
 
 
-def test_typed_text_is_shown_in_the_models_patches(page: Any, answers: Answers) -> None:
+def test_typed_text_is_shown_in_the_models_patches(page: Any, shipped: BLT) -> None:
     page.locator("#text").press_sequentially(" Aha!")
     type_text(page, "Plain words, cut as they are typed.")
-    expected = cut(answers, "Plain words, cut as they are typed.")
+    expected = cut(shipped, "Plain words, cut as they are typed.")
     assert page.locator(VIEW).all_text_contents() == [patch.decode() for patch in expected.patches]
     assert page.locator("#mean-size").text_content() == f"{expected.mean_size:.2f}"
 
@@ -98,31 +98,31 @@ def test_an_answer_to_an_older_text_is_dropped(page: Any) -> None:
     assert page.locator("#patch-view").text_content() == "newer"
 
 
-def test_slider_cuts_at_once_and_asks_nobody(page: Any, answers: Answers) -> None:
+def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.locator("#theta").fill("1.5")
-    expected = cut(answers, TEXT, threshold=1.5)
+    expected = cut(shipped, TEXT, threshold=1.5)
     wait_for(page, "#mean-size", f"{expected.mean_size:.2f}")
     assert page.locator("#rule").input_value() == "entropy"
     page.locator("#theta").press("Home")
-    everything = cut(answers, TEXT, threshold=0.0)
+    everything = cut(shipped, TEXT, threshold=0.0)
     wait_for(page, "#count-patches", str(len(everything.lengths)))
     assert "bytes per patch" in page.locator("#theta").get_attribute("aria-valuetext")
     assert asked == []
 
 
-def test_rules_stand_side_by_side(page: Any, answers: Answers) -> None:
+def test_rules_stand_side_by_side(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
     rows = page.locator("#rules-body tr")
     assert rows.count() == 7
     assert rows.nth(4).text_content().startswith("space")
     patches = rows.nth(4).locator(".number").first.text_content()
-    assert int(patches) == len(cut(answers, TEXT, rule="space").lengths)
+    assert int(patches) == len(cut(shipped, TEXT, rule="space").lengths)
     page.locator("#rule").select_option("static")
     page.locator("#stride").fill("7")
-    wait_for(page, "#count-patches", str(len(cut(answers, TEXT, rule="static", stride=7).lengths)))
+    wait_for(page, "#count-patches", str(len(cut(shipped, TEXT, rule="static", stride=7).lengths)))
     assert not page.locator("#theta-control").is_visible()
 
 
@@ -150,12 +150,12 @@ def test_right_to_left_text_runs_from_right_to_left(page: Any) -> None:
     assert first["x"] > last["x"]
 
 
-def test_patches_are_walked_through_with_keys(page: Any, answers: Answers) -> None:
+def test_patches_are_walked_through_with_keys(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
     view = page.locator("#patch-view")
     view.focus()
     view.press("ArrowRight")
-    first = cut(answers, TEXT)
+    first = cut(shipped, TEXT)
     active = page.locator(f"#{view.get_attribute('aria-activedescendant')}")
     assert active.get_attribute("aria-selected") == "true"
     assert "patch 2" in active.get_attribute("aria-label").lower()
@@ -165,9 +165,9 @@ def test_patches_are_walked_through_with_keys(page: Any, answers: Answers) -> No
     assert page.locator(VIEW).last.get_attribute("aria-selected") == "true"
 
 
-def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, answers: Answers) -> None:
+def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
-    expected = cut(answers, TEXT).entropies
+    expected = cut(shipped, TEXT).entropies
     said = page.locator("#curve svg").get_attribute("aria-label")
     assert f"highest at byte {expected.index(max(expected))} with {max(expected):.2f}" in said
     page.locator("#values summary").click()
@@ -185,18 +185,18 @@ def test_long_text_is_capped_and_says_so(page: Any) -> None:
 
     page.route("**/v1/patches", answer)
     page.locator("#text").fill("abcde" * 5000)
-    wait_for(page, "#patches-notice", "5000 are left out")
+    wait_for(page, "#patches-notice", "the last 5000 characters are left out")
     wait_for(page, "#count-patches", "4,000")
     page.locator(VIEW).nth(3999).wait_for()
 
 
-def test_model_writes_what_the_engine_writes(page: Any, answers: Answers) -> None:
+def test_model_writes_what_the_engine_writes(page: Any, shipped: BLT) -> None:
     page.locator("#prompt").fill("The sea ")
     page.locator("#max-bytes").fill("60")
     page.locator("#temperature").fill("0")
     page.locator("#write").click()
     wait_for(page, "#write-notice", "Finished.")
-    written = answers.lm.generate("The sea ", max_bytes=60)
+    written = shipped.generate("The sea ", max_bytes=60)
     shown = page.locator("#written [role=option]").all_text_contents()
     assert shown == [patch.decode() for patch in written.patches]
     assert page.locator("#written .accepted").count() > 0
@@ -218,17 +218,16 @@ def test_stop_ends_the_writing(page: Any) -> None:
     assert page.locator("#write").is_enabled()
 
 
-def test_costs_of_languages_are_compared(page: Any, answers: Answers) -> None:
+def test_costs_of_languages_are_compared(page: Any, shipped: BLT) -> None:
     page.locator("#own-name").fill("Mine")
     page.locator("#own-text").fill("Grüße")
     page.locator("#own-form button").click()
     wait_for(page, "#languages-notice", "13 texts read.")
     rows = page.locator("#languages-body tr")
-    scored = answers.score("Grüße".encode())
     assert rows.nth(0).locator(".cost").text_content() == "1.00 ×"
     numbers = rows.nth(12).locator("td").all_text_contents()
-    assert numbers[:2] == ["7", str(scored["patches"])]
-    assert numbers[3] == f"{scored['bits_per_byte']:.2f}"
+    assert numbers[:2] == ["7", str(len(cut(shipped, "Grüße").lengths))]
+    assert numbers[3] == f"{shipped.bits_per_byte('Grüße'):.2f}"
     rows.nth(12).get_by_role("button", name="Remove Mine").click()
     assert rows.count() == 12
 
@@ -306,7 +305,7 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
 
 def test_axe_finds_nothing(page: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    type_text(page, TEXT + "\n\0")
+    type_text(page, "Two é \n\0")
     page.locator("#patch-view").focus()
     page.locator("#values summary").click()
     page.locator("#max-bytes").fill("20")

@@ -163,13 +163,17 @@ export function byteName(byte) {
 }
 
 /**
- * A text as far as it is shown.
+ * A text as far as it is shown: whole characters only.
  * @param {string} text
- * @param {number} limit in characters
- * @returns {{text: string, left: number}} its beginning, and how many characters were left out
+ * @param {number} characters at most
+ * @param {number} most bytes
+ * @returns {{bytes: Uint8Array, left: number}} its beginning, and how many characters were left out
  */
-export function capped(text, limit) {
-  if (text.length <= limit) return { text, left: 0 };
-  const characters = [...text];
-  return { text: characters.slice(0, limit).join(""), left: Math.max(0, characters.length - limit) };
+export function capped(text, characters, most) {
+  const all = [...text];
+  const bytes = encode(all.slice(0, characters).join(""));
+  let end = Math.min(bytes.length, most);
+  while (bytes[end] >= 0x80 && bytes[end] <= 0xbf) end--;
+  const kept = bytes.subarray(0, end);
+  return { bytes: kept, left: all.length - [...decode(kept)].length };
 }

@@ -4,7 +4,7 @@
  */
 
 import * as api from "./api.js";
-import { capped, encode, hex, parseHex, toBase64, units } from "./bytes.js";
+import { capped, hex, parseHex, toBase64, units } from "./bytes.js";
 import { Curve } from "./curve.js";
 import { byId, debounced, el, isAbort, Notice, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
@@ -27,7 +27,7 @@ export class PatchesPanel {
   #starts = [];
   #abort = new AbortController();
 
-  /** @param {{rule?: string, threshold?: number}} model */
+  /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number}} model */
   constructor(model) {
     this.model = model;
     this.text = byId("text");
@@ -93,12 +93,17 @@ export class PatchesPanel {
   /** The bytes in the box; says so if there are too many. */
   #read() {
     this.notice.clear();
-    if (byId("as-hex").checked) return parseHex(this.text.value).subarray(0, MOST_CHARACTERS);
-    const { text, left } = capped(this.text.value, MOST_CHARACTERS);
-    if (left) {
-      this.notice.say(`Only the first ${MOST_CHARACTERS} characters are shown; ${left} are left out.`);
-    }
-    return encode(text);
+    const most = this.model.max_prompt_bytes ?? Infinity;
+    if (byId("as-hex").checked) return this.#capped(parseHex(this.text.value), Math.min(most, MOST_CHARACTERS));
+    const { bytes, left } = capped(this.text.value, MOST_CHARACTERS, most);
+    if (left) this.notice.say(`Too long to show as a whole: the last ${left} characters are left out.`);
+    return bytes;
+  }
+
+  #capped(bytes, most) {
+    const left = bytes.length - most;
+    if (left > 0) this.notice.say(`Too long to show as a whole: the last ${left} bytes are left out.`);
+    return bytes.subarray(0, most);
   }
 
   #show(bytes, { entropies, surprise, patches }) {
