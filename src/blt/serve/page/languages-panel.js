@@ -68,7 +68,7 @@ export class LanguagesPanel {
       el("th", { scope: "row" }, row.name, el("small", { lang: row.lang, dir: "auto" }, row.text), ...this.#remover(row)),
       ...Object.entries(cells).map(([label, value]) =>
         el("td", { class: row.score ? "number" : "number empty", "data-label": label }, String(value ?? "–"))),
-      el("td", { class: times === null ? "number cost empty" : "number cost", "data-label": "times the patches of English" }, times === null ? "–" : `${times.toFixed(2)} ×`, barOf(times, most)));
+      el("td", { class: times === null ? "number cost empty" : "number cost", "data-label": "the patches of English" }, times === null ? "–" : `${times.toFixed(2)} ×`, barOf(times, most)));
   }
 
   /** A button that takes away a row of the reader's own. */

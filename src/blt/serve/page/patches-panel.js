@@ -54,7 +54,12 @@ export class PatchesPanel {
     byId("rule").addEventListener("change", () => this.#changeRule());
     byId("show-bytes").addEventListener("change", () => this.#cut());
     byId("values").addEventListener("toggle", () => this.#fillValues());
-    byId("theta").value = this.model.threshold ?? 1.3354;
+    byId("theta").value = this.#modelThreshold();
+  }
+
+  /** The model's own or, where it has none, that of the released BLT. */
+  #modelThreshold() {
+    return this.model.threshold ?? 1.3354;
   }
 
   #setUpExamples() {
@@ -119,7 +124,9 @@ export class PatchesPanel {
   /** Another entropy rule begins with the threshold that makes as many patches as there are. */
   #changeRule() {
     const rule = this.#rule();
-    if (this.#answer && ENTROPY_RULES.includes(rule.rule)) {
+    if (rule.rule === "model") {
+      byId("theta").value = this.#modelThreshold();
+    } else if (this.#answer && ENTROPY_RULES.includes(rule.rule)) {
       byId("theta").value = thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts)));
     }
     this.#cut();
@@ -145,7 +152,7 @@ export class PatchesPanel {
     this.view.draw({ ...this.#answer, starts: this.#starts, showBytes: byId("show-bytes").checked });
     this.#showNumbers();
     this.curve.cut(this.#lineOf(rule), this.#starts, this.#curveSummary());
-    showRules(byId("rules-body"), this.#answer, rule, this.#starts, this.model.rule);
+    showRules(byId("rules-body"), this.#answer, rule, this.#starts, this.model);
     this.say();
   }
 

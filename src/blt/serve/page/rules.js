@@ -7,6 +7,8 @@ import { el } from "./dom.js";
 import { decide, ENTROPY_RULES, meanSize, patchCount, RULES, thresholdFor } from "./patching.js";
 import { direction, draw } from "./view.js";
 
+/** @typedef {import("./patching.js").Rule} Rule */
+
 const MOST_BYTES = 240; // of the text, in each row
 
 /**
@@ -14,20 +16,26 @@ const MOST_BYTES = 240; // of the text, in each row
  * patches, so that one sees where the rules cut rather than how finely.
  * @param {HTMLElement} body of the table
  * @param {import("./patches-panel.js").Answer} answer
- * @param {import("./patching.js").Rule} chosen
+ * @param {Rule} chosen
  * @param {boolean[]} starts by the chosen rule
- * @param {string|undefined} modelRule name of the model's own
+ * @param {Partial<Rule>} model its own rule and threshold
  */
-export function showRules(body, answer, chosen, starts, modelRule) {
+export function showRules(body, answer, chosen, starts, model) {
+  const set = chosen.rule === "model" ? { ...chosen, ...pick(model) } : chosen;
   const others = RULES.map((rule) => {
-    const parameters = rule === chosen.rule ? chosen : matched(rule, chosen, answer.entropies, starts);
+    const parameters = rule === set.rule ? set : matched(rule, set, answer.entropies, starts);
     return { rule, note: noteOf(parameters), starts: decide(parameters, answer.bytes, answer.entropies) };
   });
-  const own = { rule: "model", note: modelRule ?? "", starts: answer.modelStarts };
+  const own = { rule: "model", note: model.rule ?? "", starts: answer.modelStarts };
   body.replaceChildren(...[own, ...others].map((row) => rowOf(row, answer, row.rule === chosen.rule)));
 }
 
-/** @returns {import("./patching.js").Rule} */
+/** The rule of a model and its threshold, where it has them. @param {Partial<Rule>} model */
+function pick({ rule, threshold }) {
+  return { ...(rule ? { rule } : {}), ...(threshold ? { threshold } : {}) };
+}
+
+/** @returns {Rule} */
 function matched(rule, chosen, entropies, starts) {
   if (rule === "static") return { rule, stride: Math.max(1, Math.round(meanSize(starts))) };
   if (!ENTROPY_RULES.includes(rule)) return { rule };

@@ -88,7 +88,7 @@ export class PatchView {
 
   #point(event, chosen) {
     const option = event.target.closest("[role=option]");
-    if (option) this.activate([...this.root.children].indexOf(option), chosen);
+    if (option) this.activate(Number(option.id.slice(this.root.id.length + 1)), chosen);
   }
 
   #walk(event) {
