@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -26,7 +27,7 @@ def cut(shipped: BLT, text: str, **changes: Any) -> Cut:
     return Cutter(config, shipped.entropy_model).cut(text.encode())
 
 
-def wait_for(page: Any, selector: str, text: str) -> None:
+def wait_for(page: Any, selector: str, text: str | re.Pattern[str]) -> None:
     page.locator(selector).filter(has_text=text).wait_for()
 
 
@@ -34,7 +35,7 @@ def type_text(page: Any, text: str) -> None:
     """Put in a text and wait until it is the one that is cut."""
     with page.expect_response("**/v1/patches"):
         page.locator("#text").fill(text)
-    wait_for(page, "#patches-summary", f"{len(text.encode())} bytes")
+    wait_for(page, "#count-bytes", re.compile(f"^{len(text.encode())}$"))
 
 
 def rgb(page: Any) -> tuple[int, ...]:

@@ -21,18 +21,14 @@ const MOST_BYTES = 240; // of the text, in each row
  * @param {Partial<Rule>} model its own rule and threshold
  */
 export function showRules(body, answer, chosen, starts, model) {
-  const set = chosen.rule === "model" ? { ...chosen, ...pick(model) } : chosen;
+  const own = { rule: model.rule ?? "model", threshold: model.threshold ?? chosen.threshold };
+  const set = chosen.rule === "model" ? { ...chosen, ...own } : chosen;
   const others = RULES.map((rule) => {
     const parameters = rule === set.rule ? set : matched(rule, set, answer.entropies, starts);
     return { rule, note: noteOf(parameters), starts: decide(parameters, answer.bytes, answer.entropies) };
   });
-  const own = { rule: "model", note: model.rule ?? "", starts: answer.modelStarts };
-  body.replaceChildren(...[own, ...others].map((row) => rowOf(row, answer, row.rule === chosen.rule)));
-}
-
-/** The rule of a model and its threshold, where it has them. @param {Partial<Rule>} model */
-function pick({ rule, threshold }) {
-  return { ...(rule ? { rule } : {}), ...(threshold ? { threshold } : {}) };
+  const first = { rule: "model", note: model.rule ?? "", starts: answer.modelStarts };
+  body.replaceChildren(...[first, ...others].map((row) => rowOf(row, answer, row.rule === chosen.rule)));
 }
 
 /** @returns {Rule} */
