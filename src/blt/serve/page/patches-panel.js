@@ -79,10 +79,13 @@ export class PatchesPanel {
     this.#abort.abort();
     const abort = (this.#abort = new AbortController());
     try {
-      const bytes = this.#read();
+      this.notice.clear();
+      const { bytes, note } = this.#read();
+      this.notice.say(note);
       const options = { signal: abort.signal, onWait: (message) => this.notice.say(message) };
       const answer = await api.patches(toBase64(bytes), options);
       if (abort.signal.aborted) return;
+      this.notice.say(note);
       this.#show(bytes, answer);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
@@ -95,20 +98,16 @@ export class PatchesPanel {
     byId("patch-view").classList.add("stale");
   }
 
-  /** The bytes in the box; says so if there are too many. */
+  /** The bytes in the box, as many as can be shown, and a note if there are more. */
   #read() {
-    this.notice.clear();
     const most = this.model.max_prompt_bytes ?? Infinity;
-    if (byId("as-hex").checked) return this.#capped(parseHex(this.text.value), Math.min(most, MOST_CHARACTERS));
-    const { bytes, left } = capped(this.text.value, MOST_CHARACTERS, most);
-    if (left) this.notice.say(`Too long to show as a whole: the last ${left} characters are left out.`);
-    return bytes;
-  }
-
-  #capped(bytes, most) {
-    const left = bytes.length - most;
-    if (left > 0) this.notice.say(`Too long to show as a whole: the last ${left} bytes are left out.`);
-    return bytes.subarray(0, most);
+    if (!byId("as-hex").checked) {
+      const { bytes, left } = capped(this.text.value, MOST_CHARACTERS, most);
+      return { bytes, note: noteOf(left, "characters") };
+    }
+    const all = parseHex(this.text.value);
+    const bytes = all.subarray(0, Math.min(most, MOST_CHARACTERS));
+    return { bytes, note: noteOf(all.length - bytes.length, "bytes") };
   }
 
   #show(bytes, { entropies, surprise, patches }) {
@@ -213,6 +212,11 @@ export class PatchesPanel {
       el("tr", {}, ...[i, hex(byte), entropies[i].toFixed(3), surprise[i].toFixed(3)].map((value) => el("td", {}, String(value)))));
     byId("values-body").replaceChildren(...rows);
   }
+}
+
+/** @param {number} left out @param {string} what */
+function noteOf(left, what) {
+  return left ? `Too long to show as a whole: the last ${left} ${what} are left out.` : "";
 }
 
 /** @param {import("./patching.js").Piece} piece @param {number[]} ids */

@@ -75,6 +75,7 @@ export class WritePanel {
   /** @param {{blt?: object}|undefined} choice of a chunk */
   #take(choice) {
     if (!choice?.blt) return;
+    if (!this.#written.bytes.length) this.notice.say("Writing …"); // it may have had to wait
     const { bytes, starts, logprobs, top, drafted } = choice.blt;
     const fresh = fromBase64(bytes);
     this.#written.bytes.push(...fresh);

@@ -250,7 +250,8 @@ def test_a_busy_server_is_waited_for(page: Any) -> None:
     page.route("**/v1/patches", lambda route: route.fulfill(**busy), times=1)
     page.locator("#text").fill("patience")
     wait_for(page, "#patches-notice", "busy. Trying again in 1 s")
-    wait_for(page, "#count-bytes", "8")
+    wait_for(page, "#count-bytes", re.compile("^8$"))
+    assert page.locator("#patches-notice").text_content() == ""
 
 
 def test_what_the_server_refuses_is_shown_in_its_words(page: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from blt import pretrained
 from blt.lm import BLT
-from serve.standin import standin
+from serve.page.standin import standin
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FLAGS = [

@@ -17,6 +17,7 @@ from blt import vocab
 from blt.cutting import Cutter
 from blt.generate import Engine, Sampling
 from blt.lm import BLT
+from blt.model.packing import Spans
 
 PAGE = files("blt") / "serve" / "page"
 NAME = "blt-pretrained"
@@ -45,8 +46,6 @@ class Answers:
 
     @torch.no_grad()
     def _surprise(self, data: bytes) -> list[float]:
-        from blt.model.packing import Spans
-
         ids = vocab.encode(data)
         logits = self.lm.entropy_model(ids, Spans.from_lengths([len(ids)], ids.device))
         return self._bits(logits, ids)

@@ -1,10 +1,10 @@
-// The page's pure modules: `node --test tests/serve/page.test.mjs`, Node 20.19 or later.
+// The page's pure modules: `node --test tests/serve/page/page.test.mjs`, Node 20.19 or later.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import * as bytes from "../../src/blt/serve/page/bytes.js";
-import * as patching from "../../src/blt/serve/page/patching.js";
-import { EventReader } from "../../src/blt/serve/page/sse.js";
+import * as bytes from "../../../src/blt/serve/page/bytes.js";
+import * as patching from "../../../src/blt/serve/page/patching.js";
+import { EventReader } from "../../../src/blt/serve/page/sse.js";
 
 /** Reproducible bytes: any, or those of characters of 1 to 4 bytes, in turns. */
 function* samples() {
