@@ -60,10 +60,12 @@ def test_browser_patches_by_every_rule_as_the_library_does(page: Any) -> None:
     cases = []
     for seed in range(60):
         data = bytes(torch.randint(256, (seed,)).tolist())
+        threshold = 0.3 + seed / 50
         entropies = torch.rand(seed + 1) * 3
+        entropies[::3] = threshold  # in float32: what is equal is not above
         for rule in ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"):
             config = patching.PatchingConfig(
-                rule, threshold=0.3 + seed / 50, threshold_add=0.1, stride=1 + seed % 5
+                rule, threshold=threshold, threshold_add=0.1, stride=1 + seed % 5
             )
             starts = patching.decide(config, vocab.encode(data), entropies)[1:-1]
             fields = ("rule", "threshold", "threshold_add", "stride")
