@@ -40,8 +40,19 @@ elif ! usable "$venv/bin/python"; then
     exit 1
 fi
 
+install_chromium() { # the page is tested in it; where it is missing, those tests are skipped
+    command -v chromium >/dev/null && return
+    { [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; } || return 0
+    echo "installing Chromium, for the tests of the page"
+    export DEBIAN_FRONTEND=noninteractive
+    timeout 120 apt-get update -qq </dev/null >/dev/null 2>&1 || true
+    timeout 400 apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core \
+        </dev/null >/dev/null 2>&1 || echo "it could not be installed; those tests will be skipped"
+}
+
 # PyTorch first, with its bound: whatever comes later then finds it in place.
 echo "installing PyTorch (a large download the first time)"
 "$venv/bin/python" -m pip install --quiet --progress-bar on 'torch>=2.11,<2.14'
 echo "installing blt${extra:+ with the '$extra' extra}"
 "$venv/bin/python" -m pip install --quiet --editable ".${extra:+[$extra]}"
+[ "$extra" != dev ] || install_chromium

@@ -1,0 +1,229 @@
+/**
+ * Type, and see the text cut into patches.
+ * @module
+ */
+
+import * as api from "./api.js";
+import { capped, hex, parseHex, toBase64, units } from "./bytes.js";
+import { Curve } from "./curve.js";
+import { byId, debounced, el, isAbort, Notice, oncePerFrame } from "./dom.js";
+import { showPiece, spoken } from "./inspector.js";
+import { decide, ENTROPY_RULES, meanSize, patchCount, patchIds, startsAt, thresholdFor } from "./patching.js";
+import { showRules } from "./rules.js";
+import { EXAMPLES } from "./samples.js";
+import { PatchView } from "./view.js";
+
+const MOST_CHARACTERS = 20000;
+const PAUSE = 150; // milliseconds without typing before the server is asked
+const MOST_ROWS = 500; // of the table of values
+
+/** @typedef {{bytes: Uint8Array, units: import("./bytes.js").Unit[], entropies: number[],
+ *   surprise: number[], modelStarts: boolean[]}} Answer */
+
+export class PatchesPanel {
+  /** @type {Answer|null} */
+  #answer = null;
+  /** @type {boolean[]} */
+  #starts = [];
+  #abort = new AbortController();
+
+  /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number}} model */
+  constructor(model) {
+    this.model = model;
+    this.text = byId("text");
+    this.notice = new Notice(byId("patches-notice"));
+    this.view = new PatchView(byId("patch-view"), (piece, chosen) => this.#inspect(piece, chosen));
+    this.curve = new Curve(byId("curve"), byId("curve-axis"), (at) => this.view.activate(this.view.indexAt(at), false));
+    this.say = debounced(() => (byId("patches-summary").textContent = this.#summary()), 800);
+    this.#setUpControls();
+    this.#setUpExamples();
+    this.ask();
+  }
+
+  #setUpControls() {
+    const typed = debounced(() => this.ask(), PAUSE);
+    const recut = oncePerFrame(() => this.#cut());
+    this.text.addEventListener("input", typed);
+    for (const id of ["as-text", "as-hex"]) byId(id).addEventListener("change", () => this.ask());
+    for (const id of ["theta", "theta-add", "stride"]) {
+      byId(id).addEventListener("input", () => {
+        if (id === "theta" && byId("rule").value === "model") byId("rule").value = "entropy";
+        recut();
+      });
+    }
+    byId("rule").addEventListener("change", () => this.#changeRule());
+    byId("show-bytes").addEventListener("change", () => this.#cut());
+    byId("values").addEventListener("toggle", () => this.#fillValues());
+    byId("theta").value = this.#modelThreshold();
+  }
+
+  /** The model's own or, where it has none, that of the released BLT. */
+  #modelThreshold() {
+    return this.model.threshold ?? 1.3354;
+  }
+
+  #setUpExamples() {
+    for (const example of EXAMPLES) {
+      const button = el("button", { type: "button" }, example.name);
+      button.addEventListener("click", () => {
+        byId(example.hex ? "as-hex" : "as-text").checked = true;
+        this.text.value = example.hex ?? example.text;
+        this.ask();
+      });
+      byId("examples").append(button);
+    }
+  }
+
+  /** Ask for the entropies of what is in the box; an answer that is late is dropped. */
+  async ask() {
+    this.#abort.abort();
+    const abort = (this.#abort = new AbortController());
+    try {
+      this.notice.clear();
+      const { bytes, note } = this.#read();
+      this.notice.say(note);
+      const options = { signal: abort.signal, onWait: (message) => this.notice.say(message) };
+      const answer = await api.patches(toBase64(bytes), options);
+      if (abort.signal.aborted) return;
+      this.notice.say(note);
+      this.#show(bytes, answer);
+    } catch (error) {
+      if (!isAbort(error)) this.#fail(error);
+    }
+  }
+
+  /** What is drawn stays, paler: it is no longer what is in the box. */
+  #fail(error) {
+    this.notice.fail(error, error instanceof api.ApiError ? () => this.ask() : undefined);
+    byId("patch-view").classList.add("stale");
+  }
+
+  /** The bytes in the box, as many as can be shown, and a note if there are more. */
+  #read() {
+    const most = this.model.max_prompt_bytes ?? Infinity;
+    if (!byId("as-hex").checked) {
+      const { bytes, left } = capped(this.text.value, MOST_CHARACTERS, most);
+      return { bytes, note: noteOf(left, "characters") };
+    }
+    const all = parseHex(this.text.value);
+    const bytes = all.subarray(0, Math.min(most, MOST_CHARACTERS));
+    return { bytes, note: noteOf(all.length - bytes.length, "bytes") };
+  }
+
+  #show(bytes, { entropies, surprise, patches }) {
+    const modelStarts = startsAt(patches[0].starts, bytes.length);
+    this.#answer = { bytes, units: units(bytes), entropies, surprise, modelStarts };
+    byId("patch-view").classList.remove("stale");
+    this.curve.draw(bytes, this.#answer.units, entropies);
+    this.#cut();
+    byId("patch-inspector").replaceChildren(el("p", { class: "hint" }, byId("patch-inspector").dataset.hint));
+    this.#fillValues();
+  }
+
+  /** Another entropy rule begins with the threshold that makes as many patches as there are. */
+  #changeRule() {
+    const rule = this.#rule();
+    if (rule.rule === "model") {
+      byId("theta").value = this.#modelThreshold();
+    } else if (this.#answer && ENTROPY_RULES.includes(rule.rule)) {
+      byId("theta").value = thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts)));
+    }
+    this.#cut();
+  }
+
+  /** @returns {import("./patching.js").Rule} */
+  #rule() {
+    return {
+      rule: byId("rule").value,
+      threshold: Number(byId("theta").value),
+      threshold_add: Number(byId("theta-add").value),
+      stride: Number(byId("stride").value),
+    };
+  }
+
+  /** Cut what was answered by the rule that is set, without asking again. */
+  #cut() {
+    const rule = this.#rule();
+    this.#showControls(rule);
+    if (!this.#answer) return;
+    const { bytes, entropies, modelStarts } = this.#answer;
+    this.#starts = rule.rule === "model" ? modelStarts : decide(rule, bytes, entropies);
+    this.view.draw({ ...this.#answer, starts: this.#starts, showBytes: byId("show-bytes").checked });
+    this.#showNumbers();
+    this.curve.cut(this.#lineOf(rule), this.#starts, this.#curveSummary());
+    showRules(byId("rules-body"), this.#answer, rule, this.#starts, this.model);
+    this.say();
+  }
+
+  /** Where the curve's line is; the rise of the entropy has none. */
+  #lineOf({ rule, threshold }) {
+    if (rule === "model") return this.model.rule === "entropy" ? (this.model.threshold ?? null) : null;
+    return rule === "entropy" || rule === "entropy-combined" ? threshold : null;
+  }
+
+  #showControls({ rule, threshold, threshold_add, stride }) {
+    byId("theta-control").hidden = rule !== "model" && !ENTROPY_RULES.includes(rule);
+    byId("theta-add-control").hidden = rule !== "entropy-combined";
+    byId("stride-control").hidden = rule !== "static";
+    byId("theta-value").textContent = threshold.toFixed(2);
+    byId("theta-add-value").textContent = threshold_add.toFixed(2);
+    byId("stride-value").textContent = String(stride);
+  }
+
+  #showNumbers() {
+    const mean = meanSize(this.#starts).toFixed(2);
+    byId("count-bytes").textContent = this.#starts.length.toLocaleString("en");
+    byId("count-patches").textContent = patchCount(this.#starts).toLocaleString("en");
+    byId("mean-size").textContent = mean;
+    byId("theta").setAttribute("aria-valuetext", `${byId("theta-value").textContent} nats: ${mean} bytes per patch`);
+  }
+
+  #summary() {
+    return `${this.#starts.length} bytes in ${patchCount(this.#starts)} patches, ${meanSize(this.#starts).toFixed(2)} bytes per patch.`;
+  }
+
+  #curveSummary() {
+    const { entropies } = /** @type {Answer} */ (this.#answer);
+    if (!entropies.length) return "No bytes, no curve.";
+    const highest = entropies.reduce((best, value, i) => (value > entropies[best] ? i : best), 0);
+    const mean = entropies.reduce((sum, value) => sum + value, 0) / entropies.length;
+    return `Uncertainty before each byte: ${mean.toFixed(2)} nats on average, highest at byte ${highest} ` +
+      `with ${entropies[highest].toFixed(2)}. ${this.#summary()}`;
+  }
+
+  #inspect(piece, chosen) {
+    const { bytes, entropies, surprise } = /** @type {Answer} */ (this.#answer);
+    const ids = patchIds(this.#starts);
+    const title = titleOf(piece, ids);
+    showPiece(byId("patch-inspector"), piece, bytes, [
+      ...(piece.cut ? [{ name: "patch", cell: (i) => String(ids[i] + 1) }] : []),
+      { name: "uncertainty, nats", cell: (i) => entropies[i].toFixed(2) },
+      { name: "surprise, bits", cell: (i) => surprise[i].toFixed(2) },
+    ], title);
+    this.curve.highlight(piece.start, piece.end, chosen);
+    return `${spoken(piece, bytes)}: ${title}, ${entropies[piece.start].toFixed(2)} nats`;
+  }
+
+  /** The curve as a table, made only when somebody looks. */
+  #fillValues() {
+    if (!byId("values").open || !this.#answer) return;
+    const { bytes, entropies, surprise } = this.#answer;
+    const rows = Array.from(bytes.subarray(0, MOST_ROWS), (byte, i) =>
+      el("tr", {}, ...[i, hex(byte), entropies[i].toFixed(3), surprise[i].toFixed(3)].map((value) => el("td", {}, String(value)))));
+    byId("values-body").replaceChildren(...rows);
+  }
+}
+
+/** @param {number} left out @param {string} what */
+function noteOf(left, what) {
+  return left ? `Too long to show as a whole: the last ${left} ${what} are left out.` : "";
+}
+
+/** @param {import("./patching.js").Piece} piece @param {number[]} ids */
+function titleOf(piece, ids) {
+  const [first, last] = [ids[piece.start] + 1, ids[piece.end - 1] + 1];
+  const size = piece.end - piece.start;
+  const bytes = `${size} ${size === 1 ? "byte" : "bytes"}`;
+  if (first !== last) return `A character of ${bytes} in patches ${first} to ${last}`;
+  return `Patch ${first}, ${bytes}`;
+}

@@ -1,0 +1,323 @@
+"""The page at `/`, driven in headless Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blt import patching, vocab
+from blt.cutting import Cut, Cutter
+from blt.lm import BLT
+
+VIEW = "#patch-view [role=option]"
+TEXT = "Two ferries, one é and 漢字."
+KEY = "Bearer sesame"
+
+
+def cut(shipped: BLT, text: str, **changes: Any) -> Cut:
+    """What the library makes of a text."""
+    config = replace(shipped.config.patching, **changes)
+    return Cutter(config, shipped.entropy_model).cut(text.encode())
+
+
+def wait_for(page: Any, selector: str, text: str | re.Pattern[str]) -> None:
+    page.locator(selector).filter(has_text=text).wait_for()
+
+
+def type_text(page: Any, text: str) -> None:
+    """Put in a text and wait until it is the one that is cut."""
+    with page.expect_response("**/v1/patches"):
+        page.locator("#text").fill(text)
+    wait_for(page, "#count-bytes", re.compile(f"^{len(text.encode())}$"))
+
+
+def rgb(page: Any) -> tuple[int, ...]:
+    """The page's background."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return tuple(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+
+
+def test_pure_modules_pass_their_own_tests() -> None:
+    node = shutil.which("node")
+    version = subprocess.check_output([node, "--version"], text=True) if node else "v0.0"
+    if tuple(map(int, version.strip("v\n").split(".")[:2])) < (20, 19):
+        pytest.skip("needs Node 20.19")
+    run = subprocess.run(
+        [node, "--test", Path(__file__).with_name("page.test.mjs")], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_browser_patches_by_every_rule_as_the_library_does(page: Any) -> None:
+    torch.manual_seed(0)
+    cases = []
+    for seed in range(60):
+        data = bytes(torch.randint(256, (seed,)).tolist())
+        threshold = 0.3 + seed / 50
+        entropies = torch.rand(seed + 1) * 3
+        entropies[::3] = threshold  # in float32: what is equal is not above
+        for rule in ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"):
+            config = patching.PatchingConfig(
+                rule, threshold=threshold, threshold_add=0.1, stride=1 + seed % 5
+            )
+            starts = patching.decide(config, vocab.encode(data), entropies)[1:-1]
+            fields = ("rule", "threshold", "threshold_add", "stride")
+            parameters = {name: getattr(config, name) for name in fields}
+            cases.append((parameters, list(data), entropies[:-1].tolist(), starts.tolist()))
+    wrong = page.evaluate(
+        """async (cases) => {
+          const { decide } = await import("/page/patching.js");
+          return cases.filter(([rule, data, entropies, starts]) =>
+            String(decide(rule, Uint8Array.from(data), entropies)) !== String(starts));
+        }""",
+        cases,
+    )
+    assert wrong == []
+
+
+def test_typed_text_is_shown_in_the_models_patches(page: Any, shipped: BLT) -> None:
+    page.locator("#text").press_sequentially(" Aha!")
+    type_text(page, "Plain words, cut as they are typed.")
+    expected = cut(shipped, "Plain words, cut as they are typed.")
+    assert page.locator(VIEW).all_text_contents() == [patch.decode() for patch in expected.patches]
+    assert page.locator("#mean-size").text_content() == f"{expected.mean_size:.2f}"
+
+
+def test_an_answer_to_an_older_text_is_dropped(page: Any) -> None:
+    held: list[Any] = []
+    page.route("**/v1/patches", lambda route: held.append(route) if not held else route.continue_())
+    with page.expect_request("**/v1/patches"):
+        page.locator("#text").fill("the older text")
+    type_text(page, "newer")
+    held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.locator("#patch-view").text_content() == "newer"
+
+
+def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
+    type_text(page, TEXT)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#theta").fill("1.5")
+    expected = cut(shipped, TEXT, threshold=1.5)
+    wait_for(page, "#mean-size", f"{expected.mean_size:.2f}")
+    assert page.locator("#rule").input_value() == "entropy"
+    page.locator("#theta").press("Home")
+    everything = cut(shipped, TEXT, threshold=0.0)
+    wait_for(page, "#count-patches", str(len(everything.lengths)))
+    assert "bytes per patch" in page.locator("#theta").get_attribute("aria-valuetext")
+    assert asked == []
+
+
+def test_rules_stand_side_by_side(page: Any, shipped: BLT) -> None:
+    type_text(page, TEXT)
+    rows = page.locator("#rules-body tr")
+    assert rows.count() == 7
+    assert rows.nth(4).text_content().startswith("space")
+    patches = rows.nth(4).locator(".number").first.text_content()
+    assert int(patches) == len(cut(shipped, TEXT, rule="space").lengths)
+    page.locator("#rule").select_option("static")
+    page.locator("#stride").fill("7")
+    wait_for(page, "#count-patches", str(len(cut(shipped, TEXT, rule="static", stride=7).lengths)))
+    assert not page.locator("#theta-control").is_visible()
+
+
+def test_any_bytes_are_drawn_and_none_is_run(page: Any) -> None:
+    text = "<img src=x onerror=alert(1)>\0\x1b\t\u202e e\u0301 👩‍👩‍👧‍👦 سلام"
+    type_text(page, text)
+    assert page.locator("#patch-view img").count() == 0
+    shown = page.locator("#patch-view").text_content()
+    for part in ("<img", "NUL", "ESC", "TAB", "U+202E", "👩‍👩‍👧‍👦", "سلام", "D8"):
+        assert part in shown
+    page.locator("#as-hex").check()
+    page.locator("#text").fill("ff 00 C3 A9 4")
+    wait_for(page, "#patches-notice", "half a byte")
+    with page.expect_request("**/v1/patches") as asked:
+        page.locator("#text").fill("ff 00 C3 A9 41")
+    assert asked.value.post_data_json == {"bytes": "/wDDqUE="}
+    wait_for(page, "#count-bytes", "5")
+    page.locator("#text").fill("")
+    wait_for(page, "#count-bytes", "0")
+
+
+def test_right_to_left_text_runs_from_right_to_left(page: Any) -> None:
+    type_text(page, "سلام عليكم")
+    first, last = page.locator(VIEW).first.bounding_box(), page.locator(VIEW).last.bounding_box()
+    assert first["x"] > last["x"]
+
+
+def test_patches_are_walked_through_with_keys(page: Any, shipped: BLT) -> None:
+    type_text(page, TEXT)
+    view = page.locator("#patch-view")
+    view.focus()
+    view.press("ArrowRight")
+    first = cut(shipped, TEXT)
+    active = page.locator(f"#{view.get_attribute('aria-activedescendant')}")
+    assert active.get_attribute("aria-selected") == "true"
+    assert "patch 2" in active.get_attribute("aria-label").lower()
+    row = page.locator("#patch-inspector tbody tr").nth(1).locator("td")
+    assert row.first.text_content() == f"{first.entropies[first.starts[1]]:.2f}"
+    view.press("End")
+    assert page.locator(VIEW).last.get_attribute("aria-selected") == "true"
+
+
+def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, shipped: BLT) -> None:
+    type_text(page, TEXT)
+    expected = cut(shipped, TEXT).entropies
+    said = page.locator("#curve svg").get_attribute("aria-label")
+    assert f"highest at byte {expected.index(max(expected))} with {max(expected):.2f}" in said
+    page.locator("#values summary").click()
+    assert page.locator("#values-body tr").count() == len(TEXT.encode())
+    box = page.locator("#curve svg").bounding_box()
+    page.mouse.move(box["x"] + 3, box["y"] + 30)  # on the first byte
+    assert "Patch 1," in page.locator("#patch-inspector").text_content()
+
+
+def test_long_text_is_capped_and_says_so(page: Any) -> None:
+    def answer(route: Any) -> None:
+        values = [0.5, 3.0] * 10_000
+        patches = [{"rule": "model", "starts": list(range(0, 20_000, 5)), "mean_size": 5.0}]
+        route.fulfill(json={"entropies": values, "surprise": values, "patches": patches})
+
+    page.route("**/v1/patches", answer)
+    page.locator("#text").fill("abcde" * 5000)
+    wait_for(page, "#patches-notice", "the last 5000 characters are left out")
+    wait_for(page, "#count-patches", "4,000")
+    page.locator(VIEW).nth(3999).wait_for()
+
+
+def test_model_writes_what_the_engine_writes(page: Any, shipped: BLT) -> None:
+    page.locator("#prompt").fill("The sea ")
+    page.locator("#max-bytes").fill("60")
+    page.locator("#temperature").fill("0")
+    page.locator("#write").click()
+    wait_for(page, "#write-notice", "Finished.")
+    written = shipped.generate("The sea ", max_bytes=60)
+    shown = page.locator("#written [role=option]").all_text_contents()
+    assert shown == [patch.decode() for patch in written.patches]
+    assert page.locator("#written .accepted").count() > 0
+    assert page.locator("#written .replaced").count() > 0
+    assert "guesses accepted" in page.locator(".tally").text_content()
+    page.locator("#written [role=option]").nth(1).hover()
+    alternatives = page.locator("#write-inspector .alternatives").first
+    assert alternatives.locator("li").count() == 5
+    assert "%" in alternatives.locator(".taken").text_content()
+
+
+def test_stop_ends_the_writing(page: Any) -> None:
+    page.locator("#max-bytes").fill("2000")
+    page.locator("#draft").fill("0")
+    page.locator("#write").click()
+    page.locator("#written [role=option]").first.wait_for()
+    page.locator("#stop").click()
+    wait_for(page, "#write-notice", "Stopped after")
+    assert page.locator("#write").is_enabled()
+
+
+def test_costs_of_languages_are_compared(page: Any, shipped: BLT) -> None:
+    page.locator("#own-name").fill("Mine")
+    page.locator("#own-text").fill("Grüße")
+    page.locator("#own-form button").click()
+    wait_for(page, "#languages-notice", "13 texts read.")
+    rows = page.locator("#languages-body tr")
+    assert rows.nth(0).locator(".cost").text_content() == "1.00 ×"
+    numbers = rows.nth(12).locator("td").all_text_contents()
+    assert numbers[:2] == ["7", str(len(cut(shipped, "Grüße").lengths))]
+    assert numbers[3] == f"{shipped.bits_per_byte('Grüße'):.2f}"
+    rows.nth(12).get_by_role("button", name="Remove Mine").click()
+    assert rows.count() == 12
+
+
+def test_a_server_that_is_gone_is_reported_and_asked_again(page: Any) -> None:
+    page.route("**/v1/**", lambda route: route.abort("connectionrefused"))
+    page.locator("#text").fill("anyone?")
+    wait_for(page, "#patches-notice", "does not answer")
+    page.locator("#write").click()
+    wait_for(page, "#write-notice", "does not answer")
+    page.unroute("**/v1/**")
+    page.locator("#patches-notice button").click()
+    wait_for(page, "#count-bytes", "7")
+    assert page.locator("#patches-notice").text_content() == ""
+
+
+def test_a_busy_server_is_waited_for(page: Any) -> None:
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": {"message": "full"}}}
+    page.route("**/v1/patches", lambda route: route.fulfill(**busy), times=1)
+    page.locator("#text").fill("patience")
+    wait_for(page, "#patches-notice", "busy. Trying again in 1 s")
+    wait_for(page, "#count-bytes", re.compile("^8$"))
+    assert page.locator("#patches-notice").text_content() == ""
+
+
+def test_what_the_server_refuses_is_shown_in_its_words(page: Any) -> None:
+    refused = {"status": 400, "json": {"error": {"message": "temperature must be at least 0"}}}
+    page.route("**/v1/completions", lambda route: route.fulfill(**refused))
+    page.locator("#write").click()
+    wait_for(page, "#write-notice", "temperature must be at least 0")
+    page.unroute("**/v1/completions")
+    broken = {"content_type": "text/event-stream", "body": 'data: {"choices": []}\n\n'}
+    page.route("**/v1/completions", lambda route: route.fulfill(**broken))
+    page.locator("#write").click()
+    wait_for(page, "#write-notice", "broke off")
+
+
+def test_a_key_is_asked_for_until_it_fits(page: Any) -> None:
+    def guard(route: Any) -> None:
+        if route.request.headers.get("authorization") == KEY:
+            return route.continue_()
+        return route.fulfill(status=401, json={"error": {"message": "wrong key"}})
+
+    page.route("**/v1/**", guard)
+    page.locator("#text").fill("locked")
+    dialog = page.locator("#key-dialog")
+    dialog.wait_for()
+    page.locator("#key").fill("wrong")
+    page.keyboard.press("Enter")
+    page.locator("#key-wrong").wait_for()
+    page.locator("#key").fill("sesame")
+    dialog.get_by_role("button", name="Use it").click()
+    wait_for(page, "#count-bytes", "6")
+    assert not dialog.is_visible()
+
+
+def test_dark_as_the_system_has_it_or_as_chosen(page: Any) -> None:
+    assert min(rgb(page)) > 200
+    page.emulate_media(color_scheme="dark")
+    assert max(rgb(page)) < 60
+    page.locator("#theme").click()
+    assert min(rgb(page)) > 200
+    page.reload()
+    assert min(rgb(page)) > 200
+    assert page.locator("#theme").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 640})
+    for name in ("Emoji", "Arabic", "Any bytes"):
+        page.get_by_role("button", name=name, exact=True).click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_axe_finds_nothing(page: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    type_text(page, "Two é \n\0")
+    page.locator("#patch-view").focus()
+    page.locator("#values summary").click()
+    page.locator("#max-bytes").fill("20")
+    page.locator("#write").click()
+    wait_for(page, "#write-notice", "Finished.")
+    page.locator("#written").focus()
+    light = axe.run(page)
+    page.emulate_media(color_scheme="dark")
+    dark = axe.run(page, options={"runOnly": ["color-contrast"]})
+    for found in (light, dark):
+        assert found.violations_count == 0, found.generate_report()
