@@ -86,7 +86,7 @@ inline void pass(const Rows<W>& x, int64_t rows, int64_t r, const W* w, int64_t 
 // A block of outputs, or one output at the end of a matrix; ``more`` outputs follow.
 template <int OUTS, typename W>
 inline void block(const Rows<W>& x, int64_t rows, const W* w, int64_t more, float* y, int64_t out) {
-  const bool found_out = sizeof(W) == 4 && rows < 4;  // long rows, read at one go
+  const bool found_out = sizeof(W) == 4 && rows == 1;  // long rows, read at one go
   const int64_t coming = found_out ? 0 : more < OUTS ? more : OUTS;
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) pass<OUTS, 4>(x, rows, r, w, coming, y, out);
