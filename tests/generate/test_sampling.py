@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from blt import vocab
 from blt.generate import utf8
-from blt.generate.sampling import Chooser, Sampling, draw, verify
+from blt.generate.sampling import Chooser, Sampling, distributions, draw, verify
 
 seeds = st.integers(0, 10_000)
 
@@ -39,6 +39,28 @@ def test_temperature_one_is_the_softmax_and_zero_the_peak(seed: int) -> None:
     greedy = chooser(temperature=0.0).probabilities(logits)
     assert greedy[writable(logits).argmax()] == 1.0
     assert greedy.sum() == 1.0
+
+
+@given(seeds, st.integers(1, 20))
+def test_texts_beside_each_other_have_the_distributions_they_have_alone(
+    seed: int, count: int
+) -> None:
+    chance = random.Random(seed)
+    choosers = [
+        chooser(
+            chance.randbytes(20),
+            temperature=chance.choice([0.0, 0.7, 1.0]),
+            top_k=chance.choice([None, 9]),
+            top_p=chance.choice([1.0, 0.9]),
+            repetition_penalty=chance.choice([1.0, 1.3]),
+            valid_utf8=chance.random() < 0.3,
+            ignore_eos=chance.random() < 0.5,
+        )
+        for _ in range(count)
+    ]
+    logits = np.stack([logits_of(seed + row) for row in range(count)])
+    alone = [one.probabilities(row) for one, row in zip(choosers, logits, strict=True)]
+    assert np.array_equal(distributions(choosers, logits), np.stack(alone))
 
 
 @given(seeds, st.integers(1, 300))

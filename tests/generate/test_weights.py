@@ -48,6 +48,65 @@ def test_packed_products_are_products(
     assert (found - expected).abs().max() <= ERRORS[precision] * expected.abs().max()
 
 
+@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.parametrize("precision", ERRORS)
+@given(
+    st.integers(1, 21), st.sampled_from([(32, 96), (48, 33), (20, 7), (256, 50)]), st.integers(0)
+)
+def test_a_row_of_a_product_does_not_depend_on_the_others(
+    precision: Precision, rows: int, shape: tuple[int, int], seed: int
+) -> None:
+    from blt.native.products import NativeLinear
+
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    x = torch.randn(rows, shape[0], generator=generator)
+    weight = torch.randn(shape[1], shape[0], generator=generator)
+    linear = NativeLinear(_packed_linear(weight, precision, True))  # type: ignore[arg-type]
+    alone = torch.cat([linear(row[None]) for row in x])
+    assert torch.equal(linear(x), alone)
+
+
+@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.parametrize("precision", ERRORS)
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_what_is_not_finite_stays_so_in_a_product(precision: Precision, value: float) -> None:
+    from blt.native.products import NativeLinear
+
+    x = torch.ones(3, 40)
+    x[1, 7] = value
+    linear = NativeLinear(_packed_linear(torch.ones(20, 40), precision, True))  # type: ignore[arg-type]
+    assert torch.isfinite(linear(x)).all(1).tolist() == [True, False, True]
+
+
+@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.parametrize("precision", ERRORS)
+def test_a_text_has_the_logits_in_a_batch_that_it_has_alone(precision: Precision) -> None:
+    lm = packed(random_blt(), precision, True)
+    model = cached(lm, 16, cache_dtype(lm, precision))
+    ids = encode(MULTILINGUAL[:1000]).tolist()
+    texts = [ids[7 * row : 10 * row + 5] for row in range(13)]
+    states = []
+    for text in texts:
+        model.read([text])
+        states.append(model.save(0))
+        model.drop(0)
+
+    def steps(rows: list[int]) -> torch.Tensor:  # [rows, steps, 260]
+        for row in rows:
+            model.load(states[row])
+        found = []
+        for step in range(12):
+            found.append(model.extend([[ids[(31 * row + step) % 900]] for row in rows]))
+            model.commit([1] * len(rows))
+        for _ in rows:
+            model.drop(0)
+        return torch.cat(found, 1)
+
+    together = steps(list(range(len(texts))))
+    for row in range(len(texts)):
+        assert torch.equal(steps([row])[0], together[row])
+
+
 @pytest.mark.parametrize("in_cpp", WAYS)
 @pytest.mark.parametrize("precision", ERRORS)
 def test_a_packed_model_shares_what_is_not_packed_and_leaves_the_model_alone(

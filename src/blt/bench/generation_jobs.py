@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import sys
 import time
@@ -15,15 +16,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 import blt
 from blt.bench import shape
 from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
 from blt.generate import Engine, Sampling
 from blt.generate import engine as engine_module
-from blt.generate.incremental_blt import CachedBLT
+from blt.generate.cache import MAX_ROWS
+from blt.generate.incremental import CachedModel
+from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.sampling import draw
-from blt.generate.weights import packed
+from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
 
 PROMPT = 1024  # bytes
@@ -227,14 +231,28 @@ def proportions(precision: str, draft_bytes: int, acceptance: float) -> dict[str
 
 
 def bits(folder: str, precision: str) -> dict[str, Any]:
-    """Bits per byte of held-out Python source with such weights."""
+    """Bits per byte of held-out Python source, read in steps with caches, as texts are written."""
     from blt.data.heldout import split
+    from blt.data.loader import segments
     from blt.data.python_corpus import python_corpus
-    from blt.evals.bpb import bits_per_byte, choose
+    from blt.evals.bpb import choose
 
-    model = packed(blt.load(folder), precision)  # type: ignore[arg-type]
-    texts = choose(split(python_corpus()).heldout, 200_000)
-    return {"bits_per_byte": bits_per_byte(model, texts)}
+    lm = packed(blt.load(folder), precision)  # type: ignore[arg-type]
+    model = cached(lm, 1, cache_dtype(lm, precision))  # type: ignore[arg-type]
+    pieces = segments(choose(split(python_corpus()).heldout, 200_000), 2048)
+    nats = sum(nats_in_steps(model, piece) for piece in pieces)
+    return {"bits_per_byte": nats / math.log(2) / sum(map(len, pieces))}
+
+
+def nats_in_steps(model: CachedModel, text: bytes) -> float:
+    ids = blt.encode(text)
+    model.read([ids[:1].tolist()])
+    logits = [model.logits[:1].clone()]
+    for part in ids[1:].split(MAX_ROWS):
+        logits.append(model.extend([part.tolist()])[0])
+        model.commit([len(part)])
+    model.drop(0)
+    return F.cross_entropy(torch.cat(logits)[:-1], ids[1:], reduction="sum").item()
 
 
 JOBS = {

@@ -18,7 +18,7 @@ from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel, State
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.request import Handle, Request
-from blt.generate.sampling import Chooser, Sampling, draw, likeliest, verify
+from blt.generate.sampling import Chooser, Sampling, distributions, draw, likeliest, verify
 from blt.generate.weights import Precision, cache_dtype, packed
 from blt.lm import BLT, ByteLM, LanguageModel, group_documents
 
@@ -293,9 +293,11 @@ class Engine:
             del self._running[before:], self.model.texts[before:]
             return
         scores = Scores.of(self.model.logits[before : len(self._running), None])
+        firsts = self._distributions(scores, before)
         for row in range(before, len(self._running)):
             self._running[row].prompt_patches = self._patches_read(row)
-            self._choose(row, scores[row - before], [], [], [self._opens(row)])
+            at = row - before
+            self._choose(row, scores[at], firsts[at], [], [], [self._opens(row)])
 
     def _read(self, joining: Sequence[Request]) -> None:
         """Give each request a row that has read its prompt; equal prompts are read once."""
@@ -353,17 +355,23 @@ class Engine:
         drafts, guesses = self._draft()
         new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
         scores = Scores.of(self.model.extend(new_ids))
-        kept = []
+        firsts, kept = self._distributions(scores), []
         for row in range(len(self._running)):
             opens = self._opens_after(row, len(new_ids[row]))
             own = drafts[row][: self._running[row].draft_bytes]  # the rest is padding
-            kept.append(self._choose(row, scores[row], own, guesses[row], opens))
+            kept.append(self._choose(row, scores[row], firsts[row], own, guesses[row], opens))
         self.model.commit(kept)
+
+    def _distributions(self, scores: Scores, before: int = 0) -> np.ndarray:
+        """What the first id is drawn from, for requests from row ``before`` on  # [B, 260]."""
+        choosers = [request.chooser for request in self._running[before:]]
+        return distributions(choosers, scores.logits[:, 0])
 
     def _choose(
         self,
         row: int,
         scores: Scores,
+        first: np.ndarray,
         drafts: Sequence[int],
         guesses: Sequence[np.ndarray],
         opens: Sequence[bool],
@@ -373,6 +381,7 @@ class Engine:
         Args:
             row: of the request.
             scores: [n, 260] after the id chosen last and after each draft.
+            first: what the first id is drawn from, [260].
             drafts: at most n - 1 ids.
             guesses: what each draft was drawn from, [260] each.
             opens: [n] does the id that is chosen start a patch?
@@ -385,8 +394,8 @@ class Engine:
             if not scores.finite[j]:
                 request.finish("error", "the model's output is not finite")
                 return j + 1
-            p, total = request.chooser.probabilities(logits), float(scores.totals[j])
-            kept = None
+            p = request.chooser.probabilities(logits) if j else first
+            total, kept = float(scores.totals[j]), None
             if j < len(drafts):
                 token = verify(p, guesses[j], drafts[j], request.generator)
                 kept = token == drafts[j]
@@ -410,11 +419,11 @@ class Engine:
         for _ in range(max(request.draft_bytes for request in self._running)):
             new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
             logits = self.model.draft(new_ids).cpu().numpy()
-            for row, request in enumerate(self._running):
+            qs = distributions(choosers, logits)
+            for row, (request, q) in enumerate(zip(self._running, qs, strict=True)):
                 if len(drafts[row]) >= request.draft_bytes:
                     drafts[row].append(vocab.OFFSET)
                     continue
-                q = choosers[row].probabilities(logits[row])
                 guesses[row].append(q)
                 drafts[row].append(draw(q, request.generator))
                 choosers[row] = choosers[row].after(drafts[row][-1])

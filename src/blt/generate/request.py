@@ -126,7 +126,9 @@ class Request:
 
     def _held_back(self) -> int:
         """Bytes at the end that a stop string may begin with."""
-        longest = max(map(len, self.sampling.stop), default=0) - 1
+        if not self.sampling.stop:
+            return 0
+        longest = max(map(len, self.sampling.stop)) - 1
         for size in range(min(longest, len(self.data)), 0, -1):
             tail = bytes(self.data[-size:])
             if any(stop.startswith(tail) for stop in self.sampling.stop):

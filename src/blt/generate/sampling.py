@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
@@ -55,6 +55,11 @@ class Sampling:
         )
         require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
 
+    @property
+    def truncates(self) -> bool:
+        """Does it leave out ids that are unlikely?"""
+        return self.top_k is not None or self.min_p > 0 or self.top_p < 1
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Sampling:
         """From keyword arguments of a user."""
@@ -95,22 +100,43 @@ class Chooser:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits [260] → distribution that the next id is drawn from  # [260] float64."""
+        p: np.ndarray = distributions([self], logits[None])[0]
+        return p
+
+    def restrict(self, scores: np.ndarray) -> None:
+        """Apply the penalty, and forbid ids, in scores [260] of this text."""
         sampling = self.sampling
-        scores = logits.astype(np.float64)
         if self.seen:
             ids = list(self.seen)
             penalty = sampling.repetition_penalty
             scores[ids] = np.where(scores[ids] > 0, scores[ids] / penalty, scores[ids] * penalty)
-        scores[NEVER] = -np.inf
         if sampling.ignore_eos:
             scores[vocab.EOS] = -np.inf
         if sampling.valid_utf8:
             scores[_forbidden(self.rest, min(self.remaining, 4))] = -np.inf
-        if sampling.temperature == 0:
-            return _only(int(scores.argmax()))
+
+
+def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray:
+    """Of many texts at once: logits [B, 260] → what each next id is drawn from  # [B, 260]."""
+    scores = logits.astype(np.float64)
+    scores[:, NEVER] = -np.inf
+    for chooser, row in zip(choosers, scores, strict=True):
+        chooser.restrict(row)
+    p = np.empty_like(scores)
+    drawn = [i for i, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
+    if drawn:
+        temperatures = np.array([[choosers[i].sampling.temperature] for i in drawn])
         # Taken from the peak first: at tiny temperatures the quotients alone would overflow.
-        weights = np.exp((scores - scores.max()) / sampling.temperature)
-        return _truncated(weights / weights.sum(), sampling)
+        peaks = scores[drawn].max(1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # what is not finite ends its request
+            weights = np.exp((scores[drawn] - peaks) / temperatures)
+        p[drawn] = weights / weights.sum(1, keepdims=True)
+    for i, chooser in enumerate(choosers):
+        if chooser.sampling.temperature == 0:
+            p[i] = _only(int(scores[i].argmax()))
+        elif chooser.sampling.truncates:
+            p[i] = _truncated(p[i], chooser.sampling)
+    return p
 
 
 @lru_cache(maxsize=256)
@@ -158,13 +184,9 @@ def draw(p: np.ndarray, generator: random.Random) -> int:
     Takes one random number even where there is no choice: how many are taken must not depend on
     rounding, or a text would depend on its batch.
     """
-    uniform = generator.random()
-    best = int(p.argmax())
-    if p[best] == 1.0:
-        return best
-    cumulative = np.cumsum(p)
-    at = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
-    return min(int(at), int(p.nonzero()[0][-1]))
+    cumulative = p.cumsum()
+    at = int(cumulative.searchsorted(generator.random() * cumulative[-1], side="right"))
+    return at if at < len(p) else int(p.nonzero()[0][-1])
 
 
 def verify(p: np.ndarray, q: np.ndarray, drafted: int, generator: random.Random) -> int:

@@ -2,8 +2,8 @@
 
 #pragma once
 
+#include "operands.h"
 #include "team.h"
-#include "vectors.h"
 
 namespace blt {
 
@@ -14,56 +14,95 @@ struct Weight {
   int64_t out, in;
 };
 
-// y[r][o] = x[r] . w[o] for OUTS outputs and ROWS rows: weights are loaded once for all rows.
-template <int OUTS, int ROWS, typename W>
-inline void tile(const float* x, const W* w, int64_t in, float* y, int64_t y_stride) {
-  v16 total[OUTS * ROWS] = {};
-  int64_t i = 0;
-  for (; i + LANES <= in; i += LANES) {
-    v16 rows[ROWS];
-    for (int r = 0; r < ROWS; r++) rows[r] = load(x + r * in + i);
-    for (int o = 0; o < OUTS; o++) {
-      // Narrow rows end before the processor has found out that they are read in a row.
-      if (sizeof(W) < 4 && i % (64 / int64_t(sizeof(W))) == 0)
-        __builtin_prefetch(w + (o + OUTS) * in + i);  // of the next tile
-      const v16 weight = load(w + o * in + i);
-      for (int r = 0; r < ROWS; r++) total[o * ROWS + r] += weight * rows[r];
-    }
+constexpr int BLOCK = 16;  // outputs
+
+// Brings weights of the next outputs into the cache while these are multiplied: narrow rows end
+// before the processor has found out that they are read in a row.
+template <typename W>
+struct Ahead {
+  const W* w;
+  int64_t begin, end, in;  // outputs
+  void at(int64_t i) const {
+    if (i % (64 / int64_t(sizeof(W)))) return;
+    for (int64_t o = begin; o < end; o++) __builtin_prefetch(w + o * in + i);
   }
+};
+
+// y[r][o] = x[r] . w[o] for OUTS outputs and ROWS rows: weights are loaded once for all rows.
+// Loops are unrolled by force: totals that an index picks would not stay in registers.
+template <int OUTS, int ROWS, typename W>
+inline void tile(const Rows<W>& x, int64_t first, const W* w, Ahead<W> ahead, float* y,
+                 int64_t y_stride) {
+  using Operands = blt::Operands<W>;
+  const auto* const rows = x.row(first);
+  const int64_t in = x.in(), stride = x.stride();
+  typename Operands::Total total[OUTS * ROWS] = {};
+  const auto step = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    typename Operands::Vector row[ROWS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++) row[r] = kept(Operands::load_row(rows + r * stride + i));
+#pragma GCC unroll 16
+    for (int o = 0; o < OUTS; o++) {
+      const auto weight = kept(Operands::load_weights(w + o * in + i, count));
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; r++)
+        total[o * ROWS + r] = Operands::add(total[o * ROWS + r], weight, row[r]);
+    }
+  };
+  const int64_t whole = in / Operands::STEP * Operands::STEP;
+  for (int64_t i = 0; i < whole; i += Operands::STEP) {
+    ahead.at(i);
+    step(i, Operands::STEP);
+  }
+  if (whole < in) step(whole, in - whole);
+  v16 totals[OUTS * ROWS];
+#pragma GCC unroll 16
+  for (int k = 0; k < OUTS * ROWS; k++) totals[k] = Operands::floats(total[k]);
   float out[OUTS * ROWS];
   if constexpr (OUTS * ROWS == LANES) {
-    const v16 all = sums(total);
+    const v16 all = sums(totals);
     std::memcpy(out, &all, sizeof(all));
   } else {
-    for (int k = 0; k < OUTS * ROWS; k++) out[k] = sum(total[k]);
+#pragma GCC unroll 16
+    for (int k = 0; k < OUTS * ROWS; k++) out[k] = sum(totals[k]);
   }
   for (int o = 0; o < OUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      for (int64_t k = i; k < in; k++) out[o * ROWS + r] += value(w[o * in + k]) * x[r * in + k];
-      y[r * y_stride + o] = out[o * ROWS + r];
-    }
+    for (int r = 0; r < ROWS; r++) y[r * y_stride + o] = out[o * ROWS + r] * x.scale(first + r);
 }
 
-// One block of 16 outputs, or of 1 at the end of a matrix.
-template <int BLOCK, typename W>
-inline void block(const float* x, int64_t rows, const W* w, int64_t in, float* y, int64_t out) {
+// A block of outputs for ROWS of the rows; each tile asks for its part of the next block.
+template <int OUTS, int ROWS, typename W>
+inline void pass(const Rows<W>& x, int64_t rows, int64_t r, const W* w, int64_t coming, float* y,
+                 int64_t out) {
+  constexpr int HIGH = OUTS == 1 ? 1 : LANES / ROWS;
+  for (int o = 0; o < OUTS; o += HIGH) {
+    const int64_t all = rows * OUTS, done = r * OUTS + o * ROWS;
+    const Ahead<W> ahead{w + OUTS * x.in(), coming * done / all,
+                         coming * (done + HIGH * ROWS) / all, x.in()};
+    tile<HIGH, ROWS>(x, r, w + o * x.in(), ahead, y + r * out + o, out);
+  }
+}
+
+// A block of outputs, or one output at the end of a matrix; ``more`` outputs follow.
+template <int OUTS, typename W>
+inline void block(const Rows<W>& x, int64_t rows, const W* w, int64_t more, float* y, int64_t out) {
+  const bool found_out = sizeof(W) == 4 && rows == 1;  // long rows, read at one go
+  const int64_t coming = found_out ? 0 : more < OUTS ? more : OUTS;
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4)
-    for (int o = 0; o < BLOCK; o += 4)
-      tile<BLOCK == 1 ? 1 : 4, 4>(x + r * in, w + o * in, in, y + r * out + o, out);
-  for (; r + 2 <= rows; r += 2)
-    for (int o = 0; o < BLOCK; o += 8)
-      tile<BLOCK == 1 ? 1 : 8, 2>(x + r * in, w + o * in, in, y + r * out + o, out);
-  for (; r < rows; r++) tile<BLOCK, 1>(x + r * in, w, in, y + r * out, out);
+  for (; r + 4 <= rows; r += 4) pass<OUTS, 4>(x, rows, r, w, coming, y, out);
+  for (; r + 2 <= rows; r += 2) pass<OUTS, 2>(x, rows, r, w, coming, y, out);
+  for (; r < rows; r++) pass<OUTS, 1>(x, rows, r, w, coming, y, out);
 }
 
 template <typename W>
-void product_of(const float* x, int64_t rows, const Weight& weight, float* y, Share outs) {
+void product_of(const float* numbers, int64_t rows, const Weight& weight, float* y, Share outs) {
   const W* w = static_cast<const W*>(weight.data);
+  const Rows<W> x(numbers, rows, weight.in);
   int64_t o = outs.begin;
-  for (; o + LANES <= outs.end; o += LANES)
-    block<LANES>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
-  for (; o < outs.end; o++) block<1>(x, rows, w + o * weight.in, weight.in, y + o, weight.out);
+  for (; o + BLOCK <= outs.end; o += BLOCK)
+    block<BLOCK>(x, rows, w + o * weight.in, outs.end - o - BLOCK, y + o, weight.out);
+  for (; o < outs.end; o++)
+    block<1>(x, rows, w + o * weight.in, outs.end - o - 1, y + o, weight.out);
   if (weight.scale)
     for (int64_t r = 0; r < rows; r++)
       for (o = outs.begin; o < outs.end; o++) y[r * weight.out + o] *= weight.scale[o];
