@@ -98,7 +98,8 @@ def main() -> None:
                 results[name] = measure(source, out, to)
                 shutil.rmtree(source)
                 source = out
-                print(name, {key: f"{value / 1e9:.2f}e9" for key, value in results[name].items()})
+                gigabytes = {k: round(v / 1e9, 2) for k, v in results[name].items() if "bytes" in k}
+                print(f"{name}: {results[name]['seconds']:.0f} s, {gigabytes}", flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from blt.errors import UserError, require
 from blt.json_files import MAX_BYTES, RESTORE, parse_object, read_object
-from blt.tensors import Spec, Tensors
+from blt.tensors import BLOCK_BYTES, Spec, Tensors
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file; a larger tensor has one of its own
@@ -76,8 +77,18 @@ class Stored(Tensors):
         entry = self.entries[name]
         if entry.spec.nbytes < MAPPED_BYTES:
             return super().read(name)
+        threading.Thread(target=_warm, args=(entry,), daemon=True).start()
         with safe_open(entry.path, "pt") as file:
             return file.get_tensor(name)
+
+
+def _warm(entry: Entry) -> None:
+    """Read a mapped tensor once, into the page cache: row by row, a cold disk takes minutes."""
+    scratch, rest = bytearray(BLOCK_BYTES // 8), entry.spec.nbytes
+    with entry.path.open("rb", buffering=0) as file:
+        file.seek(entry.offset)
+        while rest > 0 and (count := file.readinto(scratch)):
+            rest -= count
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
