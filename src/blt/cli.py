@@ -282,7 +282,7 @@ def harness(arguments: Positional[tuple[str, ...]] = (), /) -> int:
     """Run lm-evaluation-harness with --model blt; the arguments are those of its lm_eval.
 
     Args:
-        arguments: blt lm-eval --help shows them.
+        arguments: blt lm-eval run --help shows them.
     """
     from blt.evals.harness import main as run_harness
 
@@ -496,7 +496,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     try:
-        if args[0] == "lm-eval":  # whose options are not ours
+        if args[0] == "lm-eval" and args[1:] not in (["--help"], ["-h"]):  # others' options
             return harness(tuple(args[1:]))
         status = tyro.extras.subcommand_cli_from_dict(
             VERBS,
