@@ -17,25 +17,33 @@ def score(lm: LanguageModel, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score
     texts = [prompt + rest for prompt, rest in pairs]
     documents = [lm.ids_of(text) for text in texts]
     firsts = [lm.first_of(prompt, ids) for (prompt, _), ids in zip(pairs, documents, strict=True)]
-    # The same order as that of ids only matters within a group, which is sorted again.
-    order = sorted(range(len(pairs)), key=lambda index: documents[index].tolist())
+    order = sorted(range(len(pairs)), key=lambda index: _sortable(documents[index]))
     found = [Score(0.0, True)] * len(pairs)
-    for group in _groups(order, documents, lm.scoring_ids):
-        tree_documents = [documents[index].to(lm.device) for index in group]
-        logits, rows = _logits(lm, tree_documents)
-        for index, ids, row in zip(group, tree_documents, rows, strict=True):
+    for group in _groups(order, documents, lm):
+        together = [documents[index].to(lm.device) for index in group]
+        logits, rows = _logits(lm, together)
+        for index, ids, row in zip(group, together, rows, strict=True):
             found[index] = _score(logits, row, ids, firsts[index])
     return found
 
 
-def _groups(order: Sequence[int], documents: Sequence[Tensor], limit: int) -> Iterator[list[int]]:
-    """Neighbours with about ``limit`` different ids together, and at least one document."""
+def _sortable(ids: Tensor) -> bytes:
+    """In the order of ids."""
+    return ids.numpy().astype(">i4").tobytes()
+
+
+def _groups(
+    order: Sequence[int], documents: Sequence[Tensor], lm: LanguageModel
+) -> Iterator[list[int]]:
+    """Neighbours with about as many ids to read as ``lm`` wants, and at least one document."""
     group: list[int] = []
     size = 0
     for index in order:
         ids = documents[index]
-        new = len(ids) - (shared_ids(documents[group[-1]], ids) if group else 0)
-        if group and size + new > limit:
+        new = len(ids)
+        if group and lm.shares_prefixes:
+            new -= shared_ids(documents[group[-1]], ids)
+        if group and size + new > lm.scoring_ids:
             yield group
             group, size, new = [], 0, len(ids)
         group.append(index)

@@ -68,6 +68,20 @@ def test_texts_are_worth_the_same_however_they_are_batched(folder: Path) -> None
     assert together == pytest.approx([lm.log_likelihoods([p])[0] for p in pairs], rel=1e-4)
 
 
+def test_a_batch_is_no_larger_than_it_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, sizes = load(folder), []
+    packed = lm.packed_logits
+
+    def watched(documents: Any) -> Any:
+        sizes.append(sum(map(len, documents)))
+        return packed(documents)
+
+    monkeypatch.setattr(lm, "packed_logits", watched)
+    monkeypatch.setattr(HFTokenLM, "scoring_ids", 200)
+    lm.log_likelihoods([(MULTILINGUAL[:90], b" and") for _ in range(20)])
+    assert max(sizes) <= 200
+
+
 def test_greedy_text_is_that_of_transformers(folder: Path) -> None:
     lm = load(folder)
     assert isinstance(lm, HFTokenLM)
