@@ -233,7 +233,7 @@ def study(
 
 def evaluate(
     task: Positional[str],
-    paths: Positional[tuple[str, ...]],
+    paths: Positional[tuple[str, ...]] = (),
     /,
     *,
     model: Path | None = None,
@@ -242,28 +242,51 @@ def evaluate(
     limit: int | None = None,
     generate: bool = False,
     json: bool = False,
+    plot: Path | None = None,
 ) -> None:
-    """Measure a model: bits per byte, noise, HellaSwag, CUTE.
+    """Measure a model: bits per byte, noise, languages, valid UTF-8, benchmarks.
 
     Args:
-        task: bpb: texts, one row each. noise: texts, disturbed in five ways. hellaswag: its JSONL
-            file, whole and disturbed. cute: the folder of its .tsv files.
+        task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
+            parallel text, one file per language. utf8: what the model writes, after nothing and
+            after each text. hellaswag: its JSONL file, whole and disturbed. cute: the folder of its
+            .tsv files. blimp, piqa, lambada: their JSONL files.
         paths: The texts or data of the task.
-        model: Model folder, instead of the model inside the package.
+        model: Model folder, of ours or of transformers, instead of the model inside the package.
         context_bytes: Texts are scored in pieces of at most so many bytes.
         max_bytes: Of each text.
-        limit: At most so many questions of each task.
+        limit: At most so many questions, sentences or samples.
         generate: cute: also let the model write its answers.
         json: Print one JSON object for each row.
+        plot: Draw the rows into this file too, a PNG or SVG.
     """
+    from blt.evals.models import load
     from blt.evals.tasks import TASKS, Options
-    from blt.pretrained import PRETRAINED, load
-    from blt.views.evals import print_json, print_table
+    from blt.pretrained import PRETRAINED
+    from blt.views.evals import check_figure, draw, print_json, print_table
 
     if task not in TASKS:
         raise UserError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    if not paths and task != "utf8":
+        raise UserError(f"{task}: name its texts or data")
+    if plot is not None:
+        check_figure(plot)
     options = Options(context_bytes, max_bytes, limit, generate)
-    (print_json if json else print_table)(TASKS[task](load(model or PRETRAINED), paths, options))
+    rows = TASKS[task].rows(load(model or PRETRAINED), paths, options)
+    found = (print_json if json else print_table)(rows)
+    if plot is not None:
+        draw(found, TASKS[task].shown, plot)
+
+
+def harness(arguments: Positional[tuple[str, ...]] = (), /) -> int:
+    """Run lm-evaluation-harness with --model blt; the arguments are those of its lm_eval.
+
+    Args:
+        arguments: blt lm-eval run --help shows them.
+    """
+    from blt.evals.harness import main as run_harness
+
+    return run_harness(arguments)
 
 
 def report(
@@ -574,6 +597,7 @@ VERBS: dict[str, Any] = {
     "plan": plan,
     "train": train,
     "eval": evaluate,
+    "lm-eval": harness,
     "study": study,
     "report": report,
     "generate": generate,
@@ -611,6 +635,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     try:
+        if args[0] == "lm-eval" and args[1:] not in (["--help"], ["-h"]):  # others' options
+            return harness(tuple(args[1:]))
         status = tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="blt",

@@ -18,9 +18,10 @@ from blt import checkpoint, patching, vocab
 from blt.config_io import to_dict
 from blt.errors import UserError
 from blt.model.blt import ByteLatentTransformer
-from blt.model.byte_transformer import ByteTransformer
+from blt.model.byte_transformer import ByteTransformer, entropy
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.packing import PackedBatch, Spans, pack
+from blt.prefix_tree import PatchTree, PrefixTree
 from blt.runtime import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -54,14 +55,31 @@ class Prediction(NamedTuple):
     patch_size: float | None  # mean bytes per patch or token; None: a model without either
 
 
+class Score(NamedTuple):
+    """What a model says about a continuation."""
+
+    log_p: float  # nats
+    greedy: bool  # is it what greedy generation would write?
+
+
 class LanguageModel(nn.Module):
     """What all models here have in common: they read and score bytes."""
 
     kind: str
     config: Any
+    scoring_ids = SCORING_BYTES  # of continuations that are scored together
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Is there a :meth:`tree_logits`?"""
+        return True
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each ids [T] with T >= 1 → logits of all, end to end [N, 260]."""
+        raise NotImplementedError
+
+    def tree_logits(self, tree: PrefixTree) -> Tensor:
+        """Logits after every row of documents that share what they begin with  # [N, V]."""
         raise NotImplementedError
 
     def ids_of(self, text: bytes) -> Tensor:
@@ -148,23 +166,22 @@ class LanguageModel(nn.Module):
             for x, y in zip(logits, targets.split(8192), strict=True)
         )
 
-    @torch.no_grad()
     def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
         """Log-probability in nats of each continuation after its prompt.
 
         Args:
             pairs: prompts and continuations; a document is a BOS, a prompt, and its continuation.
         """
-        found = [0.0] * len(pairs)
-        for group in group_documents([len(prompt) + len(rest) + 1 for prompt, rest in pairs]):
-            documents = [self.ids_of(b"".join(pairs[index])).to(self.device) for index in group]
-            logits = self.packed_logits(documents).split([len(ids) for ids in documents])
-            for index, ids, rows in zip(group, documents, logits, strict=True):
-                first = self.first_of(pairs[index][0], ids)
-                wanted = ids[first:, None]
-                log_p = rows[first - 1 : -1].float().log_softmax(-1).gather(1, wanted)
-                found[index] = float(log_p.sum(dtype=torch.float64))
-        return found
+        return [score.log_p for score in self.score(pairs)]
+
+    def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+        """As :meth:`log_likelihoods`, and whether greedy generation would write it.
+
+        What texts share at their start, such as the choices of a question, is read once.
+        """
+        from blt.scoring import score
+
+        return score(self, pairs)
 
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None
@@ -212,6 +229,11 @@ class ByteLM(LanguageModel, ByteTransformer):
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
         return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
 
+    def tree_logits(self, tree: PrefixTree) -> Tensor:
+        branches, stack = tree.branches, self.transformer
+        caches = [branches.attention(stack.window)] * stack.depth
+        return self(tree.ids, branches.spans, caches)  # type: ignore[no-any-return]
+
 
 class BLT(LanguageModel, ByteLatentTransformer):
     """A Byte Latent Transformer with its entropy model (paper §3)."""
@@ -229,6 +251,41 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
+
+    @property
+    def shares_prefixes(self) -> bool:
+        return not self.config.patching.newline_reset  # whose entropy model sees lines
+
+    def tree_logits(self, tree: PrefixTree) -> Tensor:
+        encoder, decoder = self.encoder, self.decoder
+        spans, local = tree.branches.spans, tree.branches.attention(self.config.sliding_window)
+        x = encoder.transformer(
+            encoder.embedding.read(tree.looking_back(encoder.embedding.reach)),
+            spans,
+            [local] * encoder.transformer.depth,
+        )
+        cut = self._patch_tree(tree)
+        count, stack = cut.branches.offsets[-1], self.global_transformer.transformer
+        patches = encoder.patches(x[cut.rows], cut.patch_ids, count)
+        caches = [cut.branches.attention(None)] * stack.depth
+        seen = decoder.keys_values(self.global_transformer(patches, cut.branches.spans, caches))
+        locals_ = [local] * decoder.transformer.depth
+        return decoder.logits(x, seen, cut.seen, spans, locals_)
+
+    def _patch_tree(self, tree: PrefixTree) -> PatchTree:
+        rule, entropies = self.config.patching, None
+        if rule.needs_entropies:
+            assert self.entropy_model is not None
+            stack = self.entropy_model.transformer
+            caches = [tree.branches.attention(stack.window)] * stack.depth
+            entropies = entropy(self.entropy_model(tree.ids, tree.branches.spans, caches)).cpu()
+        ids = tree.ids.cpu()
+
+        def decisions(rows: Tensor) -> Tensor:
+            known = None if entropies is None else entropies[rows]
+            return patching.decide(rule, ids[rows], known)
+
+        return PatchTree.of(tree, decisions)
 
     def predict(self, batch: Batch) -> Prediction:
         packed = self.pack(batch.documents, batch.entropies)

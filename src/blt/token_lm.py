@@ -17,16 +17,41 @@ from blt.lm import LanguageModel, Prediction
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
 from blt.model.token_transformer import TokenTransformer
+from blt.prefix_tree import PrefixTree
 from blt.runtime import keep_freed_memory
-from blt.tokens import ByteTokenizer
+from blt.tokens import ByteTokenizer, Tokenizer
 
 TOKENIZER = "tokenizer.json"  # beside config.json
 
 
-class TokenLM(LanguageModel, TokenTransformer):
-    """A transformer over byte-level BPE tokens; it reads and scores bytes as the others do."""
+class TokenModel(LanguageModel):
+    """What models over tokens have in common: they read, score and write bytes as the others do."""
+
+    tokenizer: Tokenizer
+    bos: int
+    eos: int
+
+    def ids_of(self, text: bytes) -> Tensor:
+        return torch.tensor([self.bos, *self.tokenizer.encode(text)])
+
+    def first_of(self, prompt: bytes, ids: Tensor) -> int:
+        return min(len(self.ids_of(prompt)), len(ids))
+
+    def logits(self, ids: Any) -> Any:
+        raise UserError("a token model has no logits of bytes; use log_likelihoods")
+
+    def generate(self, prompts: Any = b"", **options: Any) -> Any:
+        """Continue prompts; without caches, for evaluation."""
+        from blt.generate.tokens import generate
+
+        return generate(self, prompts, **options)
+
+
+class TokenLM(TokenModel, TokenTransformer):
+    """A transformer over byte-level BPE tokens."""
 
     kind = "token"
+    scoring_ids = 8192  # their logits are much wider than those of bytes
     config: TokenTransformerConfig
     tokenizer: ByteTokenizer
 
@@ -35,6 +60,7 @@ class TokenLM(LanguageModel, TokenTransformer):
     ) -> None:
         keep_freed_memory()
         TokenTransformer.__init__(self, config)
+        self.bos, self.eos = config.vocab_size, config.vocab_size + 1
         if tokenizer is not None:
             self.set_tokenizer(tokenizer)
 
@@ -46,27 +72,14 @@ class TokenLM(LanguageModel, TokenTransformer):
             )
         self.tokenizer = tokenizer
 
-    @property
-    def bos(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def eos(self) -> int:
-        return self.config.vocab_size + 1
-
-    def ids_of(self, text: bytes) -> Tensor:
-        return torch.tensor([self.bos, *self.tokenizer.encode(text)])
-
-    def first_of(self, prompt: bytes, ids: Tensor) -> int:
-        return min(len(self.ids_of(prompt)), len(ids))
-
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
         return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
 
-    def logits(self, ids: Any) -> Any:
-        raise UserError("a token model has no logits of bytes; use log_likelihoods")
+    def tree_logits(self, tree: PrefixTree) -> Tensor:
+        caches = [tree.branches.attention(None)] * self.transformer.depth
+        return self(tree.ids, tree.branches.spans, caches)  # type: ignore[no-any-return]
 
     def predict(self, batch: Batch) -> Prediction:
         documents, targets = [], []

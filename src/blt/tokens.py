@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from blt.errors import UserError
 
 LEAST_VOCAB = 256  # every byte is a token
+
+
+class Tokenizer(Protocol):
+    """What a model over tokens needs."""
+
+    def encode(self, data: bytes) -> list[int]:
+        """Token ids of any bytes."""
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """The bytes that were encoded."""
 
 
 class ByteTokenizer:
@@ -35,6 +45,8 @@ class ByteTokenizer:
         if None in ids:
             raise UserError("the tokenizer has no token for some bytes: it is no byte-level BPE")
         self._byte_ids: list[int] = ids
+        added = self._tokenizer.get_added_tokens_decoder()  # are written as they are
+        self._added: dict[int, bytes] = {i: token.content.encode() for i, token in added.items()}
         self.vocab_size: int = self._tokenizer.get_vocab_size()
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -65,7 +77,7 @@ class ByteTokenizer:
     def encode(self, data: bytes) -> list[int]:
         """Token ids of any bytes."""
         ids: list[int] = []
-        for part in _readable_runs(data):
+        for part in readable_runs(data):
             if isinstance(part, str):
                 ids += self._tokenizer.encode(part, add_special_tokens=False).ids
             else:
@@ -74,11 +86,14 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """The bytes that were encoded."""
+        return b"".join(self._added.get(i) or self._bytes_of(i) for i in ids)
+
+    def _bytes_of(self, token_id: int) -> bytes:
         values = _values()
-        return bytes(values[c] for i in ids for c in self._tokenizer.id_to_token(i))
+        return bytes(values[character] for character in self._tokenizer.id_to_token(token_id))
 
 
-def _readable_runs(data: bytes) -> Iterator[str | bytes]:
+def readable_runs(data: bytes) -> Iterator[str | bytes]:
     """Text, and between it what is no UTF-8."""
     while data:
         try:

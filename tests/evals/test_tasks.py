@@ -16,7 +16,10 @@ import blt
 from blt import cli
 from blt.errors import UserError
 from blt.evals import cute
-from blt.evals.choices import Question, accuracy, hellaswag
+from blt.evals.choices import Question, accuracy
+from blt.evals.datasets import hellaswag
+from blt.evals.samples import prompts, validity
+from blt.generate import Generation
 from blt.lm import LanguageModel
 from blt.model.config import TokenTransformerConfig
 from blt.token_lm import TokenLM
@@ -50,14 +53,14 @@ def test_log_likelihoods_of_parts_add_up_to_that_of_the_whole(
             assert value == pytest.approx(-bits * math.log(2), abs=1e-2)
 
 
-def test_the_likeliest_choice_wins_whole_or_per_byte() -> None:
+def test_the_likeliest_choice_wins_whole_or_per_character() -> None:
     class Fixed(blt.ByteLM):
         def log_likelihoods(self, pairs: object) -> list[float]:
             return [-9.0, -4.0, -1.0, -2.0]
 
     asked = [Question(b"a", (b"long choice", b"b"), 0), Question(b"a", (b"c", b"d"), 1)]
     found = accuracy(Fixed(TINY), asked)
-    assert (found.likeliest, found.per_byte) == (0.0, 0.5)
+    assert (found.likeliest, found.per_character) == (0.0, 0.5)
 
 
 def test_noise_goes_where_it_is_sent() -> None:
@@ -137,6 +140,80 @@ def test_every_task_of_the_command(
     assert "bits per byte" in capsys.readouterr().out
 
 
+def write_lines(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_benchmarks_are_read_as_they_are_published(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    use = ("--model", model)
+    one = {"sentence_good": "He is.", "sentence_bad": "He are."}
+    first, second = (write_lines(tmp_path / f"{n}.jsonl", one, one) for n in "ab")
+    found = rows(capsys, "blimp", first, second, *use)
+    assert [row["file"] for row in found] == ["a", "b", "mean"]
+    goal = {"goal": "Open it", "sol1": "Pull.", "sol2": "Push."}
+    piqa = write_lines(tmp_path / "valid.jsonl", goal, goal)
+    (tmp_path / "valid-labels.lst").write_text("0\n1\n")
+    (row,) = rows(capsys, "piqa", piqa, *use)
+    assert row["acc"] == 0.5  # equal questions, different answers
+    text = write_lines(tmp_path / "lambada.jsonl", {"text": "The last word"})
+    (row,) = rows(capsys, "lambada", text, *use)
+    (nats,) = blt.load(model).log_likelihoods([(b"The last", b" word")])
+    assert row["perplexity"] == pytest.approx(math.exp(-nats))
+
+
+def test_languages_are_compared_sentence_by_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    folder = tmp_path / "parallel"
+    folder.mkdir()
+    (folder / "eng_Latn.txt").write_text("One sentence.\nAnother.\nRest\n")
+    (folder / "deu_Latn.txt").write_text("Ein Satz.\nNoch ein anderer.\nRest\n")
+    figure = tmp_path / "languages.svg"
+    english, german, worst = rows(
+        capsys, "languages", folder, "--model", model, "--limit", 2, "--plot", figure
+    )
+    assert (english["language"], english["patches_vs_english"]) == ("eng_Latn", 1)
+    lm, lines = blt.load(model), b"Ein Satz.\nNoch ein anderer."
+    assert german["bytes"] == len(lines)
+    assert german["bits_per_byte"] == pytest.approx(lm.bits_per_byte(lines), rel=1e-4)
+    patches = len(lm.patch(lines).lengths) - 1  # BOS
+    assert german["bytes_per_patch"] == pytest.approx(len(lines) / patches)
+    assert german["patches_per_sentence"] == pytest.approx(patches / 2)
+    values = [row["bits_per_byte"] for row in (english, german)]
+    assert worst["bits_per_byte"] == pytest.approx(max(values) / min(values))
+    assert "bits per byte" in figure.read_text()
+    (folder / "fra_Latn.txt").write_text("Une seule\n")
+    assert cli.main(["eval", "languages", str(folder), "--model", str(model)]) == 2
+    assert "not parallel: 'deu_Latn' has 3 lines, 'fra_Latn' has 1" in capsys.readouterr().err
+
+
+def test_invalid_utf8_is_counted_in_samples_and_characters() -> None:
+    class Scripted(blt.ByteLM):
+        def generate(self, prompts: object, **_: object) -> object:
+            texts = [b"abc", b"a\xffb\xfe", "é€".encode(), "xé".encode()[:-1]]
+            return [Generation(data, "length", [], [], b"") for data in texts]
+
+    found = validity(Scripted(TINY), [b""] * 4)
+    assert found.samples == 1 / 4  # a character that the limit cut off is no mistake
+    assert found.characters == pytest.approx(2 / (3 + 4 + 2 + 1))
+
+
+def test_samples_begin_with_whole_characters(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: list[LanguageModel], model: Path
+) -> None:
+    assert prompts(["é".encode() * 100], 2) == ["é".encode() * 64] * 2
+    assert prompts(["aé€".encode() + b"x" * 200, b""], 3)[2] == "aé€".encode() + b"x" * 122
+    assert prompts([], 1) == [b""]
+    text = tmp_path / "text.txt"
+    text.write_bytes(MULTILINGUAL[:200])
+    found = rows(capsys, "utf8", text, "--model", model, "--limit", 2)
+    assert [row["after"] for row in found] == ["nothing", str(text)]
+    assert validity(models[2], [b"One", b"Two"]).bytes > 0  # a token model
+
+
 def test_mistakes_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
 ) -> None:
@@ -153,6 +230,11 @@ def test_mistakes_are_named(
         (["cute", str(tmp_path / "model")], "no spell.tsv"),
         (["hellaswag", "a", "b"], "nothing else"),
         (["bpb", str(tmp_path / "none")], "no such file"),
+        (["bpb"], "name its texts"),
+        (["bpb", "x", "--plot", "a.gif"], "must end in .png"),
+        (["bpb", "x", "--plot", "none/a.png"], "no such folder none"),
+        (["piqa", str(swag)], "swag-labels.lst"),
+        (["languages", str(swag)], "name a folder"),
     ):
         assert cli.main(["eval", *args, "--model", str(model)]) == 2
         assert message in capsys.readouterr().err

@@ -1,15 +1,11 @@
-"""Multiple choice by likelihood: HellaSwag, whole or disturbed (paper §6.1, table 3)."""
+"""Multiple choice by likelihood, whole or disturbed (paper §6.1, table 3)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 
-from blt.data.formats import unpacked
-from blt.errors import UserError
 from blt.evals.noise import disturb
 from blt.lm import LanguageModel
 
@@ -42,7 +38,7 @@ class Accuracy:
     """Shares of questions whose right choice was the likeliest."""
 
     likeliest: float  # by its whole log-probability
-    per_byte: float  # by that over its bytes
+    per_character: float  # by that over its characters, the space in front not counted
     questions: int
 
 
@@ -54,33 +50,9 @@ def accuracy(lm: LanguageModel, questions: Sequence[Question]) -> Accuracy:
     right = [0, 0]
     for question, (start, end) in zip(questions, edges, strict=True):
         found = scores[start:end]
-        per_byte = [x / max(1, len(c)) for x, c in zip(found, question.choices, strict=True)]
-        for kind, values in enumerate((found, per_byte)):
+        lengths = [len(c.decode("utf-8", "replace").removeprefix(" ")) for c in question.choices]
+        normed = [x / max(1, length) for x, length in zip(found, lengths, strict=True)]
+        for kind, values in enumerate((found, normed)):
             right[kind] += values.index(max(values)) == question.answer
     count = max(1, len(questions))
     return Accuracy(right[0] / count, right[1] / count, len(questions))
-
-
-def hellaswag(path: Path, limit: int | None = None) -> list[Question]:
-    """Questions of a JSONL file with ``ctx``, ``endings`` and ``label`` on each line.
-
-    Raises:
-        UserError: unreadable, or a line without these keys; names it.
-    """
-    questions: list[Question] = []
-    with unpacked(path) as file:
-        for number, line in enumerate(file, 1):
-            if limit is not None and len(questions) == limit:
-                break
-            try:
-                row = json.loads(line)
-                endings = tuple(b" " + str(ending).encode() for ending in row["endings"])
-                questions.append(Question(row["ctx"].encode(), endings, int(row["label"])))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}:{number}: no question of HellaSwag ({error!r}); every line must be a "
-                    'JSON object with "ctx", "endings" and "label"'
-                ) from None
-    if not questions:
-        raise UserError(f"{path}: no questions in it")
-    return questions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
+from blt.evals import datasets, languages, samples
 from blt.evals.bpb import bits_per_byte, choose
-from blt.evals.choices import WHERE, accuracy, hellaswag
+from blt.evals.choices import WHERE, accuracy
 from blt.evals.noise import NOISES, disturb
 from blt.lm import BLT, LanguageModel
-from blt.token_lm import TokenLM
+from blt.token_lm import TokenModel
 
 Row = dict[str, Any]  # the same keys in all rows of a task, the first one a name
 
@@ -25,7 +27,7 @@ class Options:
 
     context_bytes: int = 2048  # documents are scored in pieces of at most so many bytes
     max_bytes: int = 262144  # of each text
-    limit: int | None = None  # questions of each task; None: all
+    limit: int | None = None  # questions, sentences or samples of each task; None: all
     generate: bool = False  # CUTE: let the model write its answers too
 
 
@@ -55,20 +57,18 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator
 
 def swag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """HellaSwag by likelihood: as it is, and with noise in prompt, completion, or both."""
-    asked = hellaswag(Path(_one(paths, "a JSONL file of HellaSwag")), options.limit)
+    asked = datasets.hellaswag(Path(_one(paths, "a JSONL file of HellaSwag")), options.limit)
     found = accuracy(lm, asked)
-    yield {"noise": "none", "where": "", "acc": found.likeliest, "acc_norm": found.per_byte}
+    yield {"noise": "none", "where": "", "acc": found.likeliest, "acc_norm": found.per_character}
     for name in NOISES:
         for where in WHERE:
             found = accuracy(lm, [q.disturbed(name, where, seed) for seed, q in enumerate(asked)])
             row = {"noise": name, "where": where}
-            yield {**row, "acc": found.likeliest, "acc_norm": found.per_byte}
+            yield {**row, "acc": found.likeliest, "acc_norm": found.per_character}
 
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Every task of CUTE: the right answer among wrong ones, and written by the model."""
-    if options.generate and isinstance(lm, TokenLM):
-        raise UserError("--generate: a token model cannot write yet, only score")
     found = _read_cute(Path(_one(paths, "the folder of CUTE's .tsv files")))
     total: list[Row] = []
     for task, items in found.items():
@@ -93,17 +93,79 @@ def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
     return found
 
 
-TASKS: dict[str, Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]] = {
-    "bpb": bpb,
-    "noise": noise,
-    "hellaswag": swag,
-    "cute": cute,
+def choices(read_questions: datasets.Reader) -> Measure:
+    """A benchmark of multiple choice: a row for each of its files, and their mean."""
+
+    def measure(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+        found: list[Row] = []
+        for path in paths:
+            right = accuracy(lm, read_questions(Path(path), options.limit))
+            name = Path(path).name.split(".")[0]
+            found.append({"file": name, "acc": right.likeliest, "acc_norm": right.per_character})
+            yield found[-1]
+        if len(found) > 1:
+            keys = ("acc", "acc_norm")
+            yield {"file": "mean"} | {k: sum(row[k] for row in found) / len(found) for k in keys}
+
+    return measure
+
+
+def lambada(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+    """Is the last word of a passage what the model would write, and how likely is it?"""
+    asked = datasets.lambada(Path(_one(paths, "a JSONL file of LAMBADA")), options.limit)
+    found = lm.score([(question.prompt, question.choices[0]) for question in asked])
+    perplexity = math.exp(-sum(score.log_p for score in found) / len(found))
+    acc = sum(score.greedy for score in found) / len(found)
+    yield {"task": "lambada", "acc": acc, "perplexity": perplexity}
+
+
+def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+    """Bits per byte, and bytes per patch, of the same sentences in many languages."""
+    folder = Path(_one(paths, "a folder with one file per language"))
+    return languages.compare(lm, folder, options.limit, options.context_bytes)
+
+
+def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+    """How much of what the model writes is not UTF-8: after nothing, and after each text."""
+    count = options.limit or samples.SAMPLES
+    for path in ("", *paths):
+        texts = read((path,)).documents if path else []
+        found = samples.validity(lm, samples.prompts(texts, count))
+        yield {
+            "after": path or "nothing",
+            "samples": count,
+            "bytes": found.bytes,
+            "invalid_samples": found.samples,
+            "invalid_characters": found.characters,
+        }
+
+
+Measure = Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What ``blt eval`` measures, and which columns a figure of it shows."""
+
+    rows: Measure
+    shown: tuple[str, ...]
+
+
+TASKS: dict[str, Task] = {
+    "bpb": Task(bpb, ("bits_per_byte", "bytes_per_patch")),
+    "noise": Task(noise, ("bits_per_byte", "more")),
+    "languages": Task(parallel, ("bits_per_byte", "bytes_per_patch", "patches_vs_english")),
+    "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
+    "hellaswag": Task(swag, ("acc", "acc_norm")),
+    "cute": Task(cute, ("acc", "by_chance", "written")),
+    "lambada": Task(lambada, ("acc",)),
+    **{name: Task(choices(r), ("acc", "acc_norm")) for name, r in datasets.CHOICES.items()},
 }
 
 
 def patch_size(lm: LanguageModel, texts: Sequence[bytes], context_bytes: int) -> float | None:
     """Mean bytes per patch or token; None for a model without either."""
-    if isinstance(lm, TokenLM):
+    if isinstance(lm, TokenModel):
         return sum(map(len, texts)) / max(1, sum(len(lm.tokenizer.encode(t)) for t in texts))
     if not isinstance(lm, BLT):
         return None

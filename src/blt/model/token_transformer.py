@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.config import TokenTransformerConfig
-from blt.model.layers import Linear, RMSNorm, Transformer, init_linear
+from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer, init_linear
 from blt.model.packing import Spans
 
 SPECIAL = 2  # BOS and EOS, after the tokenizer's own tokens
@@ -31,7 +33,9 @@ class TokenTransformer(nn.Module):
         self.head = Linear(config.dim, size)
         init_linear(self.embedding, config.dim)
 
-    def forward(self, ids: Tensor, documents: Spans) -> Tensor:
+    def forward(
+        self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
         """Token ids [M] → logits [M, vocab_size + 2]."""
-        x = self.transformer(F.embedding(ids, self.embedding), documents)
+        x = self.transformer(F.embedding(ids, self.embedding), documents, caches)
         return self.head(self.norm(x))  # type: ignore[no-any-return]

@@ -1,0 +1,78 @@
+"""Benchmarks from a folder on this machine, as the harness's tasks read them.
+
+BLT_BENCH_DATA names the folder; what lies in it is said beside each function.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from blt.evals import cute as cute_task
+
+Splits = dict[str, datasets.Dataset]
+
+
+def _folder() -> Path:
+    name = os.environ.get("BLT_BENCH_DATA")
+    if not name:
+        raise SystemExit("BLT_BENCH_DATA must name the folder of the benchmarks' data")
+    return Path(name)
+
+
+def _json(pattern: str) -> Splits:
+    files = sorted(map(str, _folder().glob(pattern)))
+    if not files:
+        raise SystemExit(f"{_folder()}: no {pattern} in it")
+    return {"test": datasets.load_dataset("json", data_files=files, split="train")}
+
+
+def hellaswag(**_: Any) -> Splits:
+    """JSONL with ctx, endings, label."""
+    return _json("bench-hellaswag/*.jsonl*")
+
+
+def lambada(**_: Any) -> Splits:
+    """JSONL with text; its last word is asked for."""
+    return _json("bench-lambada/*.jsonl*")
+
+
+def humaneval(**_: Any) -> Splits:
+    """JSONL with prompt."""
+    return _json("bench-humaneval/*.jsonl*")
+
+
+def piqa(**_: Any) -> Splits:
+    """JSONL with goal, sol1, sol2, and beside it a list of labels."""
+    found = _json("bench-piqa/valid.jsonl*")["test"]
+    labels = (_folder() / "bench-piqa" / "valid-labels.lst").read_text().split()
+    return {"test": found.add_column("label", [int(label) for label in labels])}
+
+
+def blimp(limit: int | None = None, **_: Any) -> Splits:
+    """A zip of JSONL files with sentence_good, sentence_bad; ``limit`` pairs of each."""
+    rows = []
+    with zipfile.ZipFile(next(_folder().glob("bench-blimp/*.zip"))) as archive:
+        for name in sorted(n for n in archive.namelist() if n.endswith(".jsonl")):
+            lines = io.TextIOWrapper(archive.open(name), "utf-8").read().splitlines()
+            rows += [json.loads(line) for line in lines[:limit]]
+    keys = ("sentence_good", "sentence_bad", "UID")
+    return {"test": datasets.Dataset.from_list([{key: row[key] for key in keys} for row in rows])}
+
+
+def cute(limit: int | None = None, **_: Any) -> Splits:
+    """CUTE's .tsv files, with the prompts and wrong answers of ``blt eval cute``."""
+    rows = []
+    for task in cute_task.TASKS:
+        items = cute_task.read_task(next(_folder().glob(f"bench-cute/data/{task}.tsv*")))
+        for asked in cute_task.questions(task, items, limit):
+            choices = [choice.decode() for choice in asked.choices]
+            rows.append({"task": task, "prompt": asked.prompt.decode(), "choices": choices,
+                         "answer": asked.answer})  # fmt: skip
+    return {"test": datasets.Dataset.from_list(rows)}

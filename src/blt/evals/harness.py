@@ -1,0 +1,134 @@
+"""The models of this project in EleutherAI's lm-evaluation-harness: ``blt lm-eval --model blt``.
+
+The harness finds models of other projects only where their module has been imported, so
+``blt lm-eval`` imports this one and hands its arguments over. In Python, importing it is enough for
+``lm_eval.simple_evaluate(model="blt", model_args={"pretrained": FOLDER}, tasks=[...])``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from blt import vocab
+from blt.data.loader import segments
+from blt.errors import UserError, require
+from blt.evals.models import load
+from blt.generate import Engine, Sampling
+from blt.lm import BLT, ByteLM, LanguageModel
+from blt.precision import autocast
+from blt.pretrained import PRETRAINED
+
+try:
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.utils import normalize_gen_kwargs
+except ImportError as error:
+    raise UserError(
+        f"lm-evaluation-harness is not installed ({error}): pip install 'blt[eval]'"
+    ) from None
+
+BYTES_PER_TOKEN = 4  # tasks limit what is written in tokens; a usual one has about so many bytes
+DTYPES = ("float32", "bfloat16")
+
+
+@register_model("blt")
+class Harness(LM):
+    """A model in the terms of the harness: requests in, log-probabilities in nats or text out.
+
+    Args:
+        pretrained: any folder that ``blt eval`` takes; left out, the BLT inside the package.
+        context_bytes: texts whose perplexity is asked for are scored in pieces of so many bytes,
+            each from BOS, as ``blt eval`` does.
+        dtype: of matrix products when scoring: float32 or bfloat16.
+        max_batch: texts that are written at the same time.
+        device: such as cpu or cuda.
+        batch_size: what the harness always passes; scoring packs requests, whatever it is.
+        max_batch_size: likewise.
+
+    Raises:
+        UserError: no model there, or an impossible value.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = PRETRAINED,
+        context_bytes: int = 2048,
+        dtype: str = "float32",
+        max_batch: int = 16,
+        device: str | None = None,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(dtype in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        require(context_bytes > 0, f"context_bytes must be positive, got {context_bytes}")
+        if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+            device = "cpu"  # the harness asks for cuda if nobody says otherwise
+        self.lm: LanguageModel = load(pretrained).to(device)
+        self._device = self.lm.device
+        self.context_bytes, self.max_batch = context_bytes, max_batch
+        self.dtype = getattr(torch, dtype)
+
+    def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+        """Of each request's continuation after its context; and would greedy generation write it?
+
+        Contexts that requests share are read once.
+        """
+        pairs = [
+            (vocab.to_bytes(context), vocab.to_bytes(continuation))
+            for context, continuation in (request.args for request in requests)
+        ]
+        with autocast(self.lm.device, self.dtype):
+            return [(found.log_p, found.greedy) for found in self.lm.score(pairs)]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
+        """Log-probability of all bytes of each text, the first one given BOS."""
+        texts = [segments([vocab.to_bytes(r.args[0])], self.context_bytes) for r in requests]
+        with autocast(self.lm.device, self.dtype):
+            scores = iter(self.lm.log_likelihoods([(b"", piece) for t in texts for piece in t]))
+        return [sum((next(scores) for _ in pieces), 0.0) for pieces in texts]
+
+    def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
+        """Text after each context, up to its stop strings, which are left out."""
+        if not isinstance(self.lm, BLT | ByteLM):
+            found = [self.lm.generate(r.args[0], **_options(r.args[1])) for r in requests]
+            return [one.text for one in found]
+        engine = Engine(self.lm, max_batch=self.max_batch, max_queue=max(1, len(requests)))
+        handles = [
+            engine.submit(request.args[0], Sampling.of(_options(request.args[1])))
+            for request in requests
+        ]
+        engine.run()
+        results = [handle.result() for handle in handles]
+        for result in results:
+            if result.error is not None:
+                raise RuntimeError(result.error)
+        return [result.text for result in results]
+
+
+def _options(asked: dict[str, Any]) -> dict[str, Any]:
+    """Ours for the harness's keyword arguments of a generation; names that differ, and limits."""
+    wanted = normalize_gen_kwargs(asked)
+    taken = {key: wanted[key] for key in ("top_k", "top_p", "min_p") if key in wanted}
+    return {
+        **taken,
+        "max_bytes": BYTES_PER_TOKEN * wanted["max_gen_toks"],
+        "temperature": float(wanted.get("temperature", 0.0)),
+        "stop": [stop for stop in wanted["until"] if stop],
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The harness's own command line, with ``--model blt`` known to it."""
+    from lm_eval.__main__ import cli_evaluate
+
+    before, sys.argv = sys.argv, ["blt lm-eval", *arguments]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
+    return 0

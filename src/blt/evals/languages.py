@@ -1,0 +1,79 @@
+"""Parallel text: what does the same thing cost in each language?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blt.data.formats import unpacked
+from blt.errors import UserError
+from blt.evals.bpb import bits_per_byte
+from blt.lm import LanguageModel
+
+REFERENCE = "en"  # the language whose file's name begins so is compared with
+
+
+def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
+    """Sentences of each language: one file per language, a sentence on each line.
+
+    Raises:
+        UserError: no such folder, no files, or files of different numbers of lines.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: name a folder with one file per language")
+    found = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        with unpacked(path) as file:
+            found[path.name.split(".")[0]] = file.read().splitlines()[:limit]
+    counts = {name: len(lines) for name, lines in found.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        first = next(iter(counts.items()), ("", 0))
+        odd = next((item for item in counts.items() if item[1] != first[1]), first)
+        raise UserError(
+            f"{folder}: not parallel: {first[0]!r} has {first[1]} lines, {odd[0]!r} has {odd[1]}"
+        )
+    return found
+
+
+def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[str, Any]:
+    """Of the sentences of one language, scored as one text."""
+    from blt.evals.tasks import patch_size
+
+    text = [b"\n".join(lines)]
+    score = bits_per_byte(lm, text, context_bytes=context_bytes)
+    size = patch_size(lm, text, context_bytes)
+    return {
+        "bytes": len(text[0]),
+        "bits_per_byte": score,
+        "bytes_per_patch": size,
+        "bits_per_sentence": score * len(text[0]) / len(lines),
+        "patches_per_sentence": None if size is None else len(text[0]) / size / len(lines),
+    }
+
+
+def compare(
+    lm: LanguageModel, folder: Path, limit: int | None, context_bytes: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each language, and the largest over the smallest of each column.
+
+    ``patches_vs_english`` is how many patches (or tokens; bytes where there are neither) the same
+    sentences are, relative to the language whose file begins with "en".
+    """
+    languages = read_languages(folder, limit)
+    reference = next((name for name in languages if name.startswith(REFERENCE)), None)
+    order = sorted(languages, key=lambda name: (name != reference, name))
+    found: list[dict[str, Any]] = []
+    base = 0.0
+    for name in order:
+        row = {"language": name, **measure(lm, languages[name], context_bytes)}
+        cost = row["patches_per_sentence"] or row["bytes"] / len(languages[name])
+        base = base or cost
+        row["patches_vs_english"] = None if reference is None else cost / base
+        found.append(row)
+        yield row
+    worst: dict[str, Any] = {"language": "largest / smallest"}
+    for key in list(found[0])[1:]:
+        values = [row[key] for row in found if row[key]]
+        worst[key] = max(values) / min(values) if values else None
+    yield worst

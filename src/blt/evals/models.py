@@ -1,0 +1,140 @@
+"""Every model that can be evaluated: ours, a BLT of transformers, a token model of transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+import blt
+from blt.checkpoint import CONFIG
+from blt.errors import UserError
+from blt.lm import LanguageModel
+from blt.token_lm import TokenModel
+from blt.tokens import ByteTokenizer, Tokenizer, readable_runs
+
+
+def load(folder: str | os.PathLike[str]) -> LanguageModel:
+    """A model of this project, or a folder of transformers with a BLT or a token model.
+
+    Raises:
+        UserError: no model there, or one that cannot be evaluated; says why.
+    """
+    kind = _model_type(Path(folder) / CONFIG)
+    if kind is None:
+        return blt.load(folder)
+    library = _transformers()
+    try:
+        if kind == "blt":
+            return blt.from_transformers(library.BltForCausalLM.from_pretrained(folder))
+        model = library.AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = library.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: transformers cannot load it ({error})") from None
+    return HFTokenLM(model, tokenizer).eval()
+
+
+def _model_type(path: Path) -> str | None:
+    """What transformers calls the model; None for a folder of ours, or none at all."""
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return config.get("model_type") if isinstance(config, dict) else None
+
+
+class HFTokenLM(TokenModel):
+    """A causal language model of transformers, with its tokenizer.
+
+    A document begins with the tokenizer's BOS, or its EOS where it has none, so that the first
+    token is predicted too and every byte of a text is counted.
+    """
+
+    kind = "transformers"
+    scoring_ids = 2048  # logits over large vocabularies
+    shares_prefixes = False
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.model = model
+        found = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
+        if not found:
+            raise UserError("the tokenizer has neither BOS nor EOS to begin a text with")
+        self.bos, self.eos = found[0], found[-1]
+        self.tokenizer: Tokenizer = _lossless(tokenizer)
+
+    def packed_logits(self, documents: Any) -> Tensor:
+        """Token ids, each [T] → logits of all, end to end [M, V]."""
+        padded = pad_sequence(list(documents), batch_first=True)  # behind: nobody looks there
+        logits = self.model(input_ids=padded, use_cache=False).logits
+        return torch.cat([row[: len(ids)] for row, ids in zip(logits, documents, strict=True)])
+
+    def nats(self, pieces: Any) -> float:
+        return -sum(self.log_likelihoods([(b"", piece) for piece in pieces]))
+
+
+def _lossless(tokenizer: Any) -> Tokenizer:
+    """A tokenizer of transformers, for bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(f"{type(tokenizer).__name__}: only tokenizers with a tokenizer.json")
+    described = json.loads(backend.to_str())
+    if (described.get("normalizer") or {}).get("type") in ("NFC", "NFKC", "NFD", "NFKD"):
+        described["normalizer"] = None  # bytes are scored as they are
+    try:
+        return ByteTokenizer(json.dumps(described))
+    except UserError:
+        return TextTokenizer(tokenizer)
+
+
+class TextTokenizer:
+    """Any tokenizer of transformers, for text that it gives back as it was.
+
+    Bytes that are not UTF-8 become its byte tokens (``<0xFF>``).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, data: bytes) -> list[int]:
+        """Token ids.
+
+        Raises:
+            UserError: text that the tokenizer changes, or bytes that it has no tokens for.
+        """
+        ids: list[int] = []
+        for part in readable_runs(data):
+            ids += self._text(part) if isinstance(part, str) else map(self._byte, part)
+        return ids
+
+    def decode(self, ids: Any) -> bytes:
+        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text.encode()
+
+    def _text(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        if self.decode(ids) != text.encode():
+            raise UserError(
+                f"the tokenizer changes text such as {text[:40]!r}, so its bytes cannot be counted"
+            )
+        return ids
+
+    def _byte(self, byte: int) -> int:
+        name = f"<0x{byte:02X}>"
+        found: int | None = self._tokenizer.get_vocab().get(name)
+        if found is None:
+            raise UserError(f"the tokenizer has no token for the byte {name}, which is not UTF-8")
+        return found
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("this model needs transformers: pip install 'blt[convert]'") from None
+    return transformers
