@@ -67,4 +67,6 @@ def random_blt(
     assert model.entropy_model is not None
     with torch.no_grad():
         model.entropy_model.head.weight *= 2
+    if model.lookup_table is not None:
+        model.lookup_table = torch.rand(len(model.lookup_table)) < 0.3
     return model

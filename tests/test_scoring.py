@@ -35,6 +35,7 @@ RULES = {
     "space": {"max_patch_length": 5},
     "static": {"stride": 3},
     "byte": {},
+    "lookup": {"lookup_order": 2},
 }
 
 

@@ -283,7 +283,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
         def decisions(rows: Tensor) -> Tensor:
             known = None if entropies is None else entropies[rows]
-            return patching.decide(rule, ids[rows], known)
+            return patching.decide(rule, ids[rows], known, **self.tables)
 
         return PatchTree.of(tree, decisions)
 

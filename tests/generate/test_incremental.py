@@ -39,8 +39,6 @@ def steps(model: CachedModel, ids: list[int], row: int = 0) -> torch.Tensor:
 def calibrated(rule: str, reset: bool, longest: int | None) -> blt.BLT:
     """A model that cuts real patches out of MULTILINGUAL."""
     model = random_blt(rule=rule, newline_reset=reset, max_patch_length=longest, window=256)
-    if model.lookup_table is not None:
-        model.lookup_table = torch.rand(260**2, generator=torch.manual_seed(0)) < 0.3
     if rule in ENTROPY_RULES:
         ids = encode(MULTILINGUAL)
         (h,) = (h for h in decide(model.config.patching, model.entropy_model, [ids])[1])
