@@ -1,0 +1,89 @@
+"""The command ``blt``: one verb per job. Imports that are slow happen inside the verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from blt import __version__
+from blt.cli import models, text, training, writing
+
+DESCRIPTION = """Byte Latent Transformer: language models that read bytes, not tokens.
+
+Start with `blt patch "some text"`, or train a model of your own in ten minutes with `blt demo`.
+`blt VERB --help` explains a verb."""
+VERBS: dict[str, Any] = {
+    "patch": text.patch,
+    "prepare": text.prepare,
+    "plan": training.plan,
+    "train": training.train,
+    "eval": models.evaluate,
+    "lm-eval": models.harness,
+    "study": training.study,
+    "report": training.report,
+    "generate": writing.generate,
+    "convert": models.convert,
+    "push": models.push,
+    "serve": writing.serve,
+    "bench": models.bench,
+    "demo": training.demo,
+}
+WAYS_OUT = {
+    FileNotFoundError: "check the path",
+    PermissionError: "check its permissions",
+    IsADirectoryError: "give a file, not a folder",
+    NotADirectoryError: "give a folder, not a file",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args in (["--version"], ["-V"]):
+        print(f"blt {__version__}")
+        return 0
+    try:
+        status = _run(args or ["--help"])
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as interrupt:
+        print(f"blt: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left: so do we, without a word at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (OSError, ValueError) as error:
+        if os.environ.get("BLT_DEBUG"):
+            raise
+        print(f"blt: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(args: list[str]) -> int:
+    try:
+        if args[0] == "lm-eval" and args[1:] not in (["--help"], ["-h"]):  # others' options
+            return models.harness(tuple(args[1:]))
+        status = tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="blt",
+            description=DESCRIPTION,
+            args=args,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+        )
+    except SystemExit as stop:  # --help, or arguments that tyro has already explained
+        return stop.code if isinstance(stop.code, int) else 2
+    return status or 0
+
+
+def _one_line(error: Exception) -> str:
+    """What, where and the way out."""
+    if isinstance(error, OSError) and error.filename is not None:
+        way_out = WAYS_OUT.get(type(error))
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return f"{message}; {way_out}" if way_out else message
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,160 @@
+"""Verbs that measure models, or carry them from one layout to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from blt.errors import UserError
+
+
+def evaluate(
+    task: Positional[str],
+    paths: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    model: Path | None = None,
+    context_bytes: int = 2048,
+    max_bytes: int = 262144,
+    limit: int | None = None,
+    generate: bool = False,
+    json: bool = False,
+    plot: Path | None = None,
+) -> None:
+    """Measure a model: bits per byte, noise, languages, valid UTF-8, benchmarks.
+
+    Args:
+        task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
+            parallel text, one file per language. utf8: what the model writes, after nothing and
+            after each text. hellaswag: its JSONL file, whole and disturbed. cute: the folder of its
+            .tsv files. blimp, piqa, lambada: their JSONL files.
+        paths: The texts or data of the task.
+        model: Model folder, of ours or of transformers, instead of the model inside the package.
+        context_bytes: Texts are scored in pieces of at most so many bytes.
+        max_bytes: Of each text.
+        limit: At most so many questions, sentences or samples.
+        generate: cute: also let the model write its answers.
+        json: Print one JSON object for each row.
+        plot: Draw the rows into this file too, a PNG or SVG.
+    """
+    from blt.evals.models import load
+    from blt.evals.tasks import TASKS, Options
+    from blt.pretrained import PRETRAINED
+    from blt.views.evals import check_figure, draw, print_json, print_table
+
+    if task not in TASKS:
+        raise UserError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    if not paths and task != "utf8":
+        raise UserError(f"{task}: name its texts or data")
+    if plot is not None:
+        check_figure(plot)
+    options = Options(context_bytes, max_bytes, limit, generate)
+    rows = TASKS[task].rows(load(model or PRETRAINED), paths, options)
+    found = (print_json if json else print_table)(rows)
+    if plot is not None:
+        draw(found, TASKS[task].shown, plot)
+
+
+def harness(arguments: Positional[tuple[str, ...]] = (), /) -> int:
+    """Run lm-evaluation-harness with --model blt; the arguments are those of its lm_eval.
+
+    Args:
+        arguments: blt lm-eval run --help shows them.
+    """
+    from blt.evals.harness import main as run_harness
+
+    return run_harness(arguments)
+
+
+def bench(
+    suite: Positional[str] = "model",
+    file: Positional[Path | None] = None,
+    /,
+    *,
+    json: bool = False,
+    only: tuple[str, ...] = (),
+    model: Path | None = None,
+    clients: int = 64,
+    seconds: float = 60.0,
+    prompt_bytes: int = 64,
+    max_bytes: int = 256,
+    batch: int = 16,
+    chaos: bool = False,
+) -> int:
+    """Measure speed and memory beside transformers on this machine.
+
+    Args:
+        suite: model (training, scoring, entropies), generate, or serve (beside the bare engine).
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        only: model: names of the benchmarks to run; left out: all of them.
+        model: generate: folder of a trained BLT, to measure self-speculation on; serve: folder of
+            the model to serve, instead of the model inside the package.
+        clients: serve: how many ask at the same time.
+        seconds: serve: for so long.
+        prompt_bytes: serve: of prompts, at most.
+        max_bytes: serve: of continuations, at most.
+        batch: serve: how many texts are written at the same time.
+        chaos: serve: some clients leave, read slowly, send too much or nonsense.
+    """
+    from blt.bench import run
+
+    if suite == "serve":
+        from blt.bench.serve import Load
+        from blt.bench.serve import run as run_load
+
+        folder = str(model) if model is not None else Load.model
+        load = Load(folder, clients, seconds, prompt_bytes, max_bytes, batch, chaos)
+        return run_load(file, json, load)
+    if suite not in ("model", "generate"):
+        if file is not None:
+            raise UserError(f"unknown benchmark suite {suite!r}: choose model, generate or serve")
+        suite, file = "model", Path(suite)
+    return run(file, json, only, generation=suite == "generate", model=model)
+
+
+def convert(
+    source: Positional[str],
+    out: Positional[Path],
+    /,
+    *,
+    to: Literal["blt", "transformers", "meta"] = "blt",
+    entropy_model: str | None = None,
+    precision: Literal["float32", "bfloat16"] | None = None,
+) -> None:
+    """Write a model in another layout: ours, that of transformers, or Meta's.
+
+    Args:
+        source: Model folder in any of the layouts, or a hub id such as itazap/blt-1b-hf.
+        out: Folder to make.
+        to: Layout to write.
+        entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
+        precision: Of the weights. Left out: as they are, bit for bit.
+    """
+    from blt.convert import convert as run
+
+    run(source, out, to, entropy_model=entropy_model, precision=precision)
+    print(out)
+
+
+def push(
+    folder: Positional[Path],
+    repository: Positional[str],
+    /,
+    *,
+    public: bool = False,
+    license: str | None = None,
+) -> None:
+    """Upload a model folder to the Hugging Face hub, with a card; log in with `hf auth login`.
+
+    Args:
+        folder: Model folder in any layout; its README.md, if there is one, is the card.
+        repository: Where to, such as me/my-blt.
+        public: Everybody may see it.
+        license: For the card, such as apache-2.0.
+    """
+    from blt.convert.push import push_to_hub
+
+    print(push_to_hub(folder, repository, private=not public, license=license))

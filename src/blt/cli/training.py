@@ -1,0 +1,159 @@
+"""Verbs around training: plan, train, compare."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from blt.errors import UserError
+
+
+def plan(
+    recipe: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    hardware: str = "laptop",
+    mfu: float = 0.4,
+    price: float | None = None,
+    json: bool = False,
+) -> None:
+    """Tell what training a recipe takes: parameters, FLOPs, memory, time, cost.
+
+    Reads no text, and trains nothing.
+
+    Args:
+        recipe: TOML file of one experiment.
+        overrides: Changes to the recipe, such as data.context_bytes=8192.
+        hardware: Devices, one process each, such as 8xH100.
+        mfu: Share of the devices' peak that training reaches.
+        price: Dollars per device and hour. Left out: about what clouds ask.
+        json: Print one JSON object.
+    """
+    from blt.plan import find_hardware, make_plan
+    from blt.train.recipe import read_recipe
+    from blt.views.plan import print_json, print_plan
+
+    if not 0 < mfu <= 1:
+        raise UserError(f"--mfu must be above 0 and at most 1, got {mfu}")
+    devices = find_hardware(hardware)
+    made = make_plan(read_recipe(recipe, overrides), devices, mfu, price)
+    (print_json if json else print_plan)(made, devices, mfu)
+
+
+def train(
+    recipe: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    run: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Train the model that a recipe describes.
+
+    Args:
+        recipe: TOML file of one experiment: text, model, optimiser, how long.
+        overrides: Changes to the recipe, such as train.seconds=60.
+        run: Folder to make, for checkpoint and metrics. Left out: runs/RECIPE-DATE-TIME.
+        resume: Go on from the checkpoint in the run folder.
+    """
+    from time import strftime
+
+    from rich.console import Console
+
+    from blt.train.job import train_recipe
+    from blt.train.recipe import read_recipe
+    from blt.views.progress import training_bar
+
+    if resume and run is None:
+        raise UserError("--resume needs --run FOLDER, the run to go on with")
+    if run is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes need --run FOLDER, the same for all")
+    folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    with training_bar(console, recipe.stem) as show:
+        train_recipe(read_recipe(recipe, overrides), folder, resume, show)
+    console.print(
+        f'next: blt generate "some text" --model {folder}/checkpoint', soft_wrap=True, markup=False
+    )
+
+
+def study(
+    file: Positional[Path],
+    /,
+    *,
+    out: Path | None = None,
+    figures: bool = False,
+) -> None:
+    """Train a grid of models at equal FLOPs, score them, and draw what comes out.
+
+    Run again after a kill, it goes on where it was.
+
+    Args:
+        file: TOML file of the study; docs/study.md shows one.
+        out: Folder to make or to go on in. Left out: runs/FILE.
+        figures: Train nothing: draw what is there.
+    """
+    from rich.console import Console
+
+    from blt.study import read_results, read_study, run_study
+    from blt.study.figures import write_figures
+    from blt.views.progress import points
+
+    folder = out or Path("runs") / file.stem
+    made = read_study(file)
+    if not figures:
+        with points(Console()) as show:
+            run_study(made, folder, on_point=show)
+    for path in write_figures(read_results(folder), folder):
+        print(path)
+
+
+def report(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    out: Path | None = None,
+    prompt: str = "",
+) -> None:
+    """Write an HTML report of a training, or one that compares several; no network needed.
+
+    Args:
+        runs: Run folders of blt train, finished or not.
+        out: File to write. Left out: report.html in the first folder.
+        prompt: Of a single run: a text that its model is to continue in the report.
+    """
+    from blt.views.report import report_runs
+
+    print(report_runs(runs, out, os.fsencode(prompt)))
+
+
+def demo(
+    *,
+    text: Path | None = None,
+    run: Path | None = None,
+    minutes: float = 9.0,
+    patch_size: float = 4.5,
+    seed: int = 0,
+    pretrained: bool = False,
+) -> None:
+    """Train a small model in ten minutes, and compare and watch it.
+
+    Args:
+        text: Text file or folder to learn from, instead of this Python's own source and docs.
+        run: Folder to write to; left out: runs/demo-DATE-TIME.
+        minutes: Time for everything together.
+        patch_size: Bytes per patch that the threshold is calibrated to.
+        seed: Of the weights, the order of the data and the sample.
+        pretrained: Train nothing: score the text with the model inside the package, and watch it.
+    """
+    from blt.demo import run_demo, show_pretrained
+
+    if pretrained:
+        if run is not None:
+            raise UserError("--pretrained trains nothing, so it has no --run; leave one out")
+        show_pretrained(text, seed)
+        return
+    run_demo(text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed)
