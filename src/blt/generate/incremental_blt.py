@@ -54,7 +54,7 @@ class CachedBLT(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
-        self.no_boundaries = Boundaries(self.patching, model.lookup_table)
+        Boundaries(self.patching)  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
             self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)
@@ -153,7 +153,7 @@ class CachedBLT(CachedModel):
             entropies = [part.tolist() for part in spans.split(entropy(logits))]
             self.counts.entropy_model += len(ids)
         return [
-            _read_all(self.no_boundaries, ids, h)
+            _read_all(Boundaries(self.patching, self.model.lookup_table), ids, h)
             for ids, h in zip(documents, entropies, strict=True)
         ]
 
