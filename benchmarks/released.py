@@ -4,7 +4,8 @@
 
 Writes 9 GB of bfloat16 weights in our layout, converts them to transformers' (another 9 GB), and
 measures each way of running them in a process of its own, with nothing of the files in the page
-cache. Prompts are 1024 random bytes; each side's θ cuts patches of 4.5 bytes of random ones.
+cache. The prompt is 1024 random bytes; θ cuts patches of 4.5 bytes of its second half, and about as
+many of what is written after it. Results are added to those in the file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch import Tensor
 
 import blt
 from blt import stored
-from blt.bench.generation_jobs import PROMPT, calibrate, random_bytes, speed, start
+from blt.bench.generation_jobs import PROMPT, random_bytes, speed, start
 from blt.bench.jobs import calibrated_threshold
 from blt.checkpoint import CONFIG, Checkpoint, skeleton
 from blt.convert import convert, ours
@@ -61,6 +63,17 @@ def make(folder: Path) -> None:
     found = Checkpoint(str(folder), "blt", config, Random(skeleton(BLT, config, "")))
     folder.mkdir()
     stored.write(folder, found.tensors)
+    write_config(folder, found)
+    lm = blt.load(folder)
+    assert isinstance(lm, BLT)
+    entropies = lm.patch(random_bytes(PROMPT)).entropies
+    assert entropies is not None
+    threshold = calibrated_threshold(entropies[PROMPT // 2 :])
+    patching = replace(config.patching, threshold=threshold)
+    write_config(folder, replace(found, config=replace(config, patching=patching)))
+
+
+def write_config(folder: Path, found: Checkpoint) -> None:
     (files, _) = ours.layout(found)[""]
     (folder / CONFIG).write_text(json.dumps(files[CONFIG]))
 
@@ -74,15 +87,13 @@ def ours_job(folder: str, precision: str) -> dict[str, Any]:
     engine = Engine(lm, precision=precision, max_batch=1, memory_budget=2**40)  # type: ignore[arg-type]
     del lm
     ready = time.perf_counter()
-    calibrate(engine)
-    asked = time.perf_counter()
     start(engine, 1)
     first = time.perf_counter()
     result: dict[str, Any] = speed(engine)
     return {
         "load_seconds": loaded - begun,
         "engine_seconds": ready - loaded,
-        "first_byte_seconds": first - asked,
+        "first_byte_seconds": first - ready,
         **result,
     }
 
@@ -95,8 +106,6 @@ def peer_job(folder: str) -> dict[str, Any]:
     loaded = time.perf_counter()
     ids, times = torch.tensor([[byte + 4 for byte in random_bytes(PROMPT)]]), []
     with torch.inference_mode():
-        entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
-        model.config.patching_threshold = calibrated_threshold(entropies)
         for _ in range(1 + PEER_BYTES):
             at = time.perf_counter()
             logits = model(input_ids=ids, use_cache=False).logits[0, -1]
@@ -124,12 +133,20 @@ def memory() -> dict[str, int]:
     return {name: int(lines[key].split()[0]) * 1024 for name, key in kilobytes.items()}
 
 
-def measure(way: str, folder: Path) -> dict[str, Any]:
-    forget(folder)
-    command = [sys.executable, __file__, "--job", way, "--work", str(folder)]
+def run(job: str, folder: Path) -> dict[str, Any]:
+    """A job in a process of its own."""
+    command = [sys.executable, __file__, "--job", job, "--work", str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def do(job: str, folder: Path) -> dict[str, Any]:
+    if job == "make":
+        make(folder)
+        return {}
+    result = peer_job(str(folder)) if job == "transformers" else ours_job(str(folder), job)
+    return {**result, **memory()}
 
 
 def main() -> None:
@@ -140,22 +157,23 @@ def main() -> None:
     parser.add_argument("--job")
     options = parser.parse_args()
     if options.job:
-        is_peer = options.job == "transformers"
-        folder = str(options.work)
-        result = peer_job(folder) if is_peer else ours_job(folder, options.job)
-        print(json.dumps({**result, **memory()}))
+        print(json.dumps(do(options.job, options.work)))
         return
+    out = options.out
+    results = json.loads(out.read_text()) if out and out.exists() else {}
     with tempfile.TemporaryDirectory(dir=options.work) as work:
-        folder, results = Path(work) / "blt", {}
-        make(folder)
+        made = Path(work) / "blt"
+        run("make", made)
         for way in options.only:
+            folder = made
             if way == "transformers":
                 folder = Path(work) / way
-                convert(Path(work) / "blt", folder, "transformers")
-            results[way] = measure(way, folder)
+                convert(made, folder, "transformers")
+            forget(folder)
+            results[way] = run(way, folder)
             print(way, {key: round(value, 3) for key, value in results[way].items()}, flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(results, indent=1) + "\n")
+            if out:
+                out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

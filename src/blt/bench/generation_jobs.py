@@ -33,7 +33,6 @@ from blt.model.config import ByteTransformerConfig, Config
 PROMPT = 1024  # bytes
 SECONDS = 8.0  # per measurement
 WARM_UP = 64  # bytes
-CALIBRATION_SEED = 10**6  # not that of a prompt
 FOREVER = 10**6
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 # The released 1B's proportions at a quarter of its widths.
@@ -60,17 +59,11 @@ def random_engine(config: Config, precision: Any, **options: Any) -> Engine:
     """An engine with random weights that cuts patches of about 4.5 bytes."""
     torch.manual_seed(0)
     engine = Engine(blt.BLT(config), precision=precision, memory_budget=2**40, **options)
-    calibrate(engine)
-    return engine
-
-
-def calibrate(engine: Engine) -> None:
-    """Choose θ that cuts patches of 4.5 bytes of random bytes."""
     model = engine.model
     assert isinstance(model, CachedBLT)
     model.read([[1]])
     entropies = []
-    ids = [byte + 4 for byte in random_bytes(4096, CALIBRATION_SEED)]
+    ids = [byte + 4 for byte in random_bytes(4096)]
     for at in range(0, len(ids), 32):
         model.extend([ids[at : at + 32]])
         assert model._pending is not None
@@ -79,6 +72,7 @@ def calibrate(engine: Engine) -> None:
     model.drop(0)
     threshold = calibrated_threshold(torch.tensor(entropies[512:]))
     model.patching = replace(model.patching, threshold=threshold)
+    return engine
 
 
 def written(engine: Engine) -> int:
