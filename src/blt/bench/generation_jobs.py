@@ -31,6 +31,7 @@ from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
 
 PROMPT = 1024  # bytes
+BITS_BYTES = 50_000  # to score
 SECONDS = 8.0  # per measurement
 WARM_UP = 64  # bytes
 FOREVER = 10**6
@@ -239,7 +240,7 @@ def bits(folder: str, precision: str) -> dict[str, Any]:
 
     lm = packed(blt.load(folder), precision)  # type: ignore[arg-type]
     model = cached(lm, 1, cache_dtype(lm, precision))  # type: ignore[arg-type]
-    pieces = segments(choose(split(python_corpus()).heldout, 200_000), 2048)
+    pieces = segments(choose(split(python_corpus()).heldout, BITS_BYTES), 2048)
     nats = sum(nats_in_steps(model, piece) for piece in pieces)
     return {"bits_per_byte": nats / math.log(2) / sum(map(len, pieces))}
 
