@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import sys
 import tempfile
 import time
@@ -37,8 +39,9 @@ from blt.lm import group_documents
 from blt.tokens import _characters
 
 TASKS = Path(__file__).parent / "harness_tasks"
-LIMITS = {"local_hellaswag": 60, "local_cute": 70, "local_lambada": 40, "local_blimp": 134}
+LIMITS = {"local_hellaswag": 60, "local_cute": 70, "local_lambada": 100, "local_blimp": 335}
 BATCHES = (1, 8, 32)  # of transformers
+ROUNDS = 2  # the faster one counts
 
 
 def write_transformers(lm: blt.BLT, folder: Path) -> None:
@@ -118,9 +121,12 @@ def compare(folder: str, manager: TaskManager) -> dict[str, Any]:
     }
     results: dict[str, Any] = {}
     for task, limit in LIMITS.items():
-        for lm in (sides["blt float32"], sides["blt bfloat16"]):
-            run(lm, task, manager, 4)  # first use of each shape compiles it
-        rows = {name: run(lm, task, manager, limit) for name, lm in sides.items()}
+        rows: dict[str, Any] = {}
+        for _ in range(ROUNDS):  # all sides in turn
+            for name, lm in sides.items():
+                row = run(lm, task, manager, limit)
+                if name not in rows or row["seconds"] < rows[name]["seconds"]:
+                    rows[name] = row
         logs = {name: row.pop("log_p") for name, row in rows.items()}
         pairs = zip(logs["hf float32"], logs["blt float32"], strict=True)
         difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in pairs)
@@ -198,9 +204,11 @@ def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
     }
     for name, call in kinds.items():
         call()
-        start = time.perf_counter()
-        scores = call()
-        seconds = time.perf_counter() - start
+        seconds = math.inf
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            scores = call()
+            seconds = min(seconds, time.perf_counter() - start)
         difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(plain, scores, strict=True))
         found[name] = {"bytes_per_second": size / seconds, "largest_difference": difference}
         print(name, found[name], flush=True)
@@ -210,8 +218,6 @@ def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
 
 
 def main(out: str | None = None) -> None:
-    import os
-
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(TASKS), include_defaults=False,
                           metadata={"limit": 5})  # fmt: skip
