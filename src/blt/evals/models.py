@@ -26,12 +26,10 @@ def load(folder: str | os.PathLike[str]) -> LanguageModel:
         UserError: no model there, or one that cannot be evaluated; says why.
     """
     kind = _model_type(Path(folder) / CONFIG)
-    if kind is None:
+    if kind in (None, "blt"):  # in any layout
         return blt.load(folder)
     library = _transformers()
     try:
-        if kind == "blt":
-            return blt.from_transformers(library.BltForCausalLM.from_pretrained(folder))
         model = library.AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
