@@ -3,8 +3,9 @@
     python benchmarks/loop.py [benchmarks/loop.json]
 
 The benchmark's shape, patches at known places. The whole loop makes batches, logs every step, and
-writes a checkpoint every 60 seconds, as by default, and one at its end; the bare one takes steps on
-one and the same batch, before the loop and after it.
+writes a checkpoint for every 60 seconds of it, as by default, and one at its end. The speed of the
+machine drifts from minute to minute, so the loop is halted every few seconds while no checkpoint
+is being written, and bare steps on one and the same batch are taken for as long.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from blt.bench.shape import CONFIG
 from blt.data import Batch, Loader
 from blt.data.segments import MemorySegments
 from blt.train import DataConfig, Recipe, Report, TrainConfig, fit, open_run
+from blt.train.run import RunFolder
 from blt.train.trainer import Trainer
 
 SHAPES = ((8192, 2048), (8192, 8192))  # bytes of a batch, of a document
-SECONDS = 200.0  # of the loop: three checkpoints while it goes on, one at its end
-BARE_SECONDS = 30.0
+SECONDS = 360.0  # half of them of the loop
+TURN = 6.0  # seconds
+CHECKPOINT = 120.0  # seconds between checkpoints, bare steps included
 MODEL = replace(CONFIG, entropy_model=None, patching=blt.PatchingConfig(rule="static", stride=4))
 
 
@@ -41,7 +44,13 @@ def documents() -> list[bytes]:
 
 def recipe(batch_bytes: int, context_bytes: int) -> Recipe:
     data = DataConfig(("memory",), context_bytes=context_bytes, batch_bytes=batch_bytes)
-    train = TrainConfig(seconds=SECONDS, precision="bfloat16", evals=0)
+    train = TrainConfig(
+        seconds=SECONDS,
+        precision="bfloat16",
+        evals=0,
+        log_every=1,
+        checkpoint_every_seconds=CHECKPOINT,
+    )
     return Recipe("blt", data, train, model=MODEL, target_patch_size=0.0)
 
 
@@ -63,33 +72,50 @@ def trained(made: Recipe, kind: type[Loader] = Loader) -> tuple[blt.BLT, Loader]
     return blt.BLT(MODEL), kind(sources, batch_bytes=batch, context_bytes=context)
 
 
-def bare(made: Recipe) -> float:
-    """Bytes per second of steps alone."""
-    trainer = Trainer(*trained(made, Same), made.train)
-    trainer.step(0.5)
-    start, size = time.perf_counter(), 0
-    while time.perf_counter() - start < BARE_SECONDS:
-        size += trainer.step(0.5).num_bytes
-    trainer.loader.close()
-    return size / (time.perf_counter() - start)
+class Bare:
+    """Steps alone, taken while the loop is halted; called with its reports."""
+
+    def __init__(self, made: Recipe, run: RunFolder) -> None:
+        self.run = run
+        self.trainer = Trainer(*trained(made, Same), made.train)
+        self.trainer.step(0.5)
+        self.bytes_seen, self.seconds = 0, 0.0
+        self.waited: list[float] = []
+        self._halted = time.perf_counter()
+
+    def __call__(self, report: Report) -> None:
+        self.waited.append(report.waited)
+        start = time.perf_counter()
+        if start - self._halted < TURN or self.run.saving:
+            return
+        while time.perf_counter() - start < TURN:
+            self.bytes_seen += self.trainer.step(0.5).num_bytes
+        self._halted = time.perf_counter()
+        self.seconds += self._halted - start
 
 
-def whole(made: Recipe) -> dict[str, float]:
-    """Bytes per second of ``blt train``'s loop, with the last checkpoint, which is waited for, and
-    without it; share of the steps' time that went by waiting for batches."""
+def measured(made: Recipe) -> dict[str, float]:
+    """Bytes per second of steps alone, and of ``blt train``'s loop with the last checkpoint, which
+    is waited for, and without it; share of the steps' time that went by waiting for batches."""
     with tempfile.TemporaryDirectory() as scratch:
         run = open_run(Path(scratch) / "run", made)
         model, loader = trained(made)
-        reports: list[Report] = []
+        bare = Bare(made, run)
         start = time.perf_counter()
-        last = fit(model, loader, made.train, run=run, on_progress=reports.append)
-        seconds = time.perf_counter() - start
-        return {
-            "whole": last.bytes_seen / seconds,
-            "until_end": last.bytes_seen / (seconds - run.save_seconds),
-            "waited": sum(report.waited for report in reports) / len(reports),
-            "last_checkpoint_seconds": run.save_seconds,
-        }
+        last = fit(model, loader, made.train, run=run, on_progress=bare)
+        seconds = time.perf_counter() - start - bare.seconds
+        bare.trainer.loader.close()
+    results = {
+        "bare": bare.bytes_seen / bare.seconds,
+        "whole": last.bytes_seen / seconds,
+        "until_end": last.bytes_seen / (seconds - run.save_seconds),
+        "waited": sum(bare.waited) / len(bare.waited),
+        "last_checkpoint_seconds": run.save_seconds,
+    }
+    losses = {
+        f"loss_{part}": 1 - results[part] / results["bare"] for part in ("whole", "until_end")
+    }
+    return results | losses
 
 
 def main(out: str | None = None, *names: str) -> None:
@@ -98,11 +124,7 @@ def main(out: str | None = None, *names: str) -> None:
         name = f"{batch_bytes // context_bytes} x {context_bytes}"
         if names and name not in names:
             continue
-        made = recipe(batch_bytes, context_bytes)
-        before, loop, after = bare(made), whole(made), bare(made)
-        alone = (before + after) / 2
-        losses = {f"loss_{part}": 1 - loop[part] / alone for part in ("whole", "until_end")}
-        results[name] = {"bare_before": before, "bare_after": after, **loop, **losses}
+        results[name] = measured(recipe(batch_bytes, context_bytes))
         print(name, results[name], flush=True)
     if out is not None:
         Path(out).write_text(json.dumps(results, indent=1) + "\n")

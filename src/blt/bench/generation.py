@@ -46,10 +46,7 @@ def collect(model: Path | None, console: Console) -> dict[str, Any]:
 
     results: dict[str, Any] = {"machine": machine(), "bandwidth": measure("bandwidth")}
     results["transformers"] = {p: measure("peer", precision=p) for p in PEER_PRECISIONS}
-    results["ours"] = {
-        p: {str(batch): measure("ours", precision=p, batch=batch) for batch in BATCHES}
-        for p in PRECISIONS
-    }
+    results["ours"] = {p: measure("ours", precision=p, batches=BATCHES) for p in PRECISIONS}
     best = max(PRECISIONS, key=lambda p: results["ours"][p]["1"]["bytes_per_second"])
     results["best_precision"] = best
     results["length"] = measure("length", precision=best, **LENGTHS)
@@ -58,24 +55,15 @@ def collect(model: Path | None, console: Console) -> dict[str, Any]:
         folder = str(model)
         results["bits"] = {p: measure("bits", folder=folder, precision=p) for p in PRECISIONS}
         results["speculation"] = {
-            name: {
-                str(k): measure(
-                    "speculate", folder=folder, precision=p, draft_bytes=k, temperature=t
-                )
-                for k in DRAFTS
-            }
+            name: measure("speculate", folder=folder, precision=p, drafts=DRAFTS, temperature=t)
             for name, p, t in (("greedy", "float32", 0.0), ("temperature 0.8", "float32", 0.8))
         }
         accepted = results["speculation"]["temperature 0.8"]
-        results["proportions"] = {
-            str(k): measure(
-                "proportions",
-                precision="bfloat16",  # as the 1B is released
-                draft_bytes=k,
-                acceptance=accepted[str(k)]["acceptance"],
-            )
-            for k in DRAFTS
-        }
+        results["proportions"] = measure(
+            "proportions",
+            precision="bfloat16",  # as the 1B is released
+            acceptance={k: accepted[k]["acceptance"] for k in accepted},
+        )
     return results
 
 

@@ -1,7 +1,7 @@
 """One measurement of generation: ``python -m blt.bench.generation_jobs JOB ARGUMENTS_AS_JSON``.
 
-Texts are drawn from random models at temperature 1, so they are as random as the prompts, and the
-threshold that cuts 4.5 bytes per patch on random bytes does so on them too.
+Texts are drawn from random models at temperature 1. To random weights no byte is harder than
+another, so patches are cut of 4 and 5 bytes in turn; entropies are computed all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import random
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,16 +23,20 @@ from blt.bench import shape
 from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
 from blt.generate import Engine, Sampling
 from blt.generate import engine as engine_module
+from blt.generate.boundaries import Boundaries
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel
-from blt.generate.incremental_blt import CachedBLT, cached
+from blt.generate.incremental_blt import cached
 from blt.generate.sampling import draw
 from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
 
 PROMPT = 1024  # bytes
 BITS_BYTES = 50_000  # to score
+PATCHES = (4, 5)  # bytes, in turn
 SECONDS = 8.0  # per measurement
+WINDOW = 1.0  # seconds: the fastest counts, as the peer's fastest byte does
+ROUNDS = 3  # of texts that a trained model writes; the fastest counts
 WARM_UP = 64  # bytes
 FOREVER = 10**6
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -57,46 +61,53 @@ def random_bytes(count: int, seed: int = 0) -> bytes:
 
 
 def random_engine(config: Config, precision: Any, **options: Any) -> Engine:
-    """An engine with random weights that cuts patches of about 4.5 bytes."""
+    """An engine with random weights that cuts patches of 4.5 bytes on average."""
     torch.manual_seed(0)
-    engine = Engine(blt.BLT(config), precision=precision, memory_budget=2**40, **options)
-    model = engine.model
-    assert isinstance(model, CachedBLT)
-    model.read([[1]])
-    entropies = []
-    ids = [byte + 4 for byte in random_bytes(4096)]
-    for at in range(0, len(ids), 32):
-        model.extend([ids[at : at + 32]])
-        assert model._pending is not None
-        entropies += [cut.entropy for cut in model._pending.cuts[0]]
-        model.commit([32])
-    model.drop(0)
-    threshold = calibrated_threshold(torch.tensor(entropies[512:]))
-    model.patching = replace(model.patching, threshold=threshold)
-    return engine
+
+    def holds(self: Boundaries, *_: Any) -> bool:
+        return self.position % sum(PATCHES) in (0, PATCHES[0])
+
+    boundaries: Any = Boundaries
+    boundaries._holds = holds  # this process measures nothing else
+    return Engine(blt.BLT(config), precision=precision, memory_budget=2**40, **options)
 
 
 def written(engine: Engine) -> int:
     return sum(len(request.data) for request in engine._running)
 
 
-def speed(engine: Engine, seconds: float = SECONDS, least: int = 0) -> dict[str, float]:
-    """Bytes per second of all running requests together, and bytes per patch."""
-    while written(engine) < WARM_UP * len(engine._running):
-        engine.step()
+def in_turns(engines: Mapping[str, Engine]) -> dict[str, dict[str, float]]:
+    """Bytes per second of all running requests of each engine together, and bytes per patch."""
+    for engine in engines.values():
+        while written(engine) < WARM_UP * len(engine._running):
+            engine.step()
+    windows: dict[str, list[tuple[int, int, float]]] = {name: [] for name in engines}
+    for _ in range(round(SECONDS / WINDOW)):
+        for name, engine in engines.items():
+            windows[name].append(_window(engine))
+    return {name: _fastest(found) for name, found in windows.items()}
+
+
+def _fastest(windows: Sequence[tuple[int, int, float]]) -> dict[str, float]:
+    size, patches, seconds = max(windows, key=lambda window: window[0] / window[2])
+    return {"bytes_per_second": size / seconds, "bytes_per_patch": size / max(1, patches)}
+
+
+def _window(engine: Engine) -> tuple[int, int, float]:
+    """Bytes, patches and seconds."""
     before, patches = written(engine), engine.model.counts.global_transformer
     begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds or written(engine) - before < least:
+    while time.perf_counter() - begun < WINDOW:
         engine.step()
-    size, took = written(engine) - before, time.perf_counter() - begun
-    patches = engine.model.counts.global_transformer - patches
-    return {"bytes_per_second": size / took, "bytes_per_patch": size / max(1, patches)}
+    took = time.perf_counter() - begun
+    return written(engine) - before, engine.model.counts.global_transformer - patches, took
 
 
 def start(engine: Engine, count: int, prompt: int = PROMPT) -> None:
+    """Let it write ``count`` texts, each at a phase of its own in its patch."""
     for seed in range(count):
         engine.submit(
-            random_bytes(prompt, seed),
+            random_bytes(prompt + seed, seed),
             max_bytes=FOREVER,
             temperature=1.0,
             ignore_eos=True,
@@ -105,13 +116,16 @@ def start(engine: Engine, count: int, prompt: int = PROMPT) -> None:
     engine.step()
 
 
-def ours(precision: str, batch: int) -> dict[str, Any]:
-    """Bytes per second after a prompt, and the weights that had to be read for each."""
-    engine = random_engine(shape.CONFIG, precision, max_batch=batch)
-    start(engine, batch)
-    result: dict[str, Any] = speed(engine)
-    result["weight_bytes"] = weight_bytes(shape.CONFIG, precision, result["bytes_per_patch"])
-    return result
+def ours(precision: str, batches: list[int]) -> dict[str, Any]:
+    """Bytes per second after a prompt by batch, and the weights that had to be read for a byte."""
+    engines = {}
+    for batch in batches:
+        engines[str(batch)] = random_engine(shape.CONFIG, precision, max_batch=batch)
+        start(engines[str(batch)], batch)
+    results = in_turns(engines)
+    for result in results.values():
+        result["weight_bytes"] = weight_bytes(shape.CONFIG, precision, result["bytes_per_patch"])
+    return results
 
 
 def weight_bytes(config: Config, precision: str, bytes_per_patch: float) -> float:
@@ -196,39 +210,49 @@ def fork(precision: str, prompt: int, count: int) -> dict[str, Any]:
     }
 
 
-def speculate(folder: str, precision: str, draft_bytes: int, temperature: float) -> dict[str, Any]:
+def speculate(folder: str, precision: str, drafts: list[int], temperature: float) -> dict[str, Any]:
     """A trained model continues prompts: speed, acceptance, passes of the global transformer."""
     lm = blt.load(folder)
-    engine = Engine(lm, max_batch=1, precision=precision, draft_bytes=draft_bytes)  # type: ignore[arg-type]
-    sampling = Sampling(max_bytes=600, ignore_eos=True, temperature=temperature)
+    engine = Engine(lm, max_batch=1, precision=precision)  # type: ignore[arg-type]
     prompts = ("import ", "def __init__(self", "class Foo", "Return the ")
-    engine.submit(prompts[0], sampling).result()
-    calls, begun = engine.model.counts.global_calls, time.perf_counter()
-    results = [engine.submit(prompt, sampling).result() for prompt in prompts]
-    took = time.perf_counter() - begun
-    drafted = sum(result.drafted for result in results)
-    return {
-        "bytes_per_second": sum(len(result.data) for result in results) / took,
-        "acceptance": sum(result.accepted for result in results) / max(1, drafted),
-        "global_calls": engine.model.counts.global_calls - calls,
-        "text": hashlib.sha256(b"".join(result.data for result in results)).hexdigest(),
-    }
+    found: dict[str, Any] = {}
+    for turn in range(ROUNDS + 1):
+        for k in drafts:
+            sampling = Sampling(max_bytes=600, ignore_eos=True, temperature=temperature)
+            calls, begun = engine.model.counts.global_calls, time.perf_counter()
+            results = [engine.submit(p, sampling, draft_bytes=k).result() for p in prompts]
+            took = time.perf_counter() - begun
+            drafted = sum(result.drafted for result in results)
+            speed = sum(len(result.data) for result in results) / took
+            before = found.get(str(k), {}).get("bytes_per_second", 0.0)
+            found[str(k)] = {
+                "bytes_per_second": max(before, speed if turn else 0.0),  # the first warms up
+                "acceptance": sum(result.accepted for result in results) / max(1, drafted),
+                "global_calls": engine.model.counts.global_calls - calls,
+                "text": hashlib.sha256(b"".join(result.data for result in results)).hexdigest(),
+            }
+    return found
 
 
-def proportions(precision: str, draft_bytes: int, acceptance: float) -> dict[str, Any]:
-    """The 1B's proportions, random weights; drafts are accepted as often as was measured."""
-    engine = random_engine(PROPORTIONS, precision, max_batch=1, draft_bytes=draft_bytes)
+def proportions(precision: str, acceptance: dict[str, float]) -> dict[str, Any]:
+    """The 1B's proportions, random weights, by drafts, accepted as often as was measured."""
     chance = random.Random(0)
+    engines = {}
+    for k in acceptance:
+        engines[k] = random_engine(PROPORTIONS, precision, max_batch=1, draft_bytes=int(k))
+        start(engines[k], 1)
 
     def verify(p: Any, q: Any, drafted: int, generator: random.Random) -> int:
-        if chance.random() < acceptance:
+        k = next(
+            str(e.draft_bytes) for e in engines.values() if e._running[0].generator is generator
+        )
+        if chance.random() < acceptance[k]:
             return drafted
         token = draw(p, generator)
         return token if token != drafted else 4 + (drafted - 3) % 256
 
     vars(engine_module)["verify"] = verify  # this process measures nothing else
-    start(engine, 1)
-    return speed(engine)
+    return in_turns(engines)
 
 
 def bits(folder: str, precision: str) -> dict[str, Any]:

@@ -112,6 +112,11 @@ class RunFolder:
         state = TrainerState(tensors, state.values)
         self._writing = self._writer.submit(self._write, model, weights, state, keep)
 
+    @property
+    def saving(self) -> bool:
+        """Is a checkpoint being written beside the training?"""
+        return self._writing is not None and not self._writing.done()
+
     def finish_saving(self) -> None:
         """Wait until the checkpoint that is being written is in its place."""
         writing, self._writing = self._writing, None
