@@ -15,10 +15,11 @@ from rich.filesize import decimal
 from blt import vocab
 from blt.errors import UserError, require, require_whole
 from blt.generate.cache import MAX_ROWS
+from blt.generate.drafting import Draft, draft
 from blt.generate.incremental import CachedModel, State
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.request import Handle, Request
-from blt.generate.sampling import Chooser, Sampling, distributions, draw, likeliest, verify
+from blt.generate.sampling import Sampling, distributions, draw, likeliest, verify
 from blt.generate.weights import Precision, cache_dtype, packed
 from blt.lm import BLT, ByteLM, LanguageModel, group_documents
 
@@ -297,7 +298,7 @@ class Engine:
         for row in range(before, len(self._running)):
             self._running[row].prompt_patches = self._patches_read(row)
             at = row - before
-            self._choose(row, scores[at], firsts[at], [], [], [self._opens(row)])
+            self._choose(row, scores[at], firsts[at], Draft(), [self._opens(row)])
 
     def _read(self, joining: Sequence[Request]) -> None:
         """Give each request a row that has read its prompt; equal prompts are read once."""
@@ -352,14 +353,12 @@ class Engine:
 
     def _round(self) -> None:
         """Read the bytes chosen last, with drafts of those after them, and choose the next."""
-        drafts, guesses = self._draft()
-        new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
+        drafts, new_ids = draft(self.model, self._running)
         scores = Scores.of(self.model.extend(new_ids))
         firsts, kept = self._distributions(scores), []
-        for row in range(len(self._running)):
+        for row, drafted in enumerate(drafts):
             opens = self._opens_after(row, len(new_ids[row]))
-            own = drafts[row][: self._running[row].draft_bytes]  # the rest is padding
-            kept.append(self._choose(row, scores[row], firsts[row], own, guesses[row], opens))
+            kept.append(self._choose(row, scores[row], firsts[row], drafted, opens))
         self.model.commit(kept)
 
     def _distributions(self, scores: Scores, before: int = 0) -> np.ndarray:
@@ -372,18 +371,16 @@ class Engine:
         row: int,
         scores: Scores,
         first: np.ndarray,
-        drafts: Sequence[int],
-        guesses: Sequence[np.ndarray],
+        drafted: Draft,
         opens: Sequence[bool],
     ) -> int:
         """Choose ids for one request, as long as they are as drafted.
 
         Args:
             row: of the request.
-            scores: [n, 260] after the id chosen last and after each draft.
+            scores: [n, 260] after the id chosen last and after each drafted one.
             first: what the first id is drawn from, [260].
-            drafts: at most n - 1 ids.
-            guesses: what each draft was drawn from, [260] each.
+            drafted: at most n - 1 ids.
             opens: [n] does the id that is chosen start a patch?
 
         Returns:
@@ -396,38 +393,18 @@ class Engine:
                 return j + 1
             p = request.chooser.probabilities(logits) if j else first
             total, kept = float(scores.totals[j]), None
-            if j < len(drafts):
-                token = verify(p, guesses[j], drafts[j], request.generator)
-                kept = token == drafts[j]
+            if j < len(drafted.ids):
+                token = verify(p, drafted.drawn_from[j], drafted.ids[j], request.generator)
+                kept = token == drafted.ids[j]
                 request.drafted += 1
                 request.accepted += kept
             else:
                 token = draw(p, request.generator)
             top = likeliest(logits, total, request.alternatives) if request.alternatives else []
             request.push(token, float(logits[token] - total), opens[j], kept, top)
-            if request.finish_reason is not None or j == len(drafts) or token != drafts[j]:
+            if request.finish_reason is not None or not kept:
                 return j + 1
         return len(scores.logits)
-
-    def _draft(self) -> tuple[list[list[int]], list[list[np.ndarray]]]:
-        """Ids drafted for each request, padded to one length, and what each was drawn from."""
-        drafts: list[list[int]] = [[] for _ in self._running]
-        guesses: list[list[np.ndarray]] = [[] for _ in self._running]
-        if not isinstance(self.model, CachedBLT):
-            return drafts, guesses
-        choosers: list[Chooser] = [request.chooser for request in self._running]
-        for _ in range(max(request.draft_bytes for request in self._running)):
-            new_ids = [[r.token, *d] for r, d in zip(self._running, drafts, strict=True)]
-            logits = self.model.draft(new_ids).cpu().numpy()
-            qs = distributions(choosers, logits)
-            for row, (request, q) in enumerate(zip(self._running, qs, strict=True)):
-                if len(drafts[row]) >= request.draft_bytes:
-                    drafts[row].append(vocab.OFFSET)
-                    continue
-                guesses[row].append(q)
-                drafts[row].append(draw(q, request.generator))
-                choosers[row] = choosers[row].after(drafts[row][-1])
-        return drafts, guesses
 
     def _opens(self, row: int) -> bool:
         boundaries = self.model.texts[row].boundaries
