@@ -271,6 +271,7 @@ def test_requests_wait_for_memory() -> None:
         ({"top_k": 0}, "top_k"),
         ({"min_p": 2}, "min_p"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty"),
         ({"max_bytes": -1}, "max_bytes"),
         ({"stop": ("a", "")}, "stop"),
         ({"stop": ""}, "stop"),

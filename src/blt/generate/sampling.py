@@ -50,8 +50,8 @@ class Sampling:
         require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
         require(0 <= self.min_p <= 1, f"min_p must lie in 0..1, got {self.min_p}")
         require(
-            self.repetition_penalty > 0,
-            f"repetition_penalty must be positive, got {self.repetition_penalty}",
+            0.01 <= self.repetition_penalty <= 100,
+            f"repetition_penalty must lie in 0.01..100, got {self.repetition_penalty}",
         )
         require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
 
