@@ -16,7 +16,7 @@ demo: $(VENV)/.ready ## train a small model on real text and watch it write (10 
 	$(VENV)/bin/blt demo
 
 test: lint ## lint, type-check and run the tests
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses auto --dist worksteal
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json

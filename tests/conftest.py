@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: a thread for each
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
