@@ -13,7 +13,7 @@ import pytest
 from blt import cli
 from blt.errors import UserError
 from blt.study import Point, read_results, read_study, run, run_study
-from blt.study.figures import score, table
+from blt.study.figures import score, table, write_figures
 from blt.study.fit import band, fit
 from blt.study.folder import SEARCH, StudyFolder
 
@@ -191,3 +191,14 @@ def test_a_power_law_is_found_and_its_band_holds_it() -> None:
         assert (high - low).max() < 0.1
         inside.append((low <= 1.2 + 40 * at**-0.15) & (high >= 1.2 + 40 * at**-0.15))
     assert np.mean(inside) > 0.7
+
+
+def test_a_study_of_one_budget_draws_a_row_for_each_family(tmp_path: Path) -> None:
+    results = [
+        {"family": f"family {i}", "budget": 1e9, "seed": seed, "bits_per_byte": {"a": 1.0 + i}}
+        for i in range(12)
+        for seed in range(2)
+    ]
+    paths = write_figures(results, tmp_path)
+    assert [path.name for path in paths] == ["bits-by-family.png", "table.md"]
+    assert all(path.stat().st_size > 0 for path in paths)

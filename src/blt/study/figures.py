@@ -13,6 +13,7 @@ from blt.errors import UserError
 from blt.study.fit import band, fit
 
 MEAN = "mean"  # of all kinds of held-out text
+STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
 COLOURS = ("#0b6e99", "#d1495b", "#3a7d44", "#8d5a97", "#c77d0a", "#4a4e69", "#00798c", "#9a031e")
 FLOPS, SECONDS = "flops", "seconds"
 LABELS = {
@@ -31,8 +32,13 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
         raise UserError(f"{folder}: no run has ended yet; wait, or start the study")
     folder.mkdir(parents=True, exist_ok=True)
     kinds = list(results[0]["bits_per_byte"])
-    paths = [_figure(results, axis, [MEAN], folder / f"bits-over-{axis}.png") for axis in LABELS]
-    paths.append(_figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"))
+    if len({result["budget"] for result in results}) == 1:
+        paths = [_dots(results, folder / "bits-by-family.png")]
+    else:
+        paths = [
+            *(_figure(results, axis, [MEAN], folder / f"bits-over-{axis}.png") for axis in LABELS),
+            _figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"),
+        ]
     tables = [f"{kind}\n\n{table(results, kind)}" for kind in (MEAN, *kinds)]
     (folder / "table.md").write_text("\n".join(tables))
     return [*paths, folder / "table.md"]
@@ -98,18 +104,21 @@ def _figure(results: Sequence[dict[str, Any]], axis: str, kinds: Sequence[str], 
 
 def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -> None:
     found = families(results)
-    for colour, (name, rows) in zip(_cycle(len(found)), found.items(), strict=True):
+    for index, (name, rows) in enumerate(found.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        dashes, marker = STYLES[index // len(COLOURS) % len(STYLES)]
+        line = {"color": colour, "linestyle": dashes, "linewidth": 1.6, "label": name}
         x = [row[axis] for row in rows]
         y = [score(row, kind) for row in rows]
-        axes.scatter(x, y, s=14, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.6, linewidths=0)
         at = [row["budget"] for row in rows]
         if axis == FLOPS and len(set(at)) > 1:
             grid = np.geomspace(min(x), max(x), 50)
-            axes.plot(grid, fit(at, y)(grid), color=colour, linewidth=1.6, label=name)
+            axes.plot(grid, fit(at, y)(grid), **line)
             axes.fill_between(grid, *band(at, y, grid), color=colour, alpha=0.12, linewidth=0)
         else:
             means = sorted(_mean_points(rows, axis, kind))
-            axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.6, label=name)
+            axes.plot(*zip(*means, strict=True), **line)
     axes.set_xscale("log")
     axes.set_xlabel(LABELS[axis])
     axes.set_ylabel("held-out bits per byte" + (", mean of kinds" if kind == MEAN else ""))
@@ -129,5 +138,25 @@ def _mean_points(
         )
 
 
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+def _dots(results: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Where all runs had one budget: a row for each family, a dot for each seed."""
+    from matplotlib.figure import Figure
+
+    found = families(results)
+    means = {name: float(np.mean([score(row) for row in rows])) for name, rows in found.items()}
+    order = sorted(found, key=lambda name: -means[name])
+    figure = Figure(figsize=(8, 1 + 0.28 * len(order)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(means[next(iter(found))], color=COLOURS[1], linewidth=1, alpha=0.6)
+    for height, name in enumerate(order):
+        scores = [score(row) for row in found[name]]
+        axes.scatter(
+            scores, [height] * len(scores), s=22, color=COLOURS[0], alpha=0.5, linewidths=0
+        )
+        axes.scatter([means[name]], [height], s=90, marker="|", color=COLOURS[0])
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel(f"held-out bits per byte, mean of kinds; the line: {next(iter(found))}")
+    axes.grid(axis="x", linewidth=0.5, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    return path
