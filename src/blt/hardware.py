@@ -59,8 +59,8 @@ def find_hardware(text: str) -> Hardware:
     by_name = {name.lower(): kind for name, kind in KINDS.items()}
     if match is None or match[2].lower() not in by_name:
         close = difflib.get_close_matches(match[2].lower() if match else text, by_name, 1, 0.4)
-        hint = f"did you mean {by_name[close[0]].name}?" if close else "it looks like 8xH100"
-        raise UserError(f"--hardware {text!r}: {hint} Known: {', '.join(KINDS)}")
+        hint = f"did you mean {by_name[close[0]].name}?" if close else "write it like 8xH100."
+        raise UserError(f"--hardware {text!r}: {hint} Known kinds: {', '.join(KINDS)}")
     count = int(match[1] or 1)
     if count < 1:
         raise UserError(f"--hardware {text!r}: at least one device is needed")

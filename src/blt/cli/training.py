@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from blt.errors import UserError
+
+if TYPE_CHECKING:
+    from blt.train.loop import Report
+
+FEW_STEPS = 20  # after which a model knows next to nothing
 
 
 def plan(
@@ -55,7 +61,7 @@ def train(
 
     Args:
         recipe: TOML file of one experiment: text, model, optimiser, how long.
-        overrides: Changes to the recipe, such as train.seconds=60.
+        overrides: Changes to the recipe, such as train.seconds=60; all of them in one place.
         run: Folder to make, for checkpoint and metrics. Left out: runs/RECIPE-DATE-TIME.
         resume: Go on from the checkpoint in the run folder.
     """
@@ -73,8 +79,17 @@ def train(
         raise UserError("several processes need --run FOLDER, the same for all")
     folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    steps = 0
     with training_bar(console, recipe.stem) as show:
-        train_recipe(read_recipe(recipe, overrides), folder, resume, show)
+
+        def watch(report: Report) -> None:
+            nonlocal steps
+            steps = report.step
+            show(report)
+
+        train_recipe(read_recipe(recipe, overrides), folder, resume, watch)
+    if steps < FEW_STEPS:
+        console.print(f"only {steps} steps fitted into the budget; give it more", markup=False)
     console.print(
         f'next: blt generate "some text" --model {folder}/checkpoint', soft_wrap=True, markup=False
     )

@@ -18,7 +18,7 @@ from blt.generate.sampling import Chooser, Sampling
 FinishReason = Literal["eos", "stop", "length", "cancelled", "error"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generation:
     """A finished continuation."""
 
@@ -37,6 +37,9 @@ class Generation:
         """As text; bytes that are not UTF-8 become U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
+    def __repr__(self) -> str:
+        return f"Generation({self.data!r}, finish_reason={self.finish_reason!r})"
+
     @property
     def patches(self) -> list[bytes]:
         """The bytes, patch by patch; the first may belong to a patch begun in the prompt."""
@@ -44,7 +47,7 @@ class Generation:
         return [self.data[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Piece:
     """Some bytes of a text, and what is known of each."""
 
@@ -54,6 +57,9 @@ class Piece:
     kept: list[bool | None] = field(default_factory=list)  # a draft; in place of one; not drafted
     top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest bytes, nats
     finish_reason: FinishReason | None = None  # set: nothing follows
+
+    def __repr__(self) -> str:
+        return f"Piece({self.data!r}, finish_reason={self.finish_reason!r})"
 
 
 @dataclass

@@ -34,7 +34,7 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
         TextColumn("{task.fields[status]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        task = progress.add_task(name, total=1.0, status="starting")
+        task = progress.add_task(name, total=1.0, status="reading text, finding θ")
 
         def show(report: Report) -> None:
             progress.update(task, completed=report.progress, status=describe(report))
