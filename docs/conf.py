@@ -1,4 +1,4 @@
-"""The documentation site, `make docs`. Nothing is fetched, neither by the build nor by its pages."""
+"""The documentation site, `make docs`. Neither its build nor its pages fetch anything."""
 
 from __future__ import annotations
 
