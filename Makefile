@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?=
 export PYTHON
 
-.PHONY: help demo test bench lint format setup clean
+.PHONY: help demo test bench lint format docs setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ lint: $(VENV)/.ready-dev ## ruff and mypy
 format: $(VENV)/.ready-dev ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(VENV)/.ready-docs ## build the documentation site into build/docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 setup: $(VENV)/.ready-dev ## only make the development environment
 

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blt.lm import BLT, ByteLM, Patches
+    from blt.errors import UserError
+    from blt.lm import BLT, ByteLM, LanguageModel, Patches
     from blt.model.config import ByteTransformerConfig, Config
     from blt.patching import PatchingConfig
     from blt.pretrained import load
@@ -17,8 +18,10 @@ __all__ = [
     "ByteLM",
     "ByteTransformerConfig",
     "Config",
+    "LanguageModel",
     "Patches",
     "PatchingConfig",
+    "UserError",
     "decode",
     "encode",
     "from_transformers",
@@ -31,18 +34,22 @@ _HOMES = {
     "ByteLM": "blt.lm",
     "ByteTransformerConfig": "blt.model.config",
     "Config": "blt.model.config",
+    "LanguageModel": "blt.lm",
     "Patches": "blt.lm",
     "PatchingConfig": "blt.patching",
+    "UserError": "blt.errors",
     "decode": "blt.vocab",
     "encode": "blt.vocab",
     "load": "blt.pretrained",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'blt' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # which would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'blt' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

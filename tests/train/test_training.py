@@ -17,6 +17,7 @@ from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.pretrained import load_patcher
 from blt.train import Recipe, Report, train_recipe
+from blt.train.interrupt import StopRequest
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -97,6 +98,16 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     whole = train_recipe(recipe, tmp_path / "whole")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert_same_weights(resumed, whole)
+
+
+def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts() -> None:
+    with StopRequest() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            assert stop.wanted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_resuming_a_finished_run_changes_nothing(byte_recipe: Recipe, tmp_path: Path) -> None:

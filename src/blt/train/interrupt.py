@@ -8,7 +8,11 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """Inside its ``with`` block the first signal only sets :attr:`wanted`; the second one acts."""
+    """Inside its ``with`` block signals only set :attr:`wanted`, but a second Ctrl-C acts.
+
+    SIGTERM may come any number of times: where a scheduler tells all processes of a job to end,
+    torchrun does too.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
@@ -26,13 +30,14 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        for number in list(self._before):
+            self._restore(number)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.wanted = True
-        self._restore()
+        if number == signal.SIGINT:
+            self._restore(number)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # type: ignore[arg-type]
-        self._before = {}
+    def _restore(self, number: int) -> None:
+        handler = self._before.pop(number) or signal.SIG_DFL
+        signal.signal(number, handler)  # type: ignore[arg-type]

@@ -123,14 +123,13 @@ class _Fit:
         trainer.model.train()
         try:
             with StopRequest() as stop:
-                stopped = self._steps(stop)
+                if self._steps(stop):  # a signal that comes again must not cut off the checkpoint
+                    raise KeyboardInterrupt(self._stopped())
         finally:
             trainer.loader.close()
             if self.folder is not None:
                 self.folder.finish_saving()
         trainer.model.eval()
-        if stopped:
-            raise KeyboardInterrupt(self._stopped())
         report = self._finish()
         self._checkpoint()
         return report

@@ -1,0 +1,96 @@
+"""A folder in which a page's commands find what they name: small stand-ins for models and texts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+import blt.serve.run
+from blt.convert import convert
+from blt.serve.settings import Settings
+from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
+from pages import ROOT
+from served import serving
+from shapes import tiny_config
+
+TEXT = "".join(f"{n} bottles of beer, and the old man counts them.\n" for n in range(60))
+CHOICES = {"ctx": "The old man", "endings": ["sat down.", "flew up."], "label": "0"}
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages' commands name."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    write_texts(folder)
+    train_recipe(small_recipe(folder / "books"), folder / "runs" / "mine")
+    mine = folder / "runs" / "mine" / "checkpoint"
+    for copy in ("runs/demo/checkpoint", "path/to/folder"):
+        shutil.copytree(mine, folder / copy)
+    convert(mine, folder / "itazap" / "blt-1b-hf", "transformers")
+    convert(mine, folder / "facebook" / "blt-1b", "meta")
+    theirs = folder / "facebook"
+    (theirs / "blt-1b" / "entropy_model").rename(theirs / "blt-entropy")
+    return folder
+
+
+def write_texts(folder: Path) -> None:
+    (folder / "keys.txt").write_text("a key\n")
+    (folder / "flores200" / "devtest").mkdir(parents=True)
+    for name in ("file", "notes.txt", "books/a.txt", "flores200/devtest/eng_Latn.devtest"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(TEXT)
+    (folder / "flores200" / "devtest" / "deu_Latn.devtest").write_text(TEXT.upper())
+    (folder / "hellaswag_val.jsonl").write_text(f"{json.dumps(CHOICES)}\n" * 3)
+    (folder / "books" / "more").mkdir()
+    (folder / "books" / "more" / "b.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    (folder / "docs").mkdir()
+    for name in ("README.md", "docs/one.md"):
+        (folder / name).write_text(TEXT[:600])
+    lines = "".join(json.dumps({"text": line}) + "\n" for line in TEXT.splitlines())
+    (folder / "code.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    for name in ("recipes", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def small_recipe(text: Path) -> Recipe:
+    return Recipe(
+        "blt",
+        DataConfig((str(text),), context_bytes=200, batch_bytes=512),
+        TrainConfig(steps=2, precision="float32", eval_bytes=500),
+        # Widths that Meta's layout can hold.
+        model=tiny_config(encoder_ff_dim=96, decoder_ff_dim=96, global_ff_dim=176),
+        entropy_model="pretrained",
+    )
+
+
+@pytest.fixture
+def as_a_reader(
+    stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Path], Path]]:
+    """Go to a folder of stand-ins; gives the page with the address of a server in it."""
+    shutil.copytree(stand_ins, tmp_path / "desk", symlinks=True)
+    monkeypatch.chdir(tmp_path / "desk")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setattr(blt.serve.run, "serve", lambda *_: None)  # for its options only
+    with ExitStack() as servers:
+
+        def at_the_desk(page: Path) -> Path:
+            text = page.read_text()
+            if ":8000/v1" in text:
+                server: Any = servers.enter_context(serving(Settings()))
+                text = text.replace("http://127.0.0.1:8000", server.url)
+                text = text.replace("localhost:8000", server.url.removeprefix("http://"))
+            copy = tmp_path / page.name
+            copy.write_text(text)
+            return copy
+
+        yield at_the_desk
