@@ -75,7 +75,7 @@ def test_only_the_layers_have_a_share_of_the_learning_rate(
     model = blt.BLT(shaped.model)
     shares: dict[str, float] = {}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for optimizer in optimizers(model, 1e-3, (0.9, 0.95), 0.1, kind, (LAYERS, 0.25)):
+    for optimizer in optimizers(model, 1e-3, (0.9, 0.95), 0.1, kind, {LAYERS: 0.25}):
         for group in optimizer.param_groups:
             shares |= {names[id(p)]: group.get(LR_SHARE, 1.0) for p in group["params"]}
     assert shares.keys() == set(names.values())

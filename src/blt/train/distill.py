@@ -26,6 +26,7 @@ from blt.evals.flops import token_transformer_flops
 from blt.evals.models import load
 from blt.hub import local_folder
 from blt.model.config import TokenTransformerConfig
+from blt.model.packing import Spans
 from blt.model.token_transformer import SPECIAL
 from blt.token_lm import TokenModel
 from blt.tokens import ByteTokenizer
@@ -127,31 +128,37 @@ class Teacher:
 
         Nothing is said about what follows the last byte of a document.
         """
-        read: list[Tensor] = []
-        bytes_at: list[int] = []  # index among [N] of the id before each byte
-        rows: list[int] = []  # of the token model's logits, that speak about the byte
+        cut = [self._cut(vocab.decode(ids)) for ids in documents]
+        ids_before = Spans.from_lengths([len(ids) for ids in documents]).offsets
+        tokens_before = Spans.from_lengths([len(tokens) for tokens, _, _ in cut]).offsets
+        runs = [run for _, _, runs in cut for run in runs]
+        device = self.lm.device
+        probabilities = torch.zeros(ids_before[-1], 256, device=device)
+        if runs:
+            logits = self.lm.packed_logits([tokens.to(device) for tokens, _, _ in cut])
+            rows = [
+                inside + first for (_, inside, _), first in zip(cut, tokens_before, strict=False)
+            ]
+            at = [
+                torch.arange(len(inside)) + first
+                for (_, inside, _), first in zip(cut, ids_before, strict=False)
+            ]
+            known = (torch.cat(rows), torch.stack(runs), self.tokens.order)
+            found = byte_probabilities(logits, *(x.to(device) for x in known))
+            probabilities[torch.cat(at).to(device)] = found
+        return Taught(probabilities, self._flops(tokens_before[-1] - len(cut), len(runs)))
+
+    def _cut(self, text: bytes) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Its tokens, BOS first [1 + M]; of each byte, the token that it lies in [B], and where
+        the tokens are that begin like that up to there."""
+        tokens = self.lm.ids_of(text)
+        inside: list[int] = []
         runs: list[Tensor] = []
-        ids_before, tokens_before = 0, 0
-        for ids in documents:
-            tokens = self.lm.ids_of(vocab.decode(ids))
-            read.append(tokens.to(self.lm.device))
-            at = ids_before
-            for offset, token in enumerate(tokens[1:].tolist()):
-                text = self.lm.tokenizer.decode([token])
-                for known in range(len(text)):
-                    bytes_at.append(at)
-                    rows.append(tokens_before + offset)
-                    runs.append(self.tokens.runs(text[:known]))
-                    at += 1
-            ids_before += len(ids)
-            tokens_before += len(tokens)
-        out = torch.zeros(ids_before, 256, device=self.lm.device)
-        if rows:
-            where = (torch.tensor(rows), torch.stack(runs), self.tokens.order)
-            logits = self.lm.packed_logits(read)
-            known_of = byte_probabilities(logits, *(x.to(out.device) for x in where))
-            out[torch.tensor(bytes_at, device=out.device)] = known_of
-        return Taught(out, self._flops(tokens_before - len(documents), len(rows)))
+        for number, token in enumerate(tokens[1:].tolist()):
+            piece = self.lm.tokenizer.decode([token])
+            inside += [number] * len(piece)
+            runs += (self.tokens.runs(piece[:known]) for known in range(len(piece)))
+        return tokens, torch.tensor(inside, dtype=torch.int64), runs
 
     def _flops(self, tokens: int, num_bytes: int) -> float:
         size = max(1.0, num_bytes / max(1, tokens))

@@ -89,7 +89,7 @@ def optimizers(
     betas: tuple[float, float],
     weight_decay: float,
     matrix_optimizer: MatrixOptimizer = "adamw",
-    slow: tuple[str, float] | None = None,
+    lr_shares: Mapping[str, float] | None = None,
 ) -> list[Optimizer]:
     """AdamW for all that is dense, RowwiseAdam for hash tables.
 
@@ -99,8 +99,8 @@ def optimizers(
     Args:
         matrix_optimizer: of matrices inside layers. "muon": steps of equal length in all
             directions, as long as AdamW's (arXiv 2502.16982).
-        slow: what the names of some parameters begin with, and the share of the learning rate that
-            these have: groups of their own, with it under the key LR_SHARE.
+        lr_shares: what names of parameters begin with, and the share of the learning rate that
+            these have, which their groups keep under LR_SHARE; others have all of it.
     """
     tables, embeddings = [], {"byte", "embedding"}  # of models that are not BLTs
     for name, module in model.named_modules():
@@ -119,12 +119,16 @@ def optimizers(
         heads = {id(p) for name, p in model.named_parameters() if name.endswith("head.weight")}
         inner = [matrix for matrix in matrices if id(matrix) not in heads]
         matrices = [matrix for matrix in matrices if id(matrix) in heads]
-    start, share = slow or ("", 1.0)
-    apart = {id(p): share for name, p in model.named_parameters() if name.startswith(start)}
-    groups = [*_groups(matrices, apart, weight_decay), *_groups(others, apart, 0.0)]
+    shares = {
+        id(parameter): share
+        for prefix, share in (lr_shares or {}).items()
+        for name, parameter in model.named_parameters()
+        if name.startswith(prefix)
+    }
+    groups = [*_groups(matrices, shares, weight_decay), *_groups(others, shares, 0.0)]
     made: list[Optimizer] = [AdamW(groups, lr=lr, betas=betas, fused=True)]
     if inner:
-        groups = _groups(inner, apart, weight_decay)
+        groups = _groups(inner, shares, weight_decay)
         made.append(Muon(groups, lr, adjust_lr_fn="match_rms_adamw"))
     tables = [table for table in tables if len(table)]
     return [*made, RowwiseAdam(tables, lr, betas[1])] if tables else made

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,15 @@ class Step:
     skipped: bool  # loss or gradient not finite, or exploding: the weights stayed as they were
 
 
+class _Loss(NamedTuple):
+    """Of one batch."""
+
+    minimised: Tensor
+    nats: Tensor  # sum of cross-entropies
+    patch_size: float | None  # mean
+    teacher_flops: float = 0.0
+
+
 class Trainer:
     """Model, optimisers and batches, moved on step by step.
 
@@ -67,9 +77,9 @@ class Trainer:
         self.byteify = byteify
         self.model, self.loader, self.config = model, Prefetch(loader), config
         self.parallel = parallel or Parallel()
-        slow = None if byteify is None else (LAYERS, byteify.config.global_lr)
+        shares = None if byteify is None else {LAYERS: byteify.config.global_lr}
         self.optimizers: list[Optimizer] = optimizers(
-            model, config.lr, config.betas, config.weight_decay, config.optimizer, slow
+            model, config.lr, config.betas, config.weight_decay, config.optimizer, shares
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
@@ -115,37 +125,35 @@ class Trainer:
         return Step(nats, patch_size, norm, lr, num_bytes, flops, seconds, waited, not taken)
 
     def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int, float]:
-        """Add up gradients of the mean over all targets; mean nats, patch size, bytes, and FLOPs
-        of the teacher."""
+        """Add up gradients of the mean over all targets; mean nats, patch size, bytes, and the
+        teacher's FLOPs."""
         world = self.parallel.world
         counts = [sum(b.num_targets for b in batches), sum(b.num_bytes for b in batches)]
         targets, num_bytes = self.parallel.sums(counts)
         nats, sizes, taught = 0.0, [], 0.0
         for number, batch in enumerate(batches, 1):
             last_backward(self.model, number == len(batches))
-            loss, cross_entropy, patch_size, flops = self._loss(batch.to(self.model.device))
-            nats += cross_entropy.item()
-            taught += flops
-            sizes.append(patch_size)
+            loss = self._loss(batch.to(self.model.device))
+            nats += loss.nats.item()
+            taught += loss.teacher_flops
+            sizes.append(loss.patch_size)
             # FSDP2 takes the mean over processes.
-            (loss * (world / targets)).backward()  # type: ignore[no-untyped-call]
+            (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
         size = sum(size or 0.0 for size in sizes)
         nats, patches, taught = self.parallel.sums([nats, size, taught])
         patch_size = patches / len(sizes) / world or None
         return nats / targets, patch_size, int(num_bytes), taught
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, float | None, float]:
-        """What to minimise, the sum of cross-entropies in nats, the mean patch size, and FLOPs of
-        the teacher."""
+    def _loss(self, batch: Batch) -> _Loss:
         with autocast(self.model.device, self.dtype):
             logits, targets, patch_size = self.model.predict(batch)
         nats = F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
         if self.byteify is None or self.byteify.teacher is None:
-            return nats, nats, patch_size, 0.0
+            return _Loss(nats, nats, patch_size)
         with autocast(self.model.device, self.dtype):
             taught = self.byteify.teacher.read(batch.documents)
         loss = nats + self.byteify.config.distill * taught.excess(logits, targets)
-        return loss, nats, patch_size, taught.flops
+        return _Loss(loss, nats, patch_size, taught.flops)
 
     def _explodes(self, norm: float) -> bool:
         most = self.config.most_norm
