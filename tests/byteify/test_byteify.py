@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,6 +157,9 @@ def test_a_run_is_compared_with_its_source_and_with_one_from_scratch(
     assert scratch == replace(resolved(recipe)[0], byteify=None)
     size = [row["parameters"] for row in result["models"]]
     assert size[1] == size[2]
+    read = [row["training_bytes"] for row in result["models"]]
+    assert read[0] is None
+    assert read[1] == read[2] > 5000  # ten steps of 512 ids, a few of them no bytes
     assert byteify(recipe, run, resume=True, scratch=True, show=quiet) == result
 
 
@@ -191,11 +195,19 @@ def test_shares_are_checked(recipe: Recipe, change: dict[str, Any], named: str) 
         changed(recipe, byteify=change)
 
 
-def test_what_cannot_be_is_said(recipe: Recipe, data: Any, train: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_is_said_before_anything_is_written(
+    recipe: Recipe, data: Any, train: Any, tmp_path: Path
+) -> None:
+    assert recipe.byteify is not None
+    source = recipe.byteify.source
     with pytest.raises(UserError, match="nowhere: no such folder"):
         train_recipe(changed(recipe, byteify={"source": "nowhere"}), tmp_path / "run")
     with pytest.raises(UserError, match="no section byteify"):
         byteify(replace(recipe, byteify=None), tmp_path / "run", show=quiet)
     with pytest.raises(UserError, match="byteify: only for kind 'blt'"):
         Recipe("byte", data, train, byteify=recipe.byteify)
+    folder = shutil.copytree(source, tmp_path / "source")
+    (folder / "tokenizer.json").unlink()  # it could be taken over, but not compared
+    with pytest.raises(UserError, match=r"source/tokenizer\.json"):
+        byteify(changed(recipe, byteify={"source": str(folder)}), tmp_path / "run", show=quiet)
     assert not (tmp_path / "run").exists()

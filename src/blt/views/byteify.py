@@ -17,7 +17,8 @@ FIGURE = "byteify.png"
 
 def show_result(result: dict[str, Any], folder: Path) -> None:
     """Print what was found, and draw the run in ``folder`` beside its source."""
-    print_table(result["models"])
+    shown = ("model", "bits_per_byte", "bytes_per_patch", "parameters", "training_bytes")
+    print_table({name: row[name] for name in shown} for row in result["models"])
     share = result["gap_closed"]
     if share is not None:
         Console().print(f"{share:.1%} of the gap between scratch and source closed")
