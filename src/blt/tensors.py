@@ -51,6 +51,12 @@ class Tensors:
         return name
 
 
+def widest(tensors: Tensors) -> str:
+    """Name of the widest dtype among them, such as "bfloat16"."""
+    dtype = max((spec.dtype for spec in tensors.specs.values()), key=lambda dtype: dtype.itemsize)
+    return str(dtype).removeprefix("torch.")
+
+
 class Held(Tensors):
     """Tensors that are in memory, or mapped into it."""
 

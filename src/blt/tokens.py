@@ -88,6 +88,19 @@ class ByteTokenizer:
         """The bytes that were encoded."""
         return b"".join(self._added.get(i) or self._bytes_of(i) for i in ids)
 
+    def tokens(self) -> list[bytes]:
+        """The bytes of each token, by its id; empty where an id stands for none."""
+        ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = {i for i, token in added.items() if token.special}
+        found = [b""] * (max(ids.values()) + 1)
+        for text, i in ids.items():
+            if i in self._added and i not in special:
+                found[i] = self._added[i]
+            elif i not in special and _values().keys() >= set(text):
+                found[i] = self._bytes_of(i)
+        return found
+
     def _bytes_of(self, token_id: int) -> bytes:
         values = _values()
         return bytes(values[character] for character in self._tokenizer.id_to_token(token_id))

@@ -18,7 +18,8 @@ import torch
 
 import blt
 from blt.data.prepare import Options, prepare
-from blt.train import Recipe, write_recipe
+from blt.train import Recipe, train_recipe, write_recipe
+from blt.train.recipe import ByteifyConfig
 
 STEPS = 50
 WRITING = ".checkpoint.writing"  # beside a run's checkpoint
@@ -93,6 +94,21 @@ def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path
     for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
         # Muon's own products are in bfloat16.
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
+
+
+def test_two_processes_byteify_as_one_does_in_both_stages(
+    blt_recipe: Recipe, token_recipe: Recipe, tmp_path: Path
+) -> None:
+    train_recipe(token_recipe, tmp_path / "token")
+    source = ByteifyConfig(str(tmp_path / "token" / "checkpoint"), frozen=0.5, distill=0.5)
+    recipe = replace(blt_recipe, byteify=source)
+    changes: dict[str, Any] = {"steps": 12, "lr": 2e-3}
+    train(write(recipe, tmp_path / "1.toml", **changes, accumulate=2), tmp_path / "one")
+    train(write(recipe, tmp_path / "2.toml", **changes), tmp_path / "two", processes=2)
+    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert b["flops"] == pytest.approx(a["flops"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")

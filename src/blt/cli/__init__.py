@@ -21,6 +21,7 @@ VERBS: dict[str, Any] = {
     "prepare": text.prepare,
     "plan": training.plan,
     "train": training.train,
+    "byteify": training.byteify,
     "eval": models.evaluate,
     "lm-eval": models.harness,
     "study": training.study,

@@ -95,6 +95,52 @@ def train(
     )
 
 
+def byteify(
+    source: Positional[str],
+    recipe: Positional[Path],
+    overrides: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    run: Path,
+    resume: bool = False,
+    scratch: bool = False,
+) -> None:
+    """Turn a token model into a byte model: a BLT whose global transformer begins as its layers.
+
+    Then compares both on held-out text, in RUN/byteify.json and RUN/byteify.png.
+
+    Args:
+        source: Token model: a folder of blt train, or of transformers (Llama, Mistral), or a hub
+            id such as owner/name.
+        recipe: TOML file with a section byteify, such as recipes/byteify.toml.
+        overrides: Changes to the recipe, such as byteify.distill=0.5.
+        run: Folder to make, for checkpoint and metrics.
+        resume: Go on from the checkpoint in the run folder.
+        scratch: Also train a BLT of the same shape from random weights, in RUN/scratch, and tell
+            how much of its distance to the source is closed.
+    """
+    import json
+
+    from rich.console import Console
+
+    from blt.byteify import byteify as run_byteify
+    from blt.train.recipe import read_recipe
+    from blt.views.byteify import show_result
+    from blt.views.progress import training_bar
+
+    changes = (*overrides, f"byteify.source={json.dumps(source)}")
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    result = run_byteify(
+        read_recipe(recipe, changes),
+        run,
+        resume=resume,
+        scratch=scratch,
+        show=lambda name: training_bar(console, name),
+    )
+    if result is not None:
+        show_result(result, run)
+
+
 def study(
     file: Positional[Path],
     /,

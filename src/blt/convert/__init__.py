@@ -20,7 +20,7 @@ from blt.checkpoint import (
     read_config,
     replace_folder,
 )
-from blt.convert import meta, ours, transformers
+from blt.convert import llama, meta, ours, transformers
 from blt.convert.meta_config import PARAMS
 from blt.convert.names import Layout
 from blt.errors import UserError, require
@@ -48,6 +48,24 @@ def open_checkpoint(folder: Path, entropy_model: Path | None = None) -> Checkpoi
         f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
     )
     return (ours if layout == "blt" else transformers).open_folder(folder, data)
+
+
+def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
+    """A token model under the names of ours: one of ours, or a Llama or Mistral of transformers.
+
+    Args:
+        source: a folder, or a hub id ("owner/name") that is no folder here.
+
+    Raises:
+        UserError: missing, damaged or another kind of model; says which file and the way out.
+    """
+    folder = local_folder(source)
+    data = read_config(folder)
+    if data.get("format") != FORMAT:
+        return llama.open_folder(folder, data)
+    found = ours.open_folder(folder, data)
+    require(found.kind == "token", f"{folder}: is a {found.kind} model; name a token model")
+    return found
 
 
 def layout_of(folder: Path) -> Layout:
@@ -108,10 +126,10 @@ def convert(
     _check_apart(folder, target)
     entropy_folder = None if entropy_model is None else local_folder(entropy_model)
     found = open_checkpoint(folder, entropy_folder)
-    require(found.kind != "token", f"{folder}: a token model has only the layout it is in")
     if precision is not None:
         found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
-    parts = LAYOUTS[to](found)
+    layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
+    parts = layout(found)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         for name, (files, tensors) in parts.items():

@@ -13,6 +13,7 @@ from blt.lm import kinds
 from blt.pretrained import PATCHING
 from blt.stored import Stored
 from blt.tensors import Tensors
+from blt.token_lm import TOKENIZER
 
 
 def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
@@ -27,8 +28,8 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     config = from_dict(known[kind][1], data.get("model", {}), f"{folder}/{CONFIG}: model")
     tensors = Stored(folder)
     check_against(str(folder), kind, config, tensors)
-    patching = folder / PATCHING
-    files = {PATCHING: read_object(patching)} if patching.is_file() else {}
+    others = (folder / name for name in (PATCHING, TOKENIZER))
+    files = {path.name: read_object(path) for path in others if path.is_file()}
     return Checkpoint(str(folder), kind, config, tensors, files)
 
 

@@ -15,7 +15,7 @@ from blt.errors import UserError
 from blt.lm import BLT
 from blt.model.config import Config
 from blt.stored import Stored
-from blt.tensors import Held, Rearranged, Tensors
+from blt.tensors import Held, Rearranged, Tensors, widest
 
 NAMES = Names(
     modules={
@@ -103,8 +103,7 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     pieces = to_theirs(mapping(found.config))
     tensors = Rearranged(found.tensors, pieces, found.where)
     config = write_config(found.config, found.where)
-    widest = max(tensors.specs.values(), key=lambda spec: spec.dtype.itemsize).dtype
-    config["dtype"] = str(widest).removeprefix("torch.")  # transformers reads all tensors as that
+    config["dtype"] = widest(tensors)  # transformers reads all tensors as that
     return {"": ({CONFIG: config}, tensors)}
 
 

@@ -109,16 +109,24 @@ def _part(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
         **PARTS[name],
         **given,
     }
-    rope = part.get("rope_parameters") or {}
-    if not isinstance(rope, dict):
-        raise UserError(f"{where}: {name}.rope_parameters must be an object, got {rope!r}")
-    part["rope_theta"] = rope.get("rope_theta", part["rope_theta"])
-    part["rope_type"] = (part.get("rope_scaling") or rope).get("rope_type", "default")
+    part["rope_theta"], part["rope_type"] = rope_of(part, f"{where}: {name}")
     if part.get("intermediate_size") is None and isinstance(part["hidden_size"], int):
         part["intermediate_size"] = int(8 * part["hidden_size"] / 3)
     if part.get("num_key_value_heads") is None:
         part["num_key_value_heads"] = part["num_attention_heads"]
     return part
+
+
+def rope_of(part: dict[str, Any], where: str) -> tuple[Any, Any]:
+    """θ and type of a config's rotations, in the keys of new and of old versions."""
+    found = {key: part.get(key) or {} for key in ("rope_parameters", "rope_scaling")}
+    for key, value in found.items():
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {key} must be an object, got {value!r}")
+    rope = found["rope_parameters"]
+    scaling = found["rope_scaling"] or rope
+    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+    return rope.get("rope_theta", part["rope_theta"]), rope_type
 
 
 def _common(parts: dict[str, dict[str, Any]], names: list[str], where: str) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
 from blt.plan.trace import StepMemory, meta_model, trace_step
 from blt.pretrained import PRETRAINED, find_entropy_model
+from blt.train.byteify import resolved
 from blt.train.recipe import Recipe
 
 OTHER_MEMORY = 1e9  # bytes of a GPU: its context, libraries and buffers for exchange
@@ -63,6 +64,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         mfu: share of the devices' peak that training reaches: an assumption.
         price: dollars per device and hour; None: the catalogue's.
     """
+    recipe, _ = resolved(recipe)
     config = shape_of(recipe)
     data, train = recipe.data, recipe.train
     patch_size = _patch_size(recipe)

@@ -19,6 +19,7 @@ from blt.precision import choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.token_lm import TokenLM
 from blt.train.build import calibrated, model_of
+from blt.train.byteify import byteify_of, resolved
 from blt.train.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.train.loop import OnProgress, fit
 from blt.train.opening import open_run
@@ -50,15 +51,16 @@ def train_recipe(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     start = time.monotonic()
+    recipe, token_model = resolved(recipe)
     entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
-    sources = _open(recipe)
+    sources = open_text(recipe)
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
-    model = model_of(recipe, run, sources, entropy_model)
+    model = model_of(recipe, run, sources, entropy_model, token_model)
     if recipe.train.recompute:
         recompute(model)
     if recipe.train.compile:
@@ -88,12 +90,14 @@ def train_recipe(
         # A BLT's entropy model alone is several times faster than all of it.
         score_after=PATCH_SAMPLE // 4 if isinstance(model, BLT) else PATCH_SAMPLE + SAMPLE_BYTES,
         parallel=parallel,
+        byteify=byteify_of(recipe, token_model, model),
     )
     _report_patches(model, recipe, run, sources)
     return model
 
 
-def _open(recipe: Recipe) -> list[Source]:
+def open_text(recipe: Recipe) -> list[Source]:
+    """What a recipe trains on and is evaluated on."""
     data = recipe.data
     opened = weighted_sources if data.weights else open_sources
     return opened(

@@ -14,6 +14,7 @@ from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
 from blt.lm import LanguageModel
 from blt.train.budget import Budget
+from blt.train.byteify import Byteify
 from blt.train.interrupt import StopRequest
 from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
@@ -62,6 +63,7 @@ def fit(
     spent: float = 0.0,
     score_after: int = 0,
     parallel: Parallel | None = None,
+    byteify: Byteify | None = None,
 ) -> Report:
     """Train ``model`` in place.
 
@@ -76,6 +78,7 @@ def fit(
         spent: seconds of the budget that are gone already.
         score_after: bytes that the caller will score with the model, within the same budget.
         parallel: the processes that train ``model``, which is divided among them.
+        byteify: stages and teacher of a BLT that takes over a token model's layers.
 
     Returns:
         the last report.
@@ -84,7 +87,7 @@ def fit(
         UserError: loss or gradients stay non-finite; the last checkpoint is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written; says where.
     """
-    trainer = Trainer(model, loader, config, parallel)
+    trainer = Trainer(model, loader, config, parallel, byteify)
     return _Fit(trainer, heldout or {}, run, on_progress).run(resume, spent, score_after)
 
 

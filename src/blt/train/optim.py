@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from blt.model.embedding import ByteEmbedding
 from blt.train.parallel import local, whole
 
 MatrixOptimizer = Literal["adamw", "muon"]
+LR_SHARE = "lr_share"  # key of a group: what its learning rate is multiplied with
 
 
 class RowwiseAdam(Optimizer):
@@ -88,6 +89,7 @@ def optimizers(
     betas: tuple[float, float],
     weight_decay: float,
     matrix_optimizer: MatrixOptimizer = "adamw",
+    lr_shares: Mapping[str, float] | None = None,
 ) -> list[Optimizer]:
     """AdamW for all that is dense, RowwiseAdam for hash tables.
 
@@ -97,6 +99,8 @@ def optimizers(
     Args:
         matrix_optimizer: of matrices inside layers. "muon": steps of equal length in all
             directions, as long as AdamW's (arXiv 2502.16982).
+        lr_shares: what names of parameters begin with, and the share of the learning rate that
+            these have, which their groups keep under LR_SHARE; others have all of it.
     """
     tables, embeddings = [], {"byte", "embedding"}  # of models that are not BLTs
     for name, module in model.named_modules():
@@ -115,17 +119,31 @@ def optimizers(
         heads = {id(p) for name, p in model.named_parameters() if name.endswith("head.weight")}
         inner = [matrix for matrix in matrices if id(matrix) not in heads]
         matrices = [matrix for matrix in matrices if id(matrix) in heads]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    made: list[Optimizer] = [
-        AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
-    ]
+    shares = {
+        id(parameter): share
+        for prefix, share in (lr_shares or {}).items()
+        for name, parameter in model.named_parameters()
+        if name.startswith(prefix)
+    }
+    groups = [*_groups(matrices, shares, weight_decay), *_groups(others, shares, 0.0)]
+    made: list[Optimizer] = [AdamW(groups, lr=lr, betas=betas, fused=True)]
     if inner:
-        made.append(Muon(inner, lr, weight_decay, adjust_lr_fn="match_rms_adamw"))
+        groups = _groups(inner, shares, weight_decay)
+        made.append(Muon(groups, lr, adjust_lr_fn="match_rms_adamw"))
     tables = [table for table in tables if len(table)]
     return [*made, RowwiseAdam(tables, lr, betas[1])] if tables else made
+
+
+def _groups(
+    parameters: Sequence[Tensor], shares: Mapping[int, float], weight_decay: float
+) -> list[dict[str, Any]]:
+    """A group for each share of the learning rate, which is 1 where ``shares`` has no other."""
+    groups: dict[float, dict[str, Any]] = {}
+    for parameter in parameters:
+        share = shares.get(id(parameter), 1.0)
+        group = {"params": [], "weight_decay": weight_decay, LR_SHARE: share}
+        groups.setdefault(share, group)["params"].append(parameter)
+    return list(groups.values())
 
 
 def coalesced(grad: Tensor) -> Tensor:

@@ -97,6 +97,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ByteifyConfig:
+    """How a BLT takes over the layers of a token model (paper §5.2)."""
+
+    source: str  # a folder or hub id: a token model of ours, or a Llama or Mistral of transformers
+    frozen: float = 0.2  # share of the training, first, that leaves the global transformer as it is
+    global_lr: float = 0.1  # of the global transformer afterwards, as a share of train.lr
+    distill: float = 0.0  # weight of the source's byte probabilities, instead of the bytes' own
+
+    def __post_init__(self) -> None:
+        for name in ("frozen", "global_lr", "distill"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"byteify.{name} must be between 0 and 1, got {value}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment: a BLT, a byte transformer (an entropy model, or a flat baseline), or a
     transformer over tokens."""
@@ -110,6 +125,7 @@ class Recipe:
     token_model: TokenTransformerConfig | None = None  # of kind "token"
     tokenizer: str | None = None  # of kind "token": a tokenizer.json; none: one is trained
     entropy_model: str | None = None  # of kind "blt": a trained model's folder, or "pretrained"
+    byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
     target_patch_size: float = 4.5  # bytes; θ is calibrated to it; 0 keeps the recipe's threshold
 
     def __post_init__(self) -> None:
@@ -146,6 +162,7 @@ class Recipe:
         owners = {
             "model": "blt",
             "entropy_model": "blt",
+            "byteify": "blt",
             "byte_model": "byte",
             "token_model": "token",
             "tokenizer": "token",

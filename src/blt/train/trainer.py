@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,9 @@ from blt.data.prefetch import Prefetch
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.precision import autocast, choose_dtype
+from blt.train.byteify import LAYERS, Byteify
 from blt.train.meter import Meter
-from blt.train.optim import RowwiseAdam, clip_gradients, learning_rate, optimizers
+from blt.train.optim import LR_SHARE, RowwiseAdam, clip_gradients, learning_rate, optimizers
 from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
@@ -43,6 +45,15 @@ class Step:
     skipped: bool  # loss or gradient not finite, or exploding: the weights stayed as they were
 
 
+class _Loss(NamedTuple):
+    """Of one batch."""
+
+    minimised: Tensor
+    nats: Tensor  # sum of cross-entropies
+    patch_size: float | None  # mean
+    teacher_flops: float = 0.0
+
+
 class Trainer:
     """Model, optimisers and batches, moved on step by step.
 
@@ -52,6 +63,7 @@ class Trainer:
         loader: batches; its position is part of the state.
         config: optimiser and precision.
         parallel: the processes that train together.
+        byteify: stages and teacher of a BLT that takes over a token model's layers.
     """
 
     def __init__(
@@ -60,11 +72,14 @@ class Trainer:
         loader: Loader,
         config: TrainConfig,
         parallel: Parallel | None = None,
+        byteify: Byteify | None = None,
     ) -> None:
+        self.byteify = byteify
         self.model, self.loader, self.config = model, Prefetch(loader), config
         self.parallel = parallel or Parallel()
+        shares = None if byteify is None else {LAYERS: byteify.config.global_lr}
         self.optimizers: list[Optimizer] = optimizers(
-            model, config.lr, config.betas, config.weight_decay, config.optimizer
+            model, config.lr, config.betas, config.weight_decay, config.optimizer, shares
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
@@ -88,49 +103,57 @@ class Trainer:
             UserError: too many steps in a row were skipped.
         """
         config, start, waited = self.config, time.monotonic(), self.loader.waited
+        if self.byteify is not None:
+            self.byteify.begin_step(self.model, progress)
         batches = [next(self.loader) for _ in range(config.accumulate)]
         waited = self.loader.waited - waited
         decay = config.decay if config.schedule == "wsd" else None
         lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
-        nats, patch_size, num_bytes = self._gradients(batches)
+        nats, patch_size, num_bytes, taught = self._gradients(batches)
         norm = clip_gradients(self.parameters, config.clip) if math.isfinite(nats) else math.nan
         taken = math.isfinite(norm) and not self._explodes(norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get(LR_SHARE, 1.0)
             if taken:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
-        self._count(num_bytes, per_byte * num_bytes, norm, taken)
+        flops = per_byte * num_bytes + taught
+        self._count(num_bytes, flops, norm, taken)
         seconds = time.monotonic() - start
-        return Step(
-            nats, patch_size, norm, lr, num_bytes, per_byte * num_bytes, seconds, waited, not taken
-        )
+        return Step(nats, patch_size, norm, lr, num_bytes, flops, seconds, waited, not taken)
 
-    def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int]:
-        """Add up gradients of the mean over all targets; mean nats, patch size and bytes."""
+    def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int, float]:
+        """Add up gradients of the mean over all targets; mean nats, patch size, bytes, and the
+        teacher's FLOPs."""
         world = self.parallel.world
         counts = [sum(b.num_targets for b in batches), sum(b.num_bytes for b in batches)]
         targets, num_bytes = self.parallel.sums(counts)
-        nats, sizes = 0.0, []
+        nats, sizes, taught = 0.0, [], 0.0
         for number, batch in enumerate(batches, 1):
             last_backward(self.model, number == len(batches))
-            loss, patch_size = self._loss(batch.to(self.model.device))
-            nats += loss.item()
-            sizes.append(patch_size)
+            loss = self._loss(batch.to(self.model.device))
+            nats += loss.nats.item()
+            taught += loss.teacher_flops
+            sizes.append(loss.patch_size)
             # FSDP2 takes the mean over processes.
-            (loss * (world / targets)).backward()  # type: ignore[no-untyped-call]
-        nats, patches = self.parallel.sums([nats, sum(size or 0.0 for size in sizes)])
+            (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
+        size = sum(size or 0.0 for size in sizes)
+        nats, patches, taught = self.parallel.sums([nats, size, taught])
         patch_size = patches / len(sizes) / world or None
-        return nats / targets, patch_size, int(num_bytes)
+        return nats / targets, patch_size, int(num_bytes), taught
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, float | None]:
-        """Sum of cross-entropies in nats, and the mean patch size."""
+    def _loss(self, batch: Batch) -> _Loss:
         with autocast(self.model.device, self.dtype):
             logits, targets, patch_size = self.model.predict(batch)
-        loss = F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
-        return loss, patch_size
+        nats = F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
+        if self.byteify is None or self.byteify.teacher is None:
+            return _Loss(nats, nats, patch_size)
+        with autocast(self.model.device, self.dtype):
+            taught = self.byteify.teacher.read(batch.documents)
+        loss = nats + self.byteify.config.distill * taught.excess(logits, targets)
+        return _Loss(loss, nats, patch_size, taught.flops)
 
     def _explodes(self, norm: float) -> bool:
         most = self.config.most_norm

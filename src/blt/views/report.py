@@ -52,12 +52,19 @@ def report_runs(folders: Sequence[Path], out: Path | None = None, prompt: bytes 
         raise UserError("name at least one run folder")
     names = [folder.resolve().name for folder in folders]
     unique = len(set(names)) == len(names)
-    runs = [_read(folder, folder.resolve().name if unique else str(folder)) for folder in folders]
+    runs = [
+        read_run(folder, folder.resolve().name if unique else str(folder)) for folder in folders
+    ]
     data = _one(runs[0], prompt) if len(runs) == 1 else _several(runs)
     return write_report(out or runs[0].path / "report.html", data)
 
 
-def _read(folder: Path, name: str) -> RunData:
+def read_run(folder: Path, name: str) -> RunData:
+    """What the run in a folder has logged.
+
+    Raises:
+        UserError: not a run folder, or one that has no report yet.
+    """
     path = folder / METRICS
     if not path.is_file():
         raise UserError(f"{folder}: no {METRICS} here; name a run folder of blt train")

@@ -1,0 +1,121 @@
+"""A BLT whose global transformer begins as the layers of a token model (paper §5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from blt import vocab
+from blt.checkpoint import Checkpoint
+from blt.convert import open_token_model
+from blt.lm import BLT, LanguageModel
+from blt.model.config import Config, TokenTransformerConfig
+from blt.model.cross_attention import PatchesFromBytes
+from blt.model.layers import Linear
+from blt.train.distill import Teacher, load_teacher
+from blt.train.recipe import ByteifyConfig, Recipe
+
+LAYERS = "global_transformer.transformer."  # what comes from the token model
+BLOCK_ROWS = 65536  # of the token model's embeddings, read at once
+
+
+@dataclass(frozen=True)
+class Byteify:
+    """What a training that byteifies does besides: two stages, and perhaps a teacher."""
+
+    config: ByteifyConfig
+    teacher: Teacher | None
+
+    def begin_step(self, model: nn.Module, progress: float) -> None:
+        """Let the global transformer learn, or leave it as it is.
+
+        Args:
+            progress: share of the training that is done.
+        """
+        learns = progress >= self.config.frozen
+        for name, parameter in model.named_parameters():
+            if name.startswith(LAYERS):
+                parameter.requires_grad_(learns)
+
+
+def resolved(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
+    """The recipe with the shape that its source's layers have, and the source, if it names one.
+
+    Raises:
+        UserError: no token model there, or one whose layers are not ours.
+    """
+    if recipe.byteify is None:
+        return recipe, None
+    source = open_token_model(recipe.byteify.source)
+    return replace(recipe, model=with_layers_of(recipe.model or Config(), source.config)), source
+
+
+def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
+    """``config`` with the source's shape of layers; RoPE's θ and epsilon go to all parts."""
+    return replace(
+        config,
+        global_dim=source.dim,
+        global_heads=source.heads,
+        global_layers=source.layers,
+        global_ff_dim=source.ff_dim,
+        rope_theta=source.rope_theta,
+        norm_eps=source.norm_eps,
+    )
+
+
+def byteify_of(recipe: Recipe, source: Checkpoint | None, model: LanguageModel) -> Byteify | None:
+    """What the training of ``recipe`` does besides, its teacher on the device of ``model``."""
+    if recipe.byteify is None or source is None:
+        return None
+    teacher = None
+    if recipe.byteify.distill:
+        context = recipe.data.context_bytes
+        teacher = load_teacher(recipe.byteify.source, source.config, context, model.device)
+    return Byteify(recipe.byteify, teacher)
+
+
+@torch.no_grad()
+def take_layers(model: BLT, source: Checkpoint, texts: Sequence[bytes]) -> None:
+    """Give the global transformer the source's layers, and patches the size of its embeddings.
+
+    Norms take away the size of what a layer reads, but not how much of the sum it makes up.
+
+    Args:
+        texts: what the size of patches is measured on.
+    """
+    stack = model.global_transformer.transformer
+    for name, parameter in stack.state_dict().items():
+        parameter.copy_(source.tensors.read(f"transformer.{name}"))
+    packed = model.pack([vocab.encode(text).to(model.device) for text in texts])
+    _, patches = model.encoder(packed)
+    size = root_mean_square(model.global_transformer.projection(patches))
+    scale = _embedding_size(source) / size
+    for weight in _outermost(model):
+        weight.mul_(scale)
+
+
+def _outermost(model: BLT) -> list[Tensor]:
+    """Weights that the size of what the global transformer reads is proportional to."""
+    projection = model.global_transformer.projection
+    if isinstance(projection, Linear):
+        return [projection.weight]
+    last = model.encoder.cross_attention[-1:]
+    crosses = [cross.out.weight for cross in last if isinstance(cross, PatchesFromBytes)]
+    return [model.encoder.patch_projection.weight, *crosses]
+
+
+def _embedding_size(source: Checkpoint) -> float:
+    """Root mean square of the token model's embeddings."""
+    rows = source.tensors.specs["embedding"].shape[0]
+    squares = 0.0
+    for start in range(0, rows, BLOCK_ROWS):
+        block = source.tensors.rows("embedding", start, min(rows, start + BLOCK_ROWS))
+        squares += float(block.double().square().mean(-1).sum())
+    return (squares / rows) ** 0.5
+
+
+def root_mean_square(x: Tensor) -> float:
+    return float(x.double().square().mean().sqrt())

@@ -1,0 +1,213 @@
+"""A token model's layers are taken over, left alone for a while, then learn slowly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import blt
+from blt.byteify import byteify
+from blt.cli import main
+from blt.errors import UserError
+from blt.lm import LanguageModel
+from blt.train import Recipe, Report, train_recipe, write_recipe
+from blt.train.byteify import LAYERS, resolved
+from blt.train.loop import OnProgress
+from blt.train.optim import LR_SHARE, MatrixOptimizer, optimizers
+from blt.train.recipe import read_recipe
+
+
+def changed(recipe: Recipe, *, byteify: dict[str, Any] | None = None, **train: Any) -> Recipe:
+    assert recipe.byteify is not None
+    return replace(
+        recipe,
+        byteify=replace(recipe.byteify, **(byteify or {})),
+        train=replace(recipe.train, **train),
+    )
+
+
+def layers(model: LanguageModel, prefix: str = LAYERS) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+
+
+def losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    events = [event for event in map(json.loads, lines) if event["event"] == "train"]
+    return [event["bits_per_byte"] for event in events]
+
+
+def test_the_first_stage_leaves_the_layers_bit_for_bit_and_the_second_does_not(
+    recipe: Recipe, token_run: Path, tmp_path: Path
+) -> None:
+    taken = layers(blt.load(token_run), "transformer.")
+    model = train_recipe(changed(recipe, byteify={"frozen": 1.0}), tmp_path / "first")
+    assert layers(model).keys() == taken.keys()
+    assert all(torch.equal(tensor, taken[name]) for name, tensor in layers(model).items())
+    model = train_recipe(recipe, tmp_path / "both")
+    assert not any(torch.equal(tensor, taken[name]) for name, tensor in layers(model).items())
+
+
+def test_in_the_first_stage_everything_else_learns(recipe: Recipe, tmp_path: Path) -> None:
+    frozen = changed(recipe, byteify={"frozen": 1.0})
+    model = train_recipe(frozen, tmp_path / "first")
+    begun = train_recipe(changed(frozen, steps=1, lr=1e-12), tmp_path / "begun")
+    for name, tensor in model.state_dict().items():
+        same = torch.equal(tensor, begun.state_dict()[name])
+        assert same == name.startswith(LAYERS), name
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_only_the_layers_have_a_share_of_the_learning_rate(
+    kind: MatrixOptimizer, recipe: Recipe
+) -> None:
+    shaped, _ = resolved(recipe)
+    assert shaped.model is not None
+    model = blt.BLT(shaped.model)
+    shares: dict[str, float] = {}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers(model, 1e-3, (0.9, 0.95), 0.1, kind, {LAYERS: 0.25}):
+        for group in optimizer.param_groups:
+            shares |= {names[id(p)]: group.get(LR_SHARE, 1.0) for p in group["params"]}
+    assert shares.keys() == set(names.values())
+    for name, share in shares.items():
+        assert share == (0.25 if name.startswith(LAYERS) else 1.0), name
+
+
+def test_a_share_of_nothing_is_a_second_stage_that_changes_nothing(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    still = train_recipe(changed(recipe, byteify={"global_lr": 0.0}), tmp_path / "still")
+    begun = train_recipe(changed(recipe, steps=1, lr=1e-12), tmp_path / "begun")
+    for name, tensor in layers(still).items():
+        assert torch.equal(tensor, layers(begun)[name]), name
+
+
+@pytest.mark.parametrize("stage", [3, 7], ids=["in the first stage", "in the second"])
+@pytest.mark.parametrize(
+    ("how", "optimizer", "distill"), [("ctrl-c", "adamw", 0.0), ("crash", "muon", 0.5)]
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    stage: int, how: str, optimizer: Any, distill: float, recipe: Recipe, tmp_path: Path
+) -> None:
+    every = 1e-9 if how == "crash" else 1e9  # a crash loses what came after the last checkpoint
+    recipe = changed(
+        recipe,
+        byteify={"distill": distill},
+        optimizer=optimizer,
+        checkpoint_every_seconds=every,
+    )
+
+    def interrupt(report: Report) -> None:
+        if report.step == stage:
+            if how == "crash":
+                raise ZeroDivisionError
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ZeroDivisionError if how == "crash" else KeyboardInterrupt):
+        train_recipe(recipe, tmp_path / "cut", on_progress=interrupt)
+    resumed = train_recipe(recipe, tmp_path / "cut", resume=True)
+    whole = train_recipe(recipe, tmp_path / "whole")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_teacher_changes_what_is_learned_and_is_counted(recipe: Recipe, tmp_path: Path) -> None:
+    """The loss that is reported stays the cross-entropy of the bytes."""
+    flops, found = [], []
+    for distill in (0.0, 0.7):
+        last: list[Report] = []
+        run = tmp_path / str(distill)
+        train_recipe(changed(recipe, byteify={"distill": distill}), run, on_progress=last.append)
+        flops.append(last[-1].flops)
+        found.append(losses(run))
+    assert flops[1] > 1.01 * flops[0]
+    assert found[1][0] == found[0][0]
+    assert found[1][-1] != found[0][-1]
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[OnProgress]:
+    yield lambda report: None
+
+
+def test_a_run_is_compared_with_its_source_and_with_one_from_scratch(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    result = byteify(recipe, run, scratch=True, show=quiet)
+    assert result is not None
+    assert result == json.loads((run / "byteify.json").read_text())
+    bits = {row["model"]: row["bits_per_byte"] for row in result["models"]}
+    assert list(bits) == ["source", "byteified", "scratch"]
+    shares = (bits["scratch"] - bits["byteified"]) / (bits["scratch"] - bits["source"])
+    assert result["gap_closed"] == pytest.approx(shares)
+    scratch = read_recipe(run / "scratch" / "recipe.toml")
+    assert scratch == replace(resolved(recipe)[0], byteify=None)
+    size = [row["parameters"] for row in result["models"]]
+    assert size[1] == size[2]
+    read = [row["training_bytes"] for row in result["models"]]
+    assert read[0] is None
+    assert read[1] == read[2] > 5000  # ten steps of 512 ids, a few of them no bytes
+    assert byteify(recipe, run, resume=True, scratch=True, show=quiet) == result
+
+
+def test_the_command_trains_compares_and_draws(
+    recipe: Recipe, token_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recipe.byteify is not None
+    elsewhere = replace(recipe.byteify, source="named on the command line")
+    write_recipe(tmp_path / "r.toml", replace(recipe, byteify=elsewhere))
+    run = tmp_path / "run"
+    arguments = ["byteify", str(token_run), str(tmp_path / "r.toml"), "train.steps=2"]
+    assert main([*arguments, "--run", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "source" in said
+    assert "byteified" in said
+    assert str(run / "byteify.png") in said
+    assert (run / "byteify.png").stat().st_size > 1000
+    assert json.loads((run / "byteify.json").read_text())["gap_closed"] is None
+    assert len(blt.load(run / "checkpoint").generate("9", max_bytes=5).text) > 0
+    assert main(["plan", str(run / "recipe.toml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"frozen": 1.5}, "byteify.frozen must be between 0 and 1"),
+        ({"global_lr": -1.0}, "byteify.global_lr must be between 0 and 1"),
+        ({"distill": 2.0}, "byteify.distill must be between 0 and 1"),
+    ],
+)
+def test_shares_are_checked(recipe: Recipe, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        changed(recipe, byteify=change)
+
+
+def test_what_cannot_be_is_said_before_anything_is_written(
+    recipe: Recipe, data: Any, train: Any, tmp_path: Path
+) -> None:
+    assert recipe.byteify is not None
+    source = recipe.byteify.source
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        train_recipe(changed(recipe, byteify={"source": "nowhere"}), tmp_path / "run")
+    with pytest.raises(UserError, match="no section byteify"):
+        byteify(replace(recipe, byteify=None), tmp_path / "run", show=quiet)
+    with pytest.raises(UserError, match="byteify: only for kind 'blt'"):
+        Recipe("byte", data, train, byteify=recipe.byteify)
+    folder = shutil.copytree(source, tmp_path / "source")
+    (folder / "tokenizer.json").unlink()  # it could be taken over, but not compared
+    with pytest.raises(UserError, match=r"source/tokenizer\.json"):
+        byteify(changed(recipe, byteify={"source": str(folder)}), tmp_path / "run", show=quiet)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,52 @@
+"""A BLT's global transformer begins as the layers of a token model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import blt
+from blt.convert import open_token_model
+from blt.model.packing import Spans
+from blt.train.byteify import take_layers, with_layers_of
+from llamas import close, their_model
+from shapes import tiny_config
+
+pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("seed", range(8))
+@torch.no_grad()
+def test_the_global_transformer_begins_as_their_layers(
+    tmp_path: Path, seed: int, kind: str
+) -> None:
+    """On the same inputs, the same hidden states, which they give after their last norm."""
+    theirs = their_model(seed, kind)
+    theirs.save_pretrained(tmp_path)
+    found = open_token_model(tmp_path)
+    model = blt.BLT(with_layers_of(tiny_config(), found.config))
+    take_layers(model, found, [b"some text to measure patches on"])
+    inputs = torch.randn(40, theirs.config.hidden_size)
+    expected = theirs.model(inputs_embeds=inputs[None]).last_hidden_state[0]
+    stack = model.global_transformer.transformer
+    hidden = stack(inputs, Spans.from_lengths([len(inputs)]))
+    assert close(theirs.model.norm(hidden), expected)
+
+
+@pytest.mark.parametrize("local_dim", [16, 32])
+def test_patches_begin_as_large_as_the_embeddings_of_tokens(tmp_path: Path, local_dim: int) -> None:
+    """With a projection before the global transformer, and without."""
+    theirs = their_model(0, "llama", hidden_size=32, num_attention_heads=2, num_key_value_heads=2)
+    theirs.save_pretrained(tmp_path)
+    found = open_token_model(tmp_path)
+    model = blt.BLT(with_layers_of(tiny_config(local_dim=local_dim), found.config))
+    texts = [b"some text to measure patches on, " * 3]
+    take_layers(model, found, texts)
+    with torch.no_grad():
+        _, patches = model.encoder(model.pack([blt.encode(text) for text in texts]))
+        size = model.global_transformer.projection(patches).square().mean().sqrt()
+        wanted = theirs.model.embed_tokens.weight.square().mean().sqrt()
+    assert float(size) == pytest.approx(float(wanted), rel=0.05)
