@@ -101,13 +101,14 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
 
 def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
             assert stop.wanted
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_resuming_a_finished_run_changes_nothing(byte_recipe: Recipe, tmp_path: Path) -> None:
