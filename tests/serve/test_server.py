@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -364,3 +365,12 @@ def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("blt: cannot listen")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [40_000, 100_000, 1_000_000])
+def test_huge_headers_are_refused_however_they_come(served: Served, size: int) -> None:
+    """In one piece, which the HTTP library lets through, or in many."""
+    with suppress(httpx.ReadError, httpx.WriteError):  # the server may hang up while they come
+        answer = httpx.get(f"{served.url}/healthz", headers={"X": "a" * size})
+        assert 400 <= answer.status_code < 500
+    assert httpx.get(f"{served.url}/healthz").status_code == 200

@@ -68,6 +68,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorBody, "description": "Not application/json, or compressed"},
     422: {"model": ErrorBody, "description": "A parameter that is impossible or beyond a limit"},
     429: {"model": ErrorBody, "description": "The queue is full; Retry-After says when to return"},
+    431: {"model": ErrorBody, "description": "The headers are too large"},
     503: {"model": ErrorBody, "description": "The server is shutting down"},
     504: {"model": ErrorBody, "description": "Not finished in time"},
 }

@@ -18,6 +18,7 @@ from blt.serve.metrics import Metrics
 from blt.serve.settings import Limits
 
 OPEN = ("/", "/healthz", "/openapi.json")  # need no key, as do the page's own files
+HEADER_BYTES = 32768  # of a request; h11 refuses only what does not come in one piece
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -86,7 +87,9 @@ class Guard:
     async def _admit(self, scope: Scope, body: _Body, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         refusal = None
-        if not _is_open(path) and self.keys.wanted:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+            refusal = APIError(431, f"headers may have {HEADER_BYTES} bytes in all")
+        if refusal is None and not _is_open(path) and self.keys.wanted:
             given = headers.get("authorization", "").encode("latin-1")
             if not self.keys.accept(given):
                 refusal = APIError(401, "a wrong or missing API key", code="invalid_api_key")
