@@ -185,7 +185,7 @@ def test_the_kubernetes_deployment_serves_on_the_pods_address_with_keys_from_a_s
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert set(mounts.values()) == set(volumes)
     assert "secret" in volumes[mounts[str(Path(settings.keys).parent)]]
-    assert settings.model.startswith("/work/")
+    assert settings.model.startswith("/srv/blt/")
     assert pod["terminationGracePeriodSeconds"] > settings.drain_seconds
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
