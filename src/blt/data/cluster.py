@@ -11,17 +11,13 @@ from typing import Any
 
 import torch
 
+from blt.data.formats import needed
 from blt.data.prepare import Outcome, Task, Worker
-from blt.errors import UserError
 
 
 def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
     """The same on Ray: ``out`` must be a folder that all of its machines see."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UserError("this needs ray; install it with pip install 'blt[cluster]'") from error
+    data = needed("ray.data", "cluster")
     threads = torch.get_num_threads()
     out, options, here = worker.out.absolute(), worker.options, Path.cwd()
 
@@ -36,7 +32,7 @@ def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outc
 
     if not tasks:
         return
-    rows = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
+    rows = data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
     workers = min(workers, len(tasks))
-    for row in rows.map(OnRay, concurrency=workers).iter_rows():  # type: ignore[arg-type]
+    for row in rows.map(OnRay, concurrency=workers).iter_rows():
         yield Outcome(**json.loads(row["outcome"]))

@@ -196,8 +196,8 @@ def rows(where: str, number: int, text: Any, broken: Broken) -> Iterator[bytes]:
         broken.add(where, number, str(error))
 
 
-def needed(module: str) -> Any:
-    """A module of the extra ``data``.
+def needed(module: str, extra: str = "data") -> Any:
+    """A module of an extra.
 
     Raises:
         UserError: not installed; says how to get it.
@@ -208,5 +208,5 @@ def needed(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise UserError(
-            f"this needs {module.partition('.')[0]}; install it with pip install 'blt[data]'"
+            f"this needs {module.partition('.')[0]}; install it with pip install 'blt[{extra}]'"
         ) from error
