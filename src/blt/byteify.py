@@ -19,7 +19,7 @@ from blt.hub import local_folder
 from blt.precision import choose_device, choose_dtype
 from blt.train.byteify import resolved
 from blt.train.job import open_text, train_recipe
-from blt.train.loop import OnProgress, Report
+from blt.train.loop import Latest, OnProgress, Report
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE
 
@@ -88,16 +88,10 @@ def _train(
     recipe: Recipe, folder: Path, resume: bool, shown: AbstractContextManager[OnProgress]
 ) -> Report | None:
     """Returns the last report; None in processes that only help."""
-    last: Report | None = None
     with shown as show:
-
-        def watch(report: Report) -> None:
-            nonlocal last
-            last = report
-            show(report)
-
-        train_recipe(recipe, folder, resume, watch)
-    return last
+        latest = Latest(show)
+        train_recipe(recipe, folder, resume, latest)
+    return latest.report
 
 
 def _heldout(recipe: Recipe) -> list[bytes]:

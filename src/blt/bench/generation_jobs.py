@@ -215,10 +215,10 @@ def speculate(folder: str, precision: str, drafts: list[int], temperature: float
     lm = blt.load(folder)
     engine = Engine(lm, max_batch=1, precision=precision)  # type: ignore[arg-type]
     prompts = ("import ", "def __init__(self", "class Foo", "Return the ")
+    sampling = Sampling(max_bytes=600, ignore_eos=True, temperature=temperature)
     found: dict[str, Any] = {}
     for turn in range(ROUNDS + 1):
         for k in drafts:
-            sampling = Sampling(max_bytes=600, ignore_eos=True, temperature=temperature)
             calls, begun = engine.model.counts.global_calls, time.perf_counter()
             results = [engine.submit(p, sampling, draft_bytes=k).result() for p in prompts]
             took = time.perf_counter() - begun

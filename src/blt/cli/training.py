@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from blt.errors import UserError
-
-if TYPE_CHECKING:
-    from blt.train.loop import Report
 
 FEW_STEPS = 20  # after which a model knows next to nothing
 
@@ -70,6 +66,7 @@ def train(
     from rich.console import Console
 
     from blt.train.job import train_recipe
+    from blt.train.loop import Latest
     from blt.train.recipe import read_recipe
     from blt.views.progress import training_bar
 
@@ -79,15 +76,10 @@ def train(
         raise UserError("several processes need --run FOLDER, the same for all")
     folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
-    steps = 0
     with training_bar(console, recipe.stem) as show:
-
-        def watch(report: Report) -> None:
-            nonlocal steps
-            steps = report.step
-            show(report)
-
-        train_recipe(read_recipe(recipe, overrides), folder, resume, watch)
+        latest = Latest(show)
+        train_recipe(read_recipe(recipe, overrides), folder, resume, latest)
+    steps = 0 if latest.report is None else latest.report.step
     if steps < FEW_STEPS:
         console.print(f"only {steps} steps fitted into the budget; give it more", markup=False)
     console.print(

@@ -51,6 +51,18 @@ class Report:
 OnProgress = Callable[[Report], None]
 
 
+class Latest:
+    """Passes reports on, and keeps the last; None until there is one."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self.on_progress = on_progress
+        self.report: Report | None = None
+
+    def __call__(self, report: Report) -> None:
+        self.report = report
+        self.on_progress(report)
+
+
 def fit(
     model: LanguageModel,
     loader: Loader,
