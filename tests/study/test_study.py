@@ -15,7 +15,7 @@ from blt.errors import UserError
 from blt.study import Point, read_results, read_study, run, run_study
 from blt.study.figures import score, table, write_figures
 from blt.study.fit import band, fit
-from blt.study.folder import SEARCH, StudyFolder
+from blt.study.folder import SEARCH, SUPERSEDED, StudyFolder
 
 STUDY = """
 budgets = [2e7, 6e7]
@@ -149,6 +149,42 @@ def test_a_changed_study_does_not_reuse_results(file: Path, tmp_path: Path) -> N
         file.read_text().replace("lr = 2e-2", "lr = 1e-2").replace("_bytes = 500", "_bytes = 400")
     )
     with pytest.raises(UserError, match="scored on other text"):
+        run_study(read_study(file), out)
+
+
+def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, text = tmp_path / "out", file.read_text()
+    file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-4, 1e-5]"))
+    before = run_study(read_study(file), out)
+    assert "byte: its best learning rate, 0.0001, is the highest tried" in caplog.text
+    file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-5, 1e-4, 1e-2]"))
+    tried = StudyFolder(out).read(SEARCH)
+    begun: list[str] = []
+
+    def keep(point: Point, *_: int) -> None:
+        begun.append(point.name)
+
+    # BLT's old rate stays the best, whatever the new one gives.
+    with pytest.MonkeyPatch.context() as patch:
+        best = {"byte": 1e-2, "BLT, space": 1e-4}
+        patch.setattr(run, "best_lrs", lambda _: best)
+        after = run_study(read_study(file), out, on_point=keep)  # type: ignore[arg-type]
+    assert begun == [
+        *("2e07-byte-lr0.01", "2e07-blt-space-lr0.01"),
+        *("2e07-byte-0", "2e07-byte-1", "6e07-byte-0"),
+    ]
+    assert StudyFolder(out).read(SEARCH)[: len(tried)] == tried
+    assert [r for r in after if r["family"] != "byte"] == [
+        r for r in before if r["family"] != "byte"
+    ]
+    assert {r["lr"] for r in after if r["family"] == "byte"} == {1e-2}
+    old = StudyFolder(out).read(SUPERSEDED)
+    assert sorted(r["name"] for r in old) == ["2e07-byte-0", "2e07-byte-1", "6e07-byte-0"]
+    assert (out / "runs" / "2e07-byte-0-lr0.0001" / "checkpoint").is_dir()
+    file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-2]"))
+    with pytest.raises(UserError, match="searched other learning rates"):
         run_study(read_study(file), out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
-from blt.study.config import Study
-from blt.train.recipe import Recipe
+from blt.study.config import Point, Study
+from blt.train.recipe import Recipe, read_recipe
+from blt.train.run import RECIPE
 
 RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
+SUPERSEDED = "superseded.jsonl"  # lines of runs that a longer search has bettered
 OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
 Result = dict[str, Any]
 
@@ -72,8 +74,40 @@ class StudyFolder:
 
     def append(self, result: Result, file: str = RESULTS) -> None:
         with self._lock("results"):
-            results = [*self.read(file), result]
-            _write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
+            self._write_lines(file, [*self.read(file), result])
+
+    def set_aside(self, points: Iterable[Point]) -> None:
+        """Make room for runs that were begun with another learning rate than is the best by now.
+
+        Raises:
+            UserError: another process is at such a run.
+        """
+        rates = {point.name: point.recipe.train.lr for point in points}
+        with self._lock("folder"):
+            for name, lr in rates.items():
+                self._set_run_aside(name, lr)
+            lines = self.read()
+            stale = [line for line in lines if line["lr"] != rates.get(line["name"], line["lr"])]
+            for line in stale:
+                self.append(line, SUPERSEDED)
+            if stale:
+                self._write_lines(RESULTS, [line for line in lines if line not in stale])
+
+    def _set_run_aside(self, name: str, lr: float) -> None:
+        run = self.run(name)
+        old = read_recipe(run / RECIPE).train.lr if (run / RECIPE).is_file() else lr
+        if old == lr:
+            return
+        with self.claim(name) as mine:
+            if not mine:
+                raise UserError(
+                    f"{self.path}: another process trains {name} with learning rate {old:g}, which "
+                    f"a longer search has bettered; stop it first"
+                )
+            os.replace(run, self.run(f"{name}-lr{old:g}"))
+
+    def _write_lines(self, file: str, results: list[Result]) -> None:
+        _write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
 
     def _lock(self, name: str, timeout: float = -1) -> BaseFileLock:
         return FileLock(self.path / LOCKS / name, timeout=timeout)
@@ -90,8 +124,11 @@ class StudyFolder:
             raise UserError(
                 f"{self.path}: its runs were scored on other text; choose another folder"
             )
-        if old["lrs"] != plan["lrs"]:
-            raise UserError(f"{self.path}: it searched other learning rates; choose another folder")
+        if not set(old["lrs"]) <= set(plan["lrs"]):
+            raise UserError(
+                f"{self.path}: it searched other learning rates, {old['lrs']}; more may be added, "
+                "none taken away: choose another folder"
+            )
         for point in study.points():
             written = old["runs"].get(point.name, plan["runs"][point.name])
             # Read back, since a recipe may have more keys by now, with their defaults.

@@ -6,6 +6,7 @@ no other has.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -29,6 +30,7 @@ from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
+log = logging.getLogger("blt")
 OnPoint = Callable[[Point, int, int], OnProgress]  # which of how many → where its reports go
 WAIT = 5.0  # seconds before another look at what other processes have done
 
@@ -80,7 +82,9 @@ def run_study(
     search = list(study.search())
     _each(search, out, SEARCH, on_point, _try)
     chosen = best_lrs(out.read(SEARCH))
+    warn_of_edges(study, chosen)
     points = [point.with_lr(chosen.get(point.family)) for point in study.points()]
+    out.set_aside(points)
 
     def train_and_score(point: Point, out: StudyFolder, show: OnProgress | None) -> Result:
         return _run(point, study, out, heldout, show)
@@ -104,6 +108,18 @@ def best_lrs(search: Sequence[Result]) -> dict[str, float]:
         if old is None or result["heldout_bits_per_byte"] < old["heldout_bits_per_byte"]:
             best[result["family"]] = result
     return {family: result["lr"] for family, result in best.items()}
+
+
+def warn_of_edges(study: Study, chosen: dict[str, float]) -> None:
+    """A better learning rate may lie beyond the lowest and the highest that were tried."""
+    for family, lr in chosen.items():
+        for edge, which in ((min, "lowest"), (max, "highest")):
+            if len(study.lrs) > 1 and lr == edge(study.lrs):
+                log.warning(
+                    "%s: its best learning rate, %g, is the %s tried; add more to lrs of %s, and "
+                    "the same command tries them",
+                    *(family, lr, which, study.where),
+                )
 
 
 def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
