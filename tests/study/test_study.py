@@ -14,7 +14,7 @@ from blt import cli
 from blt.errors import UserError
 from blt.study import Point, read_results, read_study, run, run_study
 from blt.study.figures import score, table, write_figures
-from blt.study.fit import band, fit
+from blt.study.fit import PowerLaw, band, crossings, fit
 from blt.study.folder import SEARCH, SUPERSEDED, StudyFolder
 
 STUDY = """
@@ -97,6 +97,8 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
         assert result["lr"] == best["lr"]
         assert result["flops"] >= result["budget"]
         assert result["flops"] < 1.5 * result["budget"]
+        training = 3 * result["inference_flops_per_byte"] * result["bytes_seen"]
+        assert training == pytest.approx(result["flops"])
         assert result["bits_per_byte"].keys() == {"same", "other"}
         assert 0 < score(result) < 9
     overlap = json.loads((out / "overlap.json").read_text())
@@ -227,6 +229,30 @@ def test_a_power_law_is_found_and_its_band_holds_it() -> None:
         assert (high - low).max() < 0.1
         inside.append((low <= 1.2 + 40 * at**-0.15) & (high >= 1.2 + 40 * at**-0.15))
     assert np.mean(inside) > 0.7
+
+
+def test_a_crossing_of_two_power_laws_is_found() -> None:
+    steep, flat = PowerLaw(0.5, 40, 0.15), PowerLaw(0.5, 10, 0.1)  # equal at 4 ** 20 FLOPs
+    (found,) = crossings(steep, flat, 1e11, 1e14)
+    assert found == pytest.approx(4**20, rel=1e-2)
+    assert crossings(flat, steep, 1e11, 1e14) == []
+
+
+def test_a_table_says_what_inference_costs_and_where_curves_cross(tmp_path: Path) -> None:
+    def result(family: str, budget: float, bits: float) -> dict[str, object]:
+        facts = {"flops": budget, "seconds": 1.0, "inference_flops_per_byte": 2.5e5}
+        return {"family": family, "budget": budget, **facts, "bits_per_byte": {"a": bits}}
+
+    budgets = (1e12, 1e13, 1e14)
+    results = [
+        *(result("steep", b, 0.5 + 40 * b**-0.15) for b in budgets),
+        *(result("flat", b, 0.5 + 9 * b**-0.1) for b in budgets),
+    ]
+    write_figures(results, tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "| steep | 0.250 | 0.250 | 0.250 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| steep | flat |")]
+    assert float(row.split("|")[3]) == pytest.approx((40 / 9) ** 20, rel=0.1)
 
 
 def test_a_study_of_one_budget_draws_a_row_for_each_family(tmp_path: Path) -> None:

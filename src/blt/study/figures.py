@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blt.errors import UserError
-from blt.study.fit import band, fit
+from blt.study.fit import band, crossings, fit
 
 MEAN = "mean"  # of all kinds of held-out text
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
 COLOURS = ("#0b6e99", "#d1495b", "#3a7d44", "#8d5a97", "#c77d0a", "#4a4e69", "#00798c", "#9a031e")
-FLOPS, SECONDS = "flops", "seconds"
+FLOPS, SECONDS, INFERENCE = "flops", "seconds", "inference_flops_per_byte"
+TABLE = "table.md"
+BEYOND = 10  # times the largest budget: as far as crossings are looked for
 LABELS = {
     FLOPS: "training FLOPs, the entropy model's included",
     SECONDS: "seconds of training",
@@ -39,9 +42,19 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
             *(_figure(results, axis, [MEAN], folder / f"bits-over-{axis}.png") for axis in LABELS),
             _figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"),
         ]
-    tables = [f"{kind}\n\n{table(results, kind)}" for kind in (MEAN, *kinds)]
-    (folder / "table.md").write_text("\n".join(tables))
-    return [*paths, folder / "table.md"]
+    (folder / TABLE).write_text("\n".join(_sections(results, kinds)))
+    return [*paths, folder / TABLE]
+
+
+def _sections(results: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterator[str]:
+    """Of ``table.md``."""
+    for kind in (MEAN, *kinds):
+        yield f"## Bits per byte, {kind}\n\n{table(results, kind)}"
+    if all(INFERENCE in result for result in results):
+        yield f"## Inference, millions of FLOPs per byte\n\n{inference_table(results)}"
+    if lines := list(_crossing_rows(results)):
+        head = "| family | falls below | at training FLOPs |\n|---|---|---|\n"
+        yield f"## Where fitted curves of the mean cross\n\n{head}" + "\n".join(lines) + "\n"
 
 
 def score(result: dict[str, Any], kind: str = MEAN) -> float:
@@ -61,14 +74,44 @@ def families(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
 def table(results: Sequence[dict[str, Any]], kind: str = MEAN) -> str:
     """Mean over seeds, ± the standard deviation where there are several."""
     budgets = sorted({result["budget"] for result in results})
-    head = "| family | " + " | ".join(f"{budget:g} FLOPs" for budget in budgets) + " |"
-    lines = [head, "|---|" + "---|" * len(budgets)]
     of_all = [np.mean(_at(rows, b, kind)) for rows in families(results).values() for b in budgets]
     best = dict(zip(budgets, np.nanmin(np.reshape(of_all, (-1, len(budgets))), 0), strict=True))
+    return _table(results, lambda rows, budget: _cell(_at(rows, budget, kind), best[budget]))
+
+
+def inference_table(results: Sequence[dict[str, Any]]) -> str:
+    """Forward FLOPs per byte of training text, the entropy model's included, in millions."""
+
+    def cell(rows: Sequence[dict[str, Any]], budget: float) -> str:
+        values = [row[INFERENCE] / 1e6 for row in rows if row["budget"] == budget]
+        return f"{np.mean(values):.3f}" if values else ""
+
+    return _table(results, cell)
+
+
+def _table(
+    results: Sequence[dict[str, Any]], cell: Callable[[Sequence[dict[str, Any]], float], str]
+) -> str:
+    """A row for each family, a column for each budget."""
+    budgets = sorted({result["budget"] for result in results})
+    head = "| family | " + " | ".join(f"{budget:g} FLOPs" for budget in budgets) + " |"
+    lines = [head, "|---|" + "---|" * len(budgets)]
     for name, rows in families(results).items():
-        cells = (_cell(_at(rows, budget, kind), best[budget]) for budget in budgets)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cell(rows, b) for b in budgets) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _crossing_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    laws, budgets = {}, [result["budget"] for result in results]
+    for name, rows in families(results).items():
+        at = [row["budget"] for row in rows]
+        if len(set(at)) > 2:  # a straight line through two points says little
+            laws[name] = fit(at, [score(row) for row in rows])
+    low, high = min(budgets), max(budgets)
+    for (one, law), (other, other_law) in itertools.permutations(laws.items(), 2):
+        for flops in crossings(law, other_law, low, BEYOND * high):
+            beyond = ", beyond what was trained" if flops > high else ""
+            yield f"| {one} | {other} | {flops:.2g}{beyond} |"
 
 
 def _at(results: Sequence[dict[str, Any]], budget: float, kind: str) -> list[float]:

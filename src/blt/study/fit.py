@@ -59,3 +59,10 @@ def band(
     ]
     low, high = np.percentile(curves, (5, 95), axis=0)
     return low, high
+
+
+def crossings(one: PowerLaw, other: PowerLaw, low: float, high: float) -> list[float]:
+    """FLOPs between ``low`` and ``high`` at which ``one`` falls below ``other``."""
+    at = np.geomspace(low, high, 2000)
+    ahead = one(at) < other(at)
+    return [float(flops) for flops in at[1:][ahead[1:] & ~ahead[:-1]]]

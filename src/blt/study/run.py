@@ -20,6 +20,7 @@ from blt.data import read
 from blt.data.shards import is_prepared
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
+from blt.evals.flops import TRAINING_FACTOR
 from blt.evals.overlap import overlap
 from blt.evals.tasks import patch_size
 from blt.lm import LanguageModel
@@ -28,6 +29,7 @@ from blt.study.config import Point, Study
 from blt.study.folder import RESULTS, SEARCH, Result, StudyFolder
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
+from blt.train.meter import Meter
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
 log = logging.getLogger("blt")
@@ -198,6 +200,9 @@ def _train(point: Point, out: StudyFolder, show: OnProgress | None) -> tuple[Lan
 
 def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
     last = watch.reports[-1]
+    meter = Meter(model, point.recipe.data.context_bytes, torch.float32)
+    patching = meter.entropy_flops_per_byte  # forward only, also in training
+    forward = (last.flops / last.bytes_seen - patching) / TRAINING_FACTOR
     return {
         "name": point.name,
         "family": point.family,
@@ -205,6 +210,7 @@ def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
         "seed": point.seed,
         "lr": point.recipe.train.lr,
         "flops": last.flops,
+        "inference_flops_per_byte": forward + patching,
         "bytes_seen": last.bytes_seen,
         "seconds": watch.seconds(model.device),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
