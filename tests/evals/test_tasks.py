@@ -17,6 +17,7 @@ from blt import cli
 from blt.errors import UserError
 from blt.evals import cute
 from blt.evals.choices import Question, accuracy
+from blt.evals.compare import short_names
 from blt.evals.datasets import hellaswag
 from blt.evals.samples import prompts, validity
 from blt.generate import Generation
@@ -138,6 +139,38 @@ def test_every_task_of_the_command(
     assert [row["task"] for row in found] == [*cute.TASKS, "mean"]
     assert cli.main(["eval", "bpb", str(text), *map(str, use)]) == 0
     assert "bits per byte" in capsys.readouterr().out
+
+
+def test_several_models_are_compared_row_by_row(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    text, other = tmp_path / "text.txt", tmp_path / "other"
+    text.write_bytes(MULTILINGUAL[:300])
+    blt.ByteLM(TINY).save(other)
+    alone = [
+        *rows(capsys, "noise", text, "--model", model),
+        *rows(capsys, "noise", text, "--model", other),
+    ]
+    both = rows(capsys, "noise", text, "--model", model, other)
+    assert [row.pop("model") for row in both] == ["model"] * 6 + ["other"] * 6
+    assert both == alone
+    figure = tmp_path / "noise.png"
+    command = ["eval", "noise", str(text), "--model", str(model), str(other), "--plot", str(figure)]
+    assert cli.main(command) == 0
+    lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines[:4] == [[n, m] for n in ("none", "AntSpeak") for m in ("model", "other")]
+    assert figure.stat().st_size > 0
+    assert cli.main(["eval", "noise", str(text), "--model", str(model), str(model)]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+@given(st.lists(st.text("ab/", min_size=1), min_size=2, unique_by=Path))
+def test_short_names_of_models_differ_and_lie_in_their_paths(paths: list[str]) -> None:
+    names = short_names([Path(path) for path in paths])
+    assert len(set(names)) == len(names)
+    for name, path in zip(names, paths, strict=True):
+        assert name
+        assert name in str(Path(path))
 
 
 def write_lines(path: Path, *lines: object) -> Path:

@@ -15,7 +15,7 @@ def evaluate(
     paths: Positional[tuple[str, ...]] = (),
     /,
     *,
-    model: Path | None = None,
+    model: tuple[Path, ...] = (),
     context_bytes: int = 2048,
     max_bytes: int = 262144,
     limit: int | None = None,
@@ -23,7 +23,7 @@ def evaluate(
     json: bool = False,
     plot: Path | None = None,
 ) -> None:
-    """Measure a model: bits per byte, noise, languages, valid UTF-8, benchmarks.
+    """Measure models: bits per byte, noise, languages, valid UTF-8, benchmarks.
 
     Args:
         task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
@@ -31,7 +31,8 @@ def evaluate(
             after each text. hellaswag: its JSONL file, whole and disturbed. cute: the folder of its
             .tsv files. blimp, piqa, lambada: their JSONL files.
         paths: The texts or data of the task.
-        model: Model folder, of ours or of transformers, instead of the model inside the package.
+        model: Model folders, of ours or of transformers, instead of the model inside the package;
+            several are compared.
         context_bytes: Texts are scored in pieces of at most so many bytes.
         max_bytes: Of each text.
         limit: At most so many questions, sentences or samples.
@@ -39,7 +40,7 @@ def evaluate(
         json: Print one JSON object for each row.
         plot: Draw the rows into this file too, a PNG or SVG.
     """
-    from blt.evals.models import load
+    from blt.evals.compare import compare
     from blt.evals.tasks import TASKS, Options
     from blt.pretrained import PRETRAINED
     from blt.views.evals import check_figure, draw, print_json, print_table
@@ -51,7 +52,7 @@ def evaluate(
     if plot is not None:
         check_figure(plot)
     options = Options(context_bytes, max_bytes, limit, generate)
-    rows = TASKS[task].rows(load(model or PRETRAINED), paths, options)
+    rows = compare(task, model or (PRETRAINED,), paths, options)
     found = (print_json if json else print_table)(rows)
     if plot is not None:
         draw(found, TASKS[task].shown, plot)

@@ -12,10 +12,10 @@ import numpy as np
 
 from blt.errors import UserError
 from blt.study.fit import band, crossings, fit
+from blt.views.colours import COLOURS
 
 MEAN = "mean"  # of all kinds of held-out text
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
-COLOURS = ("#0b6e99", "#d1495b", "#3a7d44", "#8d5a97", "#c77d0a", "#4a4e69", "#00798c", "#9a031e")
 FLOPS, SECONDS, INFERENCE = "flops", "seconds", "inference_flops_per_byte"
 TABLE = "table.md"
 BEYOND = 10  # times the largest budget: as far as crossings are looked for

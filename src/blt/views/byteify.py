@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from blt.byteify import SCRATCH
+from blt.views.colours import COLOURS
 from blt.views.evals import print_table
 from blt.views.report import read_run
 
-COLOURS = {"byteified": "#0b6e99", "scratch": "#d1495b"}
+MODELS = ("byteified", "scratch")
 FIGURE = "byteify.png"
 
 
@@ -37,7 +38,7 @@ def draw(result: dict[str, Any], folder: Path) -> Path:
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     rows = {row["model"]: row for row in result["models"]}
-    for name, colour in COLOURS.items():
+    for name, colour in zip(MODELS, COLOURS, strict=False):
         if name in rows:
             reports = read_run(folder / SCRATCH if name == "scratch" else folder, name).scored
             points = [(r["bytes_seen"], r["heldout_bits_per_byte"]) for r in reports]

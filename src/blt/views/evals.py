@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from blt.errors import require
+from blt.evals.compare import MODEL
+from blt.views.colours import COLOURS
 
 Row = dict[str, Any]
-COLOUR = "#0b6e99"
 FIGURES = (".png", ".svg", ".pdf")
 
 
@@ -25,7 +27,7 @@ def print_table(rows: Iterable[Row]) -> list[Row]:
         for row in rows:
             found.append(row)
             status.update(f"measured {next(iter(row.values()))}")
-    columns = list(found[0])
+    columns, found = list(found[0]), grouped(found)
     numbers = {name for name in columns if not isinstance(found[0][name], str)}
     table = Table(box=None, pad_edge=False)
     for name in columns:
@@ -34,6 +36,17 @@ def print_table(rows: Iterable[Row]) -> list[Row]:
         table.add_row(*(_shown(row[name]) for name in columns))
     console.print(table)
     return found
+
+
+def grouped(rows: Sequence[Row]) -> list[Row]:
+    """Rows of several models with those of the same name together, in the order of the names."""
+    names = list(dict.fromkeys(_name(row) for row in rows))
+    return sorted(rows, key=lambda row: names.index(_name(row)))
+
+
+def _name(row: Row) -> str:
+    """What a row is about, whichever model it is of."""
+    return " ".join(str(v) for k, v in row.items() if isinstance(v, str) and k != MODEL)
 
 
 def print_json(rows: Iterable[Row]) -> list[Row]:
@@ -56,24 +69,43 @@ def check_figure(path: Path) -> None:
 
 
 def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
-    """Bars for each row, a panel for each of ``columns`` that has numbers."""
+    """A panel for each of ``columns`` that has numbers: bars for each row, coloured by model."""
     from matplotlib.figure import Figure  # late: it is slow to import
+    from matplotlib.patches import Patch
 
-    columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
-    labels = [" ".join(str(v) for v in row.values() if isinstance(v, str)) for row in rows]
-    size = (2.2 + 2.8 * len(columns), 0.8 + 0.24 * len(rows))
+    rows, columns = grouped(rows), [n for n in columns if any(r.get(n) is not None for r in rows)]
+    models = list(dict.fromkeys(row.get(MODEL, "") for row in rows))
+    shade = dict(zip(models, itertools.cycle(COLOURS), strict=False))
+    heights, ticks = _places([_name(row) for row in rows])
+    size = (2.2 + 2.8 * len(columns), 0.8 + 0.24 * (len(rows) + len(models) * (len(models) > 1)))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, columns, strict=True):
         values = [row.get(name) or 0.0 for row in rows]
-        bars = axes.barh(labels, values, color=COLOUR, height=0.7)
+        colours = [shade[row.get(MODEL, "")] for row in rows]
+        bars = axes.barh(heights, values, color=colours, height=0.8)
         axes.bar_label(bars, [_shown(row.get(name)) for row in rows], padding=2, fontsize=7)
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.margins(x=0.18)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+    panels[0].set_yticks(list(ticks.values()), list(ticks))
     panels[0].invert_yaxis()
+    if len(models) > 1:
+        keys = [Patch(color=shade[model], label=model) for model in models]
+        figure.legend(handles=keys, frameon=False, fontsize=8, loc="outside lower center")
     figure.savefig(path, dpi=150)
+
+
+def _places(names: Sequence[str]) -> tuple[list[float], dict[str, float]]:
+    """Heights of bars, grouped by name if any occurs twice; the middle of each name's bars."""
+    gap = 0.6 if len(set(names)) < len(names) else 0.0
+    heights, changes = [], 0
+    for index, name in enumerate(names):
+        changes += index > 0 and name != names[index - 1]
+        heights.append(index + gap * changes)
+    at = {name: [h for h, n in zip(heights, names, strict=True) if n == name] for name in names}
+    return heights, {name: sum(of) / len(of) for name, of in at.items()}
 
 
 def _shown(value: Any) -> str:
