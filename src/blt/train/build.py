@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from blt.checkpoint import Checkpoint
 from blt.data.text import Source
@@ -66,10 +67,15 @@ def model_of(
 
 
 def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int = 0) -> BLT:
-    """A new BLT around a trained entropy model, whose shape replaces ``config.entropy_model``."""
+    """A new BLT around a trained entropy model, whose shape replaces ``config.entropy_model``.
+
+    Hash tables begin at zero: n-grams that training never showed then add nothing, where random
+    rows would drown the byte's own embedding.
+    """
     torch.manual_seed(seed)
     shape = None if entropy_model is None else entropy_model.config
     model = BLT(replace(config, entropy_model=shape))
+    nn.init.zeros_(model.encoder.embedding.ngram)
     if entropy_model is not None and model.entropy_model is not None:
         model.entropy_model.load_state_dict(entropy_model.state_dict())
     return model
