@@ -72,6 +72,11 @@ class StudyFolder:
         lines = path.read_text().splitlines() if path.is_file() else []
         return [json.loads(line) for line in lines]
 
+    def planned(self) -> list[str]:
+        """Names of all runs, in the order of the study; none before it has begun."""
+        path = self.path / PLAN
+        return list(json.loads(path.read_text())["runs"]) if path.is_file() else []
+
     def append(self, result: Result, file: str = RESULTS) -> None:
         with self._lock("results"):
             self._write_lines(file, [*self.read(file), result])
@@ -136,7 +141,8 @@ class StudyFolder:
                 raise UserError(
                     f"{self.path}: run {point.name} had another recipe; choose another folder"
                 )
-        _write(path, {**plan, "runs": {**old["runs"], **plan["runs"]}})
+        gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
+        _write(path, {**plan, "runs": {**plan["runs"], **gone}})
 
 
 def _write(path: Path, data: Any) -> None:

@@ -96,10 +96,10 @@ def run_study(
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[Result]:
-    """Of the runs that have ended, by budget and seed, families in the order of their first run."""
-    found = StudyFolder(folder).read()
-    order = {name: i for i, name in enumerate(dict.fromkeys(r["family"] for r in found))}
-    return sorted(found, key=lambda r: (r["budget"], r["seed"], order[r["family"]]))
+    """Of the runs that have ended, in the order of the study."""
+    out = StudyFolder(folder)
+    order = {name: index for index, name in enumerate(out.planned())}
+    return sorted(out.read(), key=lambda result: order[result["name"]])
 
 
 def best_lrs(search: Sequence[Result]) -> dict[str, float]:
