@@ -35,5 +35,5 @@ def library(why: str) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(f"{why}, pip install 'blt[convert]'") from None
+        raise UserError(f"{why}, pip install '.[convert]' in blt's source folder") from None
     return huggingface_hub

@@ -18,7 +18,7 @@ from blt.evals.datasets import hellaswag
 from shapes import random_blt
 from texts import MULTILINGUAL
 
-lm_eval = pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'blt[eval]'")
+lm_eval = pytest.importorskip("lm_eval", reason="needs lm-eval: pip install '.[eval]'")
 
 TASK = """
 task: swag

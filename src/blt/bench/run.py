@@ -120,7 +120,7 @@ def machine() -> dict[str, Any]:
     except ImportError:
         raise UserError(
             "blt bench compares with transformers, which is not installed; "
-            "run: pip install 'blt[bench]'"
+            "run: pip install '.[bench]' in blt's source folder"
         ) from None
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

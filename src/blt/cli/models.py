@@ -7,6 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from blt.data.formats import needed
 from blt.errors import UserError
 
 
@@ -103,6 +104,7 @@ def bench(
     from blt.bench import run
 
     if suite == "serve":
+        needed("aiohttp", extra="bench")
         from blt.bench.serve import Load
         from blt.bench.serve import run as run_load
 

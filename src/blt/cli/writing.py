@@ -149,7 +149,9 @@ def serve(
         from blt.serve.run import serve as run
         from blt.serve.settings import Limits, Settings
     except ImportError as error:
-        raise UserError(f"{error}; blt serve needs: pip install 'blt[serve]'") from None
+        raise UserError(
+            f"{error}; blt serve needs: pip install '.[serve]' in blt's source folder"
+        ) from None
 
     limits = Limits(
         body_bytes=max_body,

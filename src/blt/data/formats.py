@@ -208,5 +208,6 @@ def needed(module: str, extra: str = "data") -> Any:
         return import_module(module)
     except ImportError as error:
         raise UserError(
-            f"this needs {module.partition('.')[0]}; install it with pip install 'blt[{extra}]'"
+            f"this needs {module.partition('.')[0]}; install it with pip install '.[{extra}]' in "
+            "blt's source folder"
         ) from error

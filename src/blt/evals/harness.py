@@ -28,7 +28,8 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
 except ImportError as error:
     raise UserError(
-        f"lm-evaluation-harness is not installed ({error}): pip install 'blt[eval]'"
+        f"lm-evaluation-harness is not installed ({error}): pip install '.[eval]' in blt's "
+        "source folder"
     ) from None
 
 BYTES_PER_TOKEN = 4  # tasks limit what is written in tokens; a usual one has about so many bytes

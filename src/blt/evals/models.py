@@ -134,5 +134,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise UserError("this model needs transformers: pip install 'blt[convert]'") from None
+        raise UserError(
+            "this model needs transformers: pip install '.[convert]' in blt's source folder"
+        ) from None
     return transformers
