@@ -25,7 +25,7 @@ def compare(
     """
     names = short_names([Path(folder) for folder in folders])
     for folder, name in zip(folders, names, strict=True):
-        for row in TASKS[task].rows(load(folder), paths, options):
+        for row in TASKS[task].rows(load(str(folder)), paths, options):
             if len(folders) > 1:
                 first = next(iter(row))
                 row = {first: row[first], MODEL: name, **row}
