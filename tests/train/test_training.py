@@ -276,9 +276,7 @@ def test_a_blt_without_an_entropy_model_trains(blt_recipe: Recipe, tmp_path: Pat
     assert_same_weights(model, blt.load(tmp_path / "run" / "checkpoint"))
 
 
-def test_ngrams_that_training_never_showed_add_nothing(
-    blt_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_ngrams_that_training_never_showed_add_nothing(blt_recipe: Recipe, tmp_path: Path) -> None:
     model = train_recipe(blt_recipe, tmp_path / "run")
     assert isinstance(model, blt.BLT)
     used = model.encoder.embedding.ngram.count_nonzero(dim=1) > 0
