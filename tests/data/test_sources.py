@@ -68,7 +68,7 @@ def test_datasets_in_the_layout_of_the_hub_are_streamed(tmp_path: Path) -> None:
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(b"text"))
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(UserError, match=r"pip install 'blt\[data\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[data\]'"):
         read([tmp_path])
 
 

@@ -95,8 +95,9 @@ def test_the_slurm_job_starts_blt_train_and_goes_on_with_a_run_that_is_there(
         (run / "recipe.toml").touch()
     command = ["bash", str(SBATCH), RECIPE, str(run), 'data.sources=["/shared/shards"]']
     subprocess.run(command, cwd=ROOT, check=True)
-    ((kill_on_bad_exit, launcher, *arguments),) = recorded("srun")
+    ((kill_on_bad_exit, option, cpus, launcher, *arguments),) = recorded("srun")
     assert (kill_on_bad_exit, launcher) == ("--kill-on-bad-exit=1", "torchrun")
+    assert (option, int(cpus) > 0) == ("--cpus-per-task", True)  # srun does not take sbatch's
     options, found = understood(arguments, monkeypatch)
     assert (options.nnodes, options.nproc_per_node) == ("2", "gpu")
     assert (options.rdzv_backend, options.rdzv_endpoint) == ("c10d", "node7:29500")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -299,13 +300,20 @@ def test_metrics_count_what_was_asked_and_written(served: Served) -> None:
     assert "made-up" not in httpx.get(f"{served.url}/metrics").text
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "blt.serve"]
+
+
 def test_logs_hold_no_text(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "blt.serve"):
         served.post("/v1/completions", {"prompt": "a secret", "max_tokens": 3})
         served.post("/v1/completions?secret=1", {"prompt": "a secret", "temperature": "secret"})
         served.post("/v1/score", {"text": "a secret"})
         httpx.get(f"{served.url}/secret")
-    records = [record for record in caplog.records if record.name == "blt.serve"]
+        deadline = time.monotonic() + 10  # a line is written after its answer
+        while len(logged(caplog)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    records = logged(caplog)
     assert len(records) == 4
     assert "secret" not in str([vars(record) for record in records])
     assert records[0].values["prompt_tokens"] == 8  # type: ignore[attr-defined]

@@ -100,7 +100,10 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert_same_weights(resumed, whole)
 
 
-def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts() -> None:
+def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts(request: pytest.FixtureRequest) -> None:
+    # A shell's background jobs ignore it.
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, old))
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):

@@ -7,7 +7,6 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from blt.data.formats import needed
 from blt.errors import UserError
 
 
@@ -104,6 +103,8 @@ def bench(
     from blt.bench import run
 
     if suite == "serve":
+        from blt.data.formats import needed
+
         needed("aiohttp", extra="bench")
         from blt.bench.serve import Load
         from blt.bench.serve import run as run_load

@@ -125,7 +125,7 @@ export class PatchesPanel {
     const rule = this.#rule();
     if (rule.rule === "model") {
       byId("theta").value = this.#modelThreshold();
-    } else if (this.#answer && ENTROPY_RULES.includes(rule.rule)) {
+    } else if (this.#answer?.entropies.length && ENTROPY_RULES.includes(rule.rule)) {
       byId("theta").value = thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts)));
     }
     this.#cut();
