@@ -31,6 +31,11 @@ def require_number(name: str, value: Any) -> None:
     require(number and math.isfinite(value), f"{name} must be a number, got {value!r}")
 
 
+def how_to_install(extra: str) -> str:
+    """The command that brings what an extra needs: the end of an error's message."""
+    return f"pip install '.[{extra}]' in blt's source folder"
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """What may have been meant by an unknown name: the end of an error's message."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WANTED = ["*.json", "*.safetensors"]  # nothing that could be run
@@ -35,5 +35,5 @@ def library(why: str) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(f"{why}, pip install '.[convert]' in blt's source folder") from None
+        raise UserError(f"{why}, {how_to_install('convert')}") from None
     return huggingface_hub

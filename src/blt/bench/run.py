@@ -16,7 +16,7 @@ from rich.table import Table
 
 from blt.bench import shape
 from blt.bench.jobs import PRECISIONS
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 from blt.evals.flops import flops_per_byte
 
 GIB = 1e9
@@ -120,7 +120,7 @@ def machine() -> dict[str, Any]:
     except ImportError:
         raise UserError(
             "blt bench compares with transformers, which is not installed; "
-            "run: pip install '.[bench]' in blt's source folder"
+            f"run: {how_to_install('bench')}"
         ) from None
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

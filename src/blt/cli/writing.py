@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 
 
 def generate(
@@ -149,9 +149,7 @@ def serve(
         from blt.serve.run import serve as run
         from blt.serve.settings import Limits, Settings
     except ImportError as error:
-        raise UserError(
-            f"{error}; blt serve needs: pip install '.[serve]' in blt's source folder"
-        ) from None
+        raise UserError(f"{error}; blt serve needs: {how_to_install('serve')}") from None
 
     limits = Limits(
         body_bytes=max_body,

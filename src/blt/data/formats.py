@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 from blt.vocab import to_bytes
 
 MAX_BROKEN_LINES = 100  # more than this, and the file is not what its name says
@@ -208,6 +208,5 @@ def needed(module: str, extra: str = "data") -> Any:
         return import_module(module)
     except ImportError as error:
         raise UserError(
-            f"this needs {module.partition('.')[0]}; install it with pip install '.[{extra}]' in "
-            "blt's source folder"
+            f"this needs {module.partition('.')[0]}; install it with {how_to_install(extra)}"
         ) from error

@@ -15,7 +15,7 @@ import torch
 
 from blt import vocab
 from blt.data.loader import segments
-from blt.errors import UserError, require
+from blt.errors import UserError, how_to_install, require
 from blt.evals.models import load
 from blt.generate import Engine, Sampling
 from blt.lm import BLT, ByteLM, LanguageModel
@@ -28,8 +28,7 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
 except ImportError as error:
     raise UserError(
-        f"lm-evaluation-harness is not installed ({error}): pip install '.[eval]' in blt's "
-        "source folder"
+        f"lm-evaluation-harness is not installed ({error}): {how_to_install('eval')}"
     ) from None
 
 BYTES_PER_TOKEN = 4  # tasks limit what is written in tokens; a usual one has about so many bytes

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import blt
 from blt.checkpoint import CONFIG
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 from blt.lm import LanguageModel
 from blt.token_lm import TokenModel
 from blt.tokens import ByteTokenizer, Tokenizer, readable_runs
@@ -134,7 +134,5 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise UserError(
-            "this model needs transformers: pip install '.[convert]' in blt's source folder"
-        ) from None
+        raise UserError(f"this model needs transformers: {how_to_install('convert')}") from None
     return transformers

@@ -91,12 +91,12 @@ class StudyFolder:
         with self._lock("folder"):
             for name, lr in rates.items():
                 self._set_run_aside(name, lr)
-            lines = self.read()
-            stale = [line for line in lines if line["lr"] != rates.get(line["name"], line["lr"])]
-            for line in stale:
-                self.append(line, SUPERSEDED)
-            if stale:
-                self._write_lines(RESULTS, [line for line in lines if line not in stale])
+            with self._lock("results"):  # others may add lines all the time
+                lines = self.read()
+                stale = [li for li in lines if li["lr"] != rates.get(li["name"], li["lr"])]
+                if stale:
+                    self._write_lines(SUPERSEDED, [*self.read(SUPERSEDED), *stale])
+                    self._write_lines(RESULTS, [line for line in lines if line not in stale])
 
     def _set_run_aside(self, name: str, lr: float) -> None:
         run = self.run(name)

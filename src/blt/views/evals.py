@@ -13,10 +13,11 @@ from rich.table import Table
 
 from blt.errors import require
 from blt.evals.compare import MODEL
+from blt.evals.tasks import Row
 from blt.views.colours import COLOURS
 
-Row = dict[str, Any]
 FIGURES = (".png", ".svg", ".pdf")
+GAP = 0.6  # between the bars of one name and the next, in bars
 
 
 def print_table(rows: Iterable[Row]) -> list[Row]:
@@ -76,7 +77,7 @@ def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     rows, columns = grouped(rows), [n for n in columns if any(r.get(n) is not None for r in rows)]
     models = list(dict.fromkeys(row.get(MODEL, "") for row in rows))
     shade = dict(zip(models, itertools.cycle(COLOURS), strict=False))
-    heights, ticks = _places([_name(row) for row in rows])
+    heights, ticks = _places([_name(row) for row in rows], GAP if len(models) > 1 else 0.0)
     size = (2.2 + 2.8 * len(columns), 0.8 + 0.24 * (len(rows) + len(models) * (len(models) > 1)))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -97,15 +98,17 @@ def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _places(names: Sequence[str]) -> tuple[list[float], dict[str, float]]:
-    """Heights of bars, grouped by name if any occurs twice; the middle of each name's bars."""
-    gap = 0.6 if len(set(names)) < len(names) else 0.0
-    heights, changes = [], 0
-    for index, name in enumerate(names):
-        changes += index > 0 and name != names[index - 1]
-        heights.append(index + gap * changes)
-    at = {name: [h for h, n in zip(heights, names, strict=True) if n == name] for name in names}
-    return heights, {name: sum(of) / len(of) for name, of in at.items()}
+def _places(names: Sequence[str], gap: float) -> tuple[list[float], dict[str, float]]:
+    """Heights of bars, with a gap where the name changes; the middle of each name's bars."""
+    heights: list[float] = []
+    middles: dict[str, float] = {}
+    start = 0.0
+    for name, group in itertools.groupby(names):
+        bars = [start + index for index, _ in enumerate(group)]
+        heights += bars
+        middles[name] = (bars[0] + bars[-1]) / 2
+        start = bars[-1] + 1 + gap
+    return heights, middles
 
 
 def _shown(value: Any) -> str:
