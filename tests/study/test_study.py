@@ -160,7 +160,7 @@ def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
     out, text = tmp_path / "out", file.read_text()
     file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-4, 1e-5]"))
     before = run_study(read_study(file), out)
-    assert "byte: its best learning rate, 0.0001, is the highest tried" in caplog.text
+    assert "byte at 2e+07 FLOPs: its best learning rate, 0.0001, is the highest" in caplog.text
     file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-5, 1e-4, 1e-2]"))
     tried = StudyFolder(out).read(SEARCH)
     begun: list[str] = []
@@ -171,7 +171,7 @@ def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
     # BLT's old rate stays the best, whatever the new one gives.
     with pytest.MonkeyPatch.context() as patch:
         best = {"byte": 1e-2, "BLT, space": 1e-4}
-        patch.setattr(run, "best_lrs", lambda _: best)
+        patch.setattr(run, "best_lr", lambda _, point: best[point.family])
         after = run_study(read_study(file), out, on_point=keep)  # type: ignore[arg-type]
     assert begun == [
         *("2e07-byte-lr0.01", "2e07-blt-space-lr0.01"),
@@ -190,11 +190,58 @@ def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
         run_study(read_study(file), out)
 
 
+def test_a_rate_is_searched_again_at_a_budget_where_a_family_names_some(
+    file: Path, tmp_path: Path
+) -> None:
+    out, text = tmp_path / "out", file.read_text()
+    before = {result["name"]: result for result in run_study(read_study(file), out)}
+    used = before["6e07-byte-0"]["lr"]
+    lrs = [1e-6, used]  # the new one is surely worse
+    begun: list[str] = []
+
+    def train(point: Point, out: StudyFolder, *_: object) -> object:
+        begun.append(point.name)
+        return trained(point, out, None)
+
+    trained = run._train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_train", train)
+        changed = text.replace('kind = "byte" }', f'kind = "byte" }}\nlrs = [[], {lrs}]')
+        file.write_text(changed)
+        after = run_study(read_study(file), out)
+        assert begun == ["6e07-byte-lr1e-06"]  # the other has been trained
+        assert after == list(before.values())
+
+        better = 2e-3 if used == 1e-3 else 5e-3
+        file.write_text(changed.replace(str(lrs), str([*lrs, better])))
+        patch.setattr(run, "best_lr", lambda *_: better)
+        again = {result["name"]: result for result in run_study(read_study(file), out)}
+    assert begun[1] == f"6e07-byte-lr{better:g}"
+    assert "6e07-byte-0" not in begun  # it is the search's run, with its model
+    assert again["6e07-byte-0"]["lr"] == better
+    assert (out / "runs" / "6e07-byte-0" / "checkpoint").is_dir()
+
+
+def test_the_best_rate_holds_until_the_next_search(file: Path) -> None:
+    text = file.read_text().replace("[2e7, 6e7]", "[2e7, 6e7, 8e7]").replace("[2, 1]", "[1, 1, 1]")
+    file.write_text(text.replace('    ["byte_model.dim=32', '    [],\n    ["byte_model.dim=32'))
+    made = [(2e7, 1e-3, 5.0), (2e7, 1e-2, 4.0), (6e7, 1e-4, 3.0), (6e7, 1e-3, 3.5)]
+    search = [
+        {"family": "byte", "budget": budget, "lr": lr, "heldout_bits_per_byte": bits}
+        for budget, lr, bits in made
+    ]
+    points = [point for point in read_study(file).points() if point.family == "byte"]
+    assert [run.best_lr(search, point) for point in points] == [1e-2, 1e-4, 1e-4]
+    assert run.best_lr([], points[0]) is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("seeds = [2, 1]", "seeds = [2]", "seeds"),
         ("budgets = [2e7, 6e7]", "budgets = [6e7, 2e7]", "ascending"),
+        ('kind = "byte" }', 'kind = "byte" }\nlrs = [[], [1e-3, 1e-3]]', "positive and different"),
+        ('kind = "byte" }', 'kind = "byte" }\nlrs = [[], [], [1e-3]]', "more lists than sizes"),
         ("byte_model.dim=16", "byte_model.dims=16", "did you mean 'dim'"),
         ("byte_model.heads=2", "byte_model.heads=3", "multiple of"),
         ('name = "byte"', 'name = "BLT, space"', "same name"),

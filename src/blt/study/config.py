@@ -41,6 +41,8 @@ class Family:
     name: str
     recipe: dict[str, Any]  # laid over the study's base
     sizes: tuple[tuple[str, ...], ...]  # overrides, for each budget; fewer: not at the largest
+    # Tried at each budget beside the study's lrs; what is found holds until the next with any.
+    lrs: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,29 @@ class Study:
                 f"{family.name}: sizes must have a list of overrides for each budget, or for the "
                 "smallest ones",
             )
-        require(
-            len(set(self.lrs)) == len(self.lrs) and all(lr > 0 for lr in self.lrs),
-            f"lrs must be positive and different, got {self.lrs}",
-        )
+            require(
+                len(family.lrs) <= len(family.sizes),
+                f"{family.name}: lrs has more lists than sizes has",
+            )
+            for index in range(len(family.sizes)):
+                lrs = self._lrs(family, index)
+                require(
+                    len(set(lrs)) == len(lrs) and all(lr > 0 for lr in lrs),
+                    f"{family.name}: lrs must be positive and different, got {lrs}",
+                )
 
     def search(self) -> Iterator[Point]:
-        """Runs that try every learning rate with every family, at the smallest budget."""
-        for family in self.families:
-            for lr in self.lrs:
-                point = self._point(family, 0, self.budgets[0], 0)
-                yield replace(point.with_lr(lr), searching=True)
+        """Runs that try learning rates, the cheap ones first."""
+        for index, budget in enumerate(self.budgets):
+            for family in self.families:
+                for lr in self._lrs(family, index):
+                    point = self._point(family, index, budget, 0)
+                    yield replace(point.with_lr(lr), searching=True)
+
+    def _lrs(self, family: Family, index: int) -> tuple[float, ...]:
+        """Learning rates to try with a family at a budget."""
+        of_family = family.lrs[index] if index < len(family.lrs) else ()
+        return (*self.lrs, *of_family) if index == 0 else of_family
 
     def points(self) -> Iterator[Point]:
         """All runs but those of the search, the cheap ones first."""

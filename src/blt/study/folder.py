@@ -81,6 +81,20 @@ class StudyFolder:
         with self._lock("results"):
             self._write_lines(file, [*self.read(file), result])
 
+    def twin(self, point: Point) -> Result | None:
+        """The line of a run that was the same training: one of the search is also a result.
+
+        The model moves on to the folder of the result.
+        """
+        for line in self.read(RESULTS if point.searching else SEARCH):
+            asked = (point.family, point.budget, point.seed, point.recipe.train.lr)
+            found = tuple(line[key] for key in ("family", "budget", "seed", "lr"))
+            if found == asked and "bits_per_byte" in line:
+                if not point.searching and self.run(line["name"]).is_dir():
+                    os.replace(self.run(line["name"]), self.run(point.name))
+                return {**line, "name": point.name}
+        return None
+
     def set_aside(self, points: Iterable[Point]) -> None:
         """Make room for runs that were begun with another learning rate than is the best by now.
 
@@ -120,7 +134,6 @@ class StudyFolder:
     def _check_plan(self, study: Study) -> None:
         made = {
             "scored": {"heldout": study.heldout, "heldout_bytes": study.heldout_bytes},
-            "lrs": study.lrs,
             "runs": {point.name: to_dict(point.recipe) for point in study.points()},
         }
         plan, path = json.loads(json.dumps(made)), self.path / PLAN  # as it is read back
@@ -129,10 +142,12 @@ class StudyFolder:
             raise UserError(
                 f"{self.path}: its runs were scored on other text; choose another folder"
             )
-        if not set(old["lrs"]) <= set(plan["lrs"]):
+        families = {family.name for family in study.families}
+        searched = {line["name"] for line in self.read(SEARCH) if line["family"] in families}
+        if other := sorted(searched - {point.name for point in study.search()}):
             raise UserError(
-                f"{self.path}: it searched other learning rates, {old['lrs']}; more may be added, "
-                "none taken away: choose another folder"
+                f"{self.path}: it searched other learning rates, in {', '.join(other)}; more may "
+                "be added, none taken away: choose another folder"
             )
         for point in study.points():
             written = old["runs"].get(point.name, plan["runs"][point.name])

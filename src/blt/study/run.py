@@ -81,16 +81,15 @@ def run_study(
     """
     out, heldout = StudyFolder(folder), Heldout.read(study)
     out.begin(study, lambda: check_overlap(study, heldout))
-    search = list(study.search())
-    _each(search, out, SEARCH, on_point, _try)
-    chosen = best_lrs(out.read(SEARCH))
-    warn_of_edges(study, chosen)
-    points = [point.with_lr(chosen.get(point.family)) for point in study.points()]
-    out.set_aside(points)
 
-    def train_and_score(point: Point, out: StudyFolder, show: OnProgress | None) -> Result:
+    def train_and_score(point: Point, show: OnProgress | None) -> Result:
         return _run(point, study, out, heldout, show)
 
+    _each(list(study.search()), out, SEARCH, on_point, train_and_score)
+    tried = out.read(SEARCH)
+    warn_of_edges(study, tried)
+    points = [point.with_lr(best_lr(tried, point)) for point in study.points()]
+    out.set_aside(points)
     _each(points, out, RESULTS, on_point, train_and_score)
     return read_results(folder)
 
@@ -102,25 +101,37 @@ def read_results(folder: str | os.PathLike[str]) -> list[Result]:
     return sorted(out.read(), key=lambda result: order[result["name"]])
 
 
-def best_lrs(search: Sequence[Result]) -> dict[str, float]:
-    """The learning rate with the fewest bits per byte on the runs' own held-out text, by family."""
-    best: dict[str, Result] = {}
-    for result in search:
-        old = best.get(result["family"])
-        if old is None or result["heldout_bits_per_byte"] < old["heldout_bits_per_byte"]:
-            best[result["family"]] = result
-    return {family: result["lr"] for family, result in best.items()}
+def best_lr(search: Sequence[Result], point: Point) -> float | None:
+    """The learning rate with the fewest bits per byte on the runs' own held-out text.
+
+    Of those tried with the family at the point's budget, or else at the largest one below it; None:
+    none was.
+    """
+    tried = [r for r in search if r["family"] == point.family and r["budget"] <= point.budget]
+    if not tried:
+        return None
+    budget = max(result["budget"] for result in tried)
+    there = [result for result in tried if result["budget"] == budget]
+    return float(min(there, key=_own_heldout)["lr"])
 
 
-def warn_of_edges(study: Study, chosen: dict[str, float]) -> None:
+def _own_heldout(result: Result) -> float:
+    return float(result["heldout_bits_per_byte"])
+
+
+def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
     """A better learning rate may lie beyond the lowest and the highest that were tried."""
-    for family, lr in chosen.items():
+    searches: dict[tuple[str, float], list[Result]] = {}
+    for result in search:
+        searches.setdefault((result["family"], result["budget"]), []).append(result)
+    for (family, budget), tried in searches.items():
+        lr = min(tried, key=_own_heldout)["lr"]
         for edge, which in ((min, "lowest"), (max, "highest")):
-            if len(study.lrs) > 1 and lr == edge(study.lrs):
+            if len(tried) > 1 and lr == edge(result["lr"] for result in tried):
                 log.warning(
-                    "%s: its best learning rate, %g, is the %s tried; add more to lrs of %s, and "
-                    "the same command tries them",
-                    *(family, lr, which, study.where),
+                    "%s at %g FLOPs: its best learning rate, %g, is the %s tried; add more to lrs "
+                    "of %s, and the same command tries them",
+                    *(family, budget, lr, which, study.where),
                 )
 
 
@@ -138,7 +149,7 @@ def _each(
     out: StudyFolder,
     file: str,
     on_point: OnPoint | None,
-    work: Callable[[Point, StudyFolder, OnProgress | None], Result],
+    work: Callable[[Point, OnProgress | None], Result],
 ) -> None:
     """Let ``work`` make the line in ``file`` of every point, until there is one for each."""
 
@@ -154,7 +165,7 @@ def _each(
                 idle = False
                 show = on_point(point, number, len(points)) if on_point else None
                 try:
-                    out.append(work(point, out, show), file)
+                    out.append(work(point, show), file)
                 except KeyboardInterrupt:
                     message = f"stopped in run {number}; the same command goes on there"
                     raise KeyboardInterrupt(message) from None
@@ -219,14 +230,12 @@ def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
     }
 
 
-def _try(point: Point, out: StudyFolder, show: OnProgress | None) -> Result:
-    """A run of the search: judged by its own held-out text."""
-    return _facts(point, *_train(point, out, show))
-
-
 def _run(
     point: Point, study: Study, out: StudyFolder, heldout: Heldout, show: OnProgress | None
 ) -> Result:
+    twin = out.twin(point)
+    if twin is not None:
+        return twin
     model, watch = _train(point, out, show)
     context, scored = point.recipe.data.context_bytes, study.heldout_bytes
     return {
