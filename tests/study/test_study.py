@@ -65,6 +65,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
 def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +149,8 @@ def test_a_kill_while_a_run_is_scored_loses_nothing(
 def test_a_changed_study_does_not_reuse_results(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_study(read_study(file), out)
+    precise = file.read_text().replace("evals = 1", 'evals = 1\nprecision = "float32"')
+    assert run_study(read_study(write(file, precise)), out) == read_results(out)
     file.write_text(file.read_text().replace("lr = 1e-2", "lr = 2e-2"))
     with pytest.raises(UserError, match="had another recipe"):
         run_study(read_study(file), out)

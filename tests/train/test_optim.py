@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import blt
+from blt.train.muon import Muon, orthogonal
 from blt.train.optim import MatrixOptimizer, RowwiseAdam, clip_gradients, learning_rate, optimizers
 
 ROWS, DIM = 12, 3
@@ -128,3 +129,33 @@ def test_the_schedule_warms_up_and_comes_down(progress: float, warmup: float, lo
     assert learning_rate(1.0, 1.0, 0.1, low) == pytest.approx(low)
     assert learning_rate(0.1, 1.0, 0.1, low) == pytest.approx(1.0)
     assert learning_rate(0.05, 1.0, 0.1, low) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+def test_muon_in_float32_steps_as_pytorchs_in_bfloat16_does(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blt.train.muon.choose_dtype", lambda *_: torch.float32)
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    options = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    made = Muon([ours], **options), torch.optim.Muon([theirs], **options)  # type: ignore[arg-type]
+    for _ in range(5):
+        before = ours.detach().clone()
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in made:
+            optimizer.step()
+        step = (ours - before).norm()
+        assert (ours - theirs).norm() < 0.05 * step  # bfloat16 has three digits
+    states = [optimizer.state_dict()["state"][0] for optimizer in made]
+    torch.testing.assert_close(*states)
+
+
+def test_orthogonalised_singular_values_are_about_one() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(16, 48, dtype=torch.float64)
+    values = torch.linalg.svdvals(orthogonal(matrix, (3.4445, -4.775, 2.0315), 5, 1e-7))
+    assert values.min() > 0.5
+    assert values.max() < 1.5

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,19 @@ class StudyFolder:
         for point in study.points():
             written = old["runs"].get(point.name, plan["runs"][point.name])
             # Read back, since a recipe may have more keys by now, with their defaults.
-            if from_dict(Recipe, written, f"{path}: {point.name}") != point.recipe:
+            before = from_dict(Recipe, written, f"{path}: {point.name}")
+            if _anywhere(before) != _anywhere(point.recipe):
                 raise UserError(
                     f"{self.path}: run {point.name} had another recipe; choose another folder"
                 )
         gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
         _write(path, {**plan, "runs": {**plan["runs"], **gone}})
+
+
+def _anywhere(recipe: Recipe) -> Recipe:
+    """Without what only says how a machine computes it, which may be another one by now."""
+    train = replace(recipe.train, precision="auto", device="auto")
+    return replace(recipe, train=train)
 
 
 def _write(path: Path, data: Any) -> None:

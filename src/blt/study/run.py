@@ -224,6 +224,7 @@ def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
         "inference_flops_per_byte": forward + patching,
         "bytes_seen": last.bytes_seen,
         "seconds": watch.seconds(model.device),
+        "precision": str(choose_dtype(point.recipe.train.precision, model.device)).split(".")[1],
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "skipped": last.skipped,
         "heldout_bits_per_byte": last.heldout_bits_per_byte,

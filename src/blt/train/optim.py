@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from blt.model.embedding import ByteEmbedding
+from blt.train.muon import Muon
 from blt.train.parallel import local, whole
 
 MatrixOptimizer = Literal["adamw", "muon"]
