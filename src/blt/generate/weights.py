@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from blt.errors import UserError
 from blt.model.embedding import ByteEmbedding
+from blt.precision import choose_dtype
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -74,8 +75,9 @@ def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Mod
             raise UserError("precision 'int8' is for CPUs; on a GPU use 'bfloat16'")
         return Int8Linear(weight)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    # C++ reads weights as they are.
-    packs = not native and torch.backends.mkldnn.is_available() and weight.device.type == "cpu"
+    on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    can = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    packs = not native and on_cpu and can  # C++ reads weights as they are
     return PackedLinear(weight.to(dtype)) if packs else CastLinear(weight.to(dtype).contiguous())
 
 
@@ -96,7 +98,14 @@ class CastLinear(nn.Module):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
-        return F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
+        dtype = _dtype_of_many(self.weight.dtype, x)
+        return F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)
+
+
+def _dtype_of_many(narrow: torch.dtype, x: Tensor) -> torch.dtype:
+    """For products of many rows: float32 where narrow numbers are only emulated."""
+    few = x.numel() <= INT8_ROWS * x.shape[-1]
+    return narrow if few or narrow == torch.float32 else choose_dtype("auto", x.device)
 
 
 class PackedLinear(nn.Module):
@@ -113,7 +122,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """Weights as int8 with a scale per output; the product itself is in bfloat16."""
+    """Weights as int8 with a scale per output; the product itself is in bfloat16 where that is fast."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -122,10 +131,11 @@ class Int8Linear(nn.Module):
         self.scale = scale.bfloat16()  # [f]
 
     def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
-        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        rows = x.reshape(-1, x.shape[-1])
         # PyTorch's product reads past the end of rows that are no multiple of 16.
         if len(rows) <= INT8_ROWS and rows.shape[1] % 16 == 0:
-            out = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+            out = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.scale)
         else:
-            out = F.linear(rows, self.weight.bfloat16()).mul_(self.scale)
+            dtype = _dtype_of_many(torch.bfloat16, rows)
+            out = F.linear(rows.to(dtype), self.weight.to(dtype)).mul_(self.scale)
         return out.unflatten(0, x.shape[:-1]).to(x.dtype)

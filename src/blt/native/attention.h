@@ -6,7 +6,7 @@
 
 namespace blt {
 
-// Heads are read 32 features at a time. Of bfloat16 these are taken apart into those at even and at
+// Heads are read two vectors of features at a time. Of bfloat16 these are taken apart into those at even and at
 // odd places, which costs two operations; so a query is put in that order, and a result back.
 constexpr int PART = 2 * LANES;
 
@@ -18,12 +18,12 @@ inline int64_t place(int64_t i) {  // where feature i lies in that order
   return i / PART * PART + i % 2 * LANES + i % PART / 2;
 }
 
-// Scores of 16 keys
+// Scores of LANES keys
 template <typename C>
-inline v16 score(const float* q, const C* keys, int64_t dim) {
-  v16 totals[LANES], even, odd;
+inline Floats score(const float* q, const C* keys, int64_t dim) {
+  Floats totals[LANES], even, odd;
   for (int k = 0; k < LANES; k++) {
-    totals[k] = v16{};
+    totals[k] = Floats{};
     for (int64_t i = 0; i < dim; i += PART) {
       __builtin_prefetch(keys + k * dim + i + AHEAD);
       load_two(keys + k * dim + i, even, odd);
@@ -36,7 +36,7 @@ inline v16 score(const float* q, const C* keys, int64_t dim) {
 // y += weights times values of slots that lie in a row
 template <int PARTS, typename C>
 inline void weigh(const float* weights, const C* values, int64_t dim, int64_t count, float* y) {
-  v16 total[2 * PARTS], even, odd;
+  Floats total[2 * PARTS], even, odd;
   for (int v = 0; v < 2 * PARTS; v++) total[v] = load(y + v * LANES);
   for (int64_t j = 0; j < count; j++)
     for (int v = 0; v < PARTS; v++) {
@@ -53,7 +53,7 @@ template <typename C>
 inline void score_all(const float* q, const C* keys, int64_t dim, int64_t count, float* scores) {
   int64_t j = 0;
   for (; dim % PART == 0 && j + LANES <= count; j += LANES) {
-    const v16 some = score(q, keys + j * dim, dim);
+    const Floats some = score(q, keys + j * dim, dim);
     std::memcpy(scores + j, &some, sizeof(some));
   }
   for (; j < count; j++) {
@@ -74,15 +74,15 @@ inline void weigh_all(const float* weights, const C* values, int64_t dim, int64_
 // Softmax of scores, without the division; returns their sum. There is room for whole vectors.
 inline float soften(float* scores, int64_t count) {
   for (int64_t j = count; j % LANES; j++) scores[j] = -INFINITY;
-  v16 most = load(scores), totals = {};
+  Floats most = load(scores), totals = {};
   for (int64_t j = LANES; j < count; j += LANES) {
-    const v16 some = load(scores + j);
+    const Floats some = load(scores + j);
     most = some > most ? some : most;
   }
   float peak = most[0];
   for (int i = 1; i < LANES; i++) peak = most[i] > peak ? most[i] : peak;
   for (int64_t j = 0; j < count; j += LANES) {
-    v16 weights = exp(load(scores + j) - peak);
+    Floats weights = exp(load(scores + j) - peak);
     if (j + LANES > count)
       for (int64_t i = count - j; i < LANES; i++) weights[i] = 0;
     std::memcpy(scores + j, &weights, sizeof(weights));

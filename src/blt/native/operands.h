@@ -13,8 +13,8 @@ namespace blt {
 template <typename W>
 struct Operands {
   using Number = float;  // of rows
-  using Vector = v16;
-  using Total = v16;
+  using Vector = Floats;
+  using Total = Floats;
   static constexpr int64_t STEP = LANES;  // numbers in a vector
 
   static Vector load_row(const float* x) { return load(x); }
@@ -24,8 +24,10 @@ struct Operands {
     std::memcpy(some, w, size_t(count) * sizeof(W));
     return load(some);
   }
-  static Total add(Total total, Vector weights, Vector row) { return total + weights * row; }
-  static v16 floats(Total total) { return total; }
+  static Total add(Total total, Vector weights, Vector row) {
+    return add_product(total, weights, row);
+  }
+  static Floats floats(Total total) { return total; }
   static float narrow(const float* x, int64_t count, float* y) {  // returns what y was divided by
     std::memcpy(y, x, size_t(count) * sizeof(float));
     return 1.0f;
@@ -54,7 +56,7 @@ struct Operands<bfloat16> {
   static Total add(Total total, Vector weights, Vector row) {
     return _mm512_dpbf16_ps(total, weights, row);
   }
-  static v16 floats(Total total) { return (v16)total; }
+  static Floats floats(Total total) { return (Floats)total; }
   static float narrow(const float* x, int64_t count, bfloat16* y) {
     for (int64_t i = 0; i < count; i += LANES)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i),
@@ -82,7 +84,7 @@ struct Operands<int8_t> {
     asm("vpdpwssd %2, %1, %0" : "+v"(total) : "v"(weights), "v"(row));
     return total;
   }
-  static v16 floats(Total total) { return (v16)_mm512_cvtepi32_ps(total); }
+  static Floats floats(Total total) { return (Floats)_mm512_cvtepi32_ps(total); }
   static float narrow(const float* x, int64_t count, int16_t* y) {
     __m512 most = _mm512_set1_ps(1e-30f), nothing = _mm512_setzero_ps();
     for (int64_t i = 0; i < count; i += LANES) {
@@ -90,7 +92,7 @@ struct Operands<int8_t> {
       most = _mm512_max_ps(most, _mm512_abs_ps(some));
       nothing = nothing + some * 0.0f;  // unless it is not finite
     }
-    const float peak = _mm512_reduce_max_ps(most) + sum((v16)nothing);
+    const float peak = _mm512_reduce_max_ps(most) + sum((Floats)nothing);
     const float fits = std::floor(2147483647.0f / 128.0f / float(count / LANES + 2));  // the total
     const float largest = fits < 32767.0f ? fits : 32767.0f;
     const __m512 factor = _mm512_set1_ps(largest / peak);

@@ -55,12 +55,12 @@ inline void tile(const Rows<W>& x, int64_t first, const W* w, Ahead<W> ahead, fl
     step(i, Operands::STEP);
   }
   if (whole < in) step(whole, in - whole);
-  v16 totals[OUTS * ROWS];
+  Floats totals[OUTS * ROWS];
 #pragma GCC unroll 16
   for (int k = 0; k < OUTS * ROWS; k++) totals[k] = Operands::floats(total[k]);
   float out[OUTS * ROWS];
   if constexpr (OUTS * ROWS == LANES) {
-    const v16 all = sums(totals);
+    const Floats all = sums(totals);
     std::memcpy(out, &all, sizeof(all));
   } else {
 #pragma GCC unroll 16

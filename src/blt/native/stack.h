@@ -225,7 +225,7 @@ class Run {
       float* gate = wide_.data() + r * 2 * ff;
       int64_t i = mine.begin;
       for (; i + LANES <= mine.end; i += LANES) {
-        const v16 x = load(gate + i), y = x / (1.0f + exp(-x)) * load(gate + ff + i);
+        const Floats x = load(gate + i), y = x / (1.0f + exp(-x)) * load(gate + ff + i);
         std::memcpy(&update_[r * ff + i], &y, sizeof(y));
       }
       for (; i < mine.end; i++)
