@@ -122,7 +122,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """Weights as int8 with a scale per output; the product itself is in bfloat16 where that is fast."""
+    """Weights as int8 with a scale per output; products are in bfloat16 where that is fast."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

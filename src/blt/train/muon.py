@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,20 +31,18 @@ class Muon(torch.optim.Muon):
                     self._update(matrix, group)
         return loss
 
-    def _update(self, matrix: Tensor, group: dict[str, object]) -> None:
-        lr, decay, momentum = (float(group[key]) for key in ("lr", "weight_decay", "momentum"))  # type: ignore[arg-type]
+    def _update(self, matrix: Tensor, group: dict[str, Any]) -> None:
         state, grad = self.state[matrix], matrix.grad
         assert grad is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(grad)
-        mean = state["momentum_buffer"]
+        mean, momentum = state["momentum_buffer"], group["momentum"]
         mean.lerp_(grad, 1 - momentum)
         update = grad.lerp(mean, momentum) if group["nesterov"] else mean
-        a, b, c = group["ns_coefficients"]  # type: ignore[misc]
-        update = orthogonal(update.float(), (a, b, c), int(group["ns_steps"]), float(group["eps"]))  # type: ignore[call-overload, arg-type]
-        matrix.mul_(1 - lr * decay)
-        length = 0.2 * math.sqrt(max(matrix.shape))
-        matrix.add_(update.to(matrix.dtype), alpha=-lr * length)
+        coefficients, steps, eps = (group[key] for key in ("ns_coefficients", "ns_steps", "eps"))
+        update = orthogonal(update.float(), coefficients, steps, eps).to(matrix.dtype)
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
 
 
 def orthogonal(
