@@ -123,6 +123,17 @@ def test_echo_scores_the_prompt(served: Served) -> None:
     assert PROMPT[choice.logprobs.text_offset[-1] :] == PROMPT[-1]
 
 
+@pytest.mark.parametrize("more", [{}, {"echo": True}, {"echo": True, "patches": True, "n": 2}])
+def test_a_prompt_that_is_only_read_is_counted_in_patches(
+    served: Served, more: dict[str, object]
+) -> None:
+    body = {"prompt": [PROMPT, "x", ""], "max_tokens": 0, **more}
+    usage = served.post("/v1/completions", body).json()["usage"]
+    assert usage["prompt_patches"] == int(served.lm.patch(PROMPT).starts[1:].sum()) + 1
+    assert usage["prompt_tokens"] == usage["total_tokens"] == len(PROMPT.encode()) + 1
+    assert usage["completion_patches"] == 0
+
+
 def test_bytes_go_in_and_out_as_they_are(served: Served) -> None:
     prompt = b"\xff\x00\xc3"
     body = {
@@ -197,11 +208,19 @@ def test_a_client_that_leaves_frees_the_engine(served: Served, stream: bool) -> 
         ({"suffix": "x"}, openai.UnprocessableEntityError, "suffix"),
         ({"stop": [""]}, openai.UnprocessableEntityError, "stop"),
         ({"extra_body": {"nonsense": 1}}, openai.UnprocessableEntityError, "nonsense"),
-        ({"prompt": "x" * 5000}, openai.UnprocessableEntityError, "5000"),
+        ({"prompt": "x" * 5000}, openai.UnprocessableEntityError, "prompt: .*5000"),
+        ({"prompt": []}, openai.UnprocessableEntityError, "prompt: an empty list"),
+        ({"prompt": ["x", 5]}, openai.UnprocessableEntityError, r"prompt\.1: .*string"),
+        ({"prompt": ["x"] * 9}, openai.UnprocessableEntityError, "9 choices"),
+        ({"best_of": 2}, openai.UnprocessableEntityError, "best_of: must equal n"),
+        ({"frequency_penalty": 1}, openai.UnprocessableEntityError, "not supported: only 0 is"),
+        ({"logit_bias": {"5": 1}}, openai.UnprocessableEntityError, "logit_bias is not supported"),
     ],
 )
 def test_what_is_impossible_is_refused_by_name(
     served: Served, request_: dict[str, object], error: type[openai.APIStatusError], word: str
 ) -> None:
-    with pytest.raises(error, match=word):
+    with pytest.raises(error, match=word) as refused:
         served.client().completions.create(**{"model": "tiny", "prompt": "x", **request_})  # type: ignore[call-overload]
+    (name,) = request_.get("extra_body", request_)  # type: ignore[attr-defined,misc]
+    assert (refused.value.param or "").split(".")[0] == name

@@ -26,8 +26,11 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from blt import cli
 from blt.errors import UserError
+from blt.serve import run
 from blt.serve.keys import Keys
+from blt.serve.pace import Pace
 from blt.serve.settings import Limits, Settings
 from served import Served, serving, wait_until
 from shapes import random_blt
@@ -73,6 +76,26 @@ def test_other_sites_may_call_only_if_they_are_named(served: Served) -> None:
         assert found.headers["access-control-allow-origin"] == "https://a.example"
         other = httpx.options(f"{server.url}/v1/score", headers=asking | {"Origin": "https://b"})
         assert "access-control-allow-origin" not in other.headers
+        said = httpx.get(f"{server.url}/v1/models", headers={"Origin": "https://a.example"})
+        assert said.headers["access-control-expose-headers"] == "X-Request-Id, Retry-After"
+
+
+@pytest.mark.parametrize("origin", ["foo", "a.example", "https://a.example/", "https://A.example"])
+def test_a_site_that_no_browser_would_name_so_is_refused(origin: str) -> None:
+    with pytest.raises(UserError, match=f"cors_origins: '{origin}'"):
+        Settings("tiny", cors_origins=("*", "http://localhost:3000", origin))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--batch", "0"), ("--queue", "-1"), ("--memory-mb", "0"), ("--max-body", "0"),
+     ("--timeout", "0"), ("--drain", "nan"), ("--draft-bytes", "-1"), ("--cors-origin", "foo")],
+)  # fmt: skip
+def test_an_impossible_option_is_refused_by_its_own_name(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", option, value]) == 2
+    assert capsys.readouterr().err.startswith(f"blt: {option}")
 
 
 def test_the_page_comes_from_the_package_and_nothing_else_does(served: Served) -> None:
@@ -137,12 +160,35 @@ def test_what_is_not_quite_http_gets_4xx(served: Served, request_: str | bytes) 
         (b'{"bytes": "abc"}', 422),
         (b"x" * 200_000, 413),
         (b'{"text": "x", "text": {}}', 422),
+        (b"[]", 422),
     ],
 )
 def test_bodies_that_are_not_what_they_should_be(served: Served, body: bytes, status: int) -> None:
     answer = httpx.post(f"{served.url}/v1/score", content=body, headers=JSON)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        (b'{"text": }', "the body is not valid JSON: Expecting value, at character 9", None),
+        (b'{"text": "\xff"}', "the body is not UTF-8: byte 10 begins no character", None),
+        (b"[" * 50_000, "the body is not read: its JSON is nested too deeply", None),
+        (b'{"text": 1' + b"0" * 5000 + b"}", "a number in it has too many digits", None),
+        (b"", "the body: Field required", None),
+        (b"[]", "the body: Input should be a valid dictionary", None),
+        (b"{}", "text: give text, or bytes in base64, and not both", "text"),
+        (b'{"bytes": "abc"}', "bytes: not base64", "bytes"),
+        (b'{"text": "x", "other": 1}', "other: Extra inputs are not permitted", "other"),
+    ],
+)
+def test_a_refused_body_is_told_what_is_wrong_with_it(
+    served: Served, body: bytes, message: str, param: str | None
+) -> None:
+    error = httpx.post(f"{served.url}/v1/score", content=body, headers=JSON).json()["error"]
+    assert message in error["message"]
+    assert error["param"] == param
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"1"', "[]"])
@@ -214,6 +260,7 @@ def test_no_request_made_from_the_schema_is_answered_with_5xx(
 ) -> None:
     """Valid ones and invalid ones; the answers are what the schema says."""
     schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    assert {"/healthz", "/metrics"} < set(schema.raw_schema["paths"])
     operations = [operation.ok() for operation in schema.get_all_operations()]
     able = [operation for operation in operations if mode.is_positive or operation.body]
     statuses = set()
@@ -251,10 +298,28 @@ def test_a_full_queue_says_429_and_when_to_come_back() -> None:
         assert answer.json()["error"]["code"] == "queue_full"
         with pytest.raises(openai.RateLimitError):
             server.client().completions.create(model="tiny", prompt="x")
+        server.service.pace.seconds = 7.2  # of each of the two that wait
+        refused = server.post("/v1/completions", {"prompt": "x"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "15")
         for stream in streams:
             stream.close()
         assert server.becomes_idle()
+        server.service.pace.seconds = 0.0
         assert server.client().completions.create(model="tiny", prompt="x", max_tokens=3).choices
+        assert server.service.pace.seconds > 0  # what has ended is what the next guess is made of
+
+
+def test_the_time_to_come_back_follows_from_the_queue_and_what_a_job_takes() -> None:
+    pace = Pace(4)
+    assert pace.retry_after(1000) == 1  # nothing is known yet
+    pace.ended(3.0, others=3)  # there was room for it
+    assert [pace.retry_after(waiting) for waiting in (1, 4, 9, 1000)] == [1, 3, 7, 60]
+    behind = Pace(4)
+    behind.ended(9.0, others=11)  # it waited while eight before it ended: two turns, and its own
+    assert behind.seconds == pytest.approx(3.0)
+    for _ in range(100):
+        behind.ended(1.0)
+    assert behind.seconds == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -319,6 +384,23 @@ def test_logs_hold_no_text(served: Served, caplog: pytest.LogCaptureFixture) -> 
     assert records[0].values["prompt_tokens"] == 8  # type: ignore[attr-defined]
 
 
+def test_ids_and_counts_of_a_request_are_in_its_answer_and_its_line(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "blt.serve"):
+        completion = served.post("/v1/completions", {"prompt": "abc", "max_tokens": 0})
+        score = served.post("/v1/score", {"text": "abcd"})
+        cut = served.post("/v1/patches", {"text": "abcde"})
+        assert wait_until(lambda: len(logged(caplog)) == 3)
+    lines = [record.values for record in logged(caplog)]  # type: ignore[attr-defined]
+    ids = [answer.headers["x-request-id"] for answer in (completion, score, cut)]
+    assert [line["id"] for line in lines] == ids
+    assert ids[0] == completion.json()["id"]
+    assert [name[:4] for name in ids] == ["cmpl", "req-", "req-"]
+    assert [line["prompt_tokens"] for line in lines] == [3, 4, 5]
+    assert lines[1]["prompt_patches"] == score.json()["patches"]
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 
@@ -360,6 +442,29 @@ def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(tmp_path: Pa
         for other in whole:
             assert other.result().json()["choices"][0]["text"] == expected
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"), [("0.0.0.0", "", 1), ("0.0.0.0", "keys", 0), ("127.0.0.2", "", 0)]
+)
+def test_whoever_opens_the_port_without_keys_is_warned(
+    host: str,
+    keys: str,
+    warned: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "keys").write_text("secret\n")
+    monkeypatch.setattr(run.Server, "run", lambda *_, sockets: sockets[0].close())
+    monkeypatch.setattr(run.pretrained, "load", lambda _: random_blt())
+    monkeypatch.setattr(run.logs, "to_stderr", lambda: None)
+    with caplog.at_level(logging.INFO, "blt.serve"):
+        run.serve(Settings("tiny", keys=keys and str(tmp_path / keys)), host, 0)
+    warnings = [found.getMessage() for found in caplog.records if found.levelname == "WARNING"]
+    assert logged(caplog)[0].getMessage() == "listening"  # first: that is where others look
+    assert len(warnings) == warned
+    assert all("--keys" in message for message in warnings)
 
 
 def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:

@@ -76,11 +76,12 @@ def train(
         raise UserError("several processes need --run FOLDER, the same for all")
     folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    made = read_recipe(recipe, overrides)
     with training_bar(console, recipe.stem) as show:
         latest = Latest(show)
-        train_recipe(read_recipe(recipe, overrides), folder, resume, latest)
+        train_recipe(made, folder, resume, latest)
     steps = 0 if latest.report is None else latest.report.step
-    if steps < FEW_STEPS:
+    if steps < FEW_STEPS and steps != made.train.steps:  # it was seconds or flops that ended it
         console.print(f"only {steps} steps fitted into the budget; give it more", markup=False)
     console.print(
         f'next: blt generate "some text" --model {folder}/checkpoint', soft_wrap=True, markup=False

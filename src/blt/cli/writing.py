@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from blt.errors import UserError, how_to_install
+from blt.errors import UserError, how_to_install, require, require_number, require_whole
 
 
 def generate(
@@ -132,7 +132,8 @@ def serve(
         port: 0 takes a free one.
         name: Of the model, for clients; left out: that of its folder.
         keys: File with one API key per line; left out: everybody is served.
-        cors_origin: A web site whose scripts may call; may be given several times.
+        cors_origin: A web site whose scripts may call, such as https://site.example; may be given
+            several times.
         batch: How many texts are written at the same time.
         queue: How many may wait; more are told 429.
         memory_mb: Megabytes for caches of texts.
@@ -147,10 +148,16 @@ def serve(
     """
     try:
         from blt.serve.run import serve as run
-        from blt.serve.settings import Limits, Settings
+        from blt.serve.settings import Limits, Settings, require_origin
     except ImportError as error:
         raise UserError(f"{error}; blt serve needs: {how_to_install('serve')}") from None
 
+    counts = {"batch": batch, "queue": queue, "memory-mb": memory_mb, "max-prompt": max_prompt,
+              "max-bytes": max_bytes, "max-choices": max_choices, "max-body": max_body}  # fmt: skip
+    _check_options(counts, {"timeout": timeout, "drain": drain})
+    require_whole("--draft-bytes", draft_bytes, 0)
+    for origin in cors_origin:
+        require_origin("--cors-origin", origin)
     limits = Limits(
         body_bytes=max_body,
         prompt_bytes=max_prompt,
@@ -172,6 +179,15 @@ def serve(
         limits=limits,
     )
     run(settings, host, port)
+
+
+def _check_options(counts: dict[str, int], seconds: dict[str, float]) -> None:
+    """Positive ones, refused by the names that they have on the command line."""
+    for option, count in counts.items():
+        require_whole(f"--{option}", count, 1)
+    for option, time in seconds.items():
+        require_number(f"--{option}", time)
+        require(time > 0, f"--{option} must be positive, got {time}")
 
 
 def _read_prompts(prompt: str, file: Path | None) -> list[bytes]:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from blt import __version__
@@ -15,7 +16,7 @@ from blt.lm import LanguageModel
 from blt.serve import errors, static
 from blt.serve.analysis import used
 from blt.serve.completions import complete
-from blt.serve.errors import RESPONSES, APIError
+from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.guard import Door, Guard
 from blt.serve.keys import Keys
 from blt.serve.logs import log
@@ -33,6 +34,7 @@ from blt.serve.service import Service
 from blt.serve.settings import Settings
 
 EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+UNHEALTHY = "The server is shutting down, or its engine has failed"
 
 
 def create_app(lm: LanguageModel, settings: Settings | None = None) -> FastAPI:
@@ -66,6 +68,7 @@ def create_app(lm: LanguageModel, settings: Settings | None = None) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Request-Id", "Retry-After"],
         )
     return app
 
@@ -75,14 +78,16 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     security: dict[str, Any] = {"security": [{"key": []}, {}]}
     v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
 
-    def check(model: str | None, *texts: bytes) -> None:
-        if model not in (None, service.name):
+    def check(body: CompletionRequest | PatchesRequest | ScoreRequest, *texts: bytes) -> None:
+        if body.model not in (None, service.name):
             message = f"no model of this name; there is {service.name}"
             raise APIError(404, message, param="model", code="model_not_found")
         longest = max(map(len, texts), default=0)
         if longest > limits.prompt_bytes:
-            message = f"a text of {longest} bytes; at most {limits.prompt_bytes} are read"
-            raise APIError(422, message, code="context_length_exceeded")
+            message = (
+                f"{body.source}: a text of {longest} bytes; at most {limits.prompt_bytes} are read"
+            )
+            raise APIError(422, message, param=body.source, code="context_length_exceeded")
 
     @app.get("/v1/models", **v1)
     async def models() -> ModelList:
@@ -109,32 +114,37 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     async def completions(body: CompletionRequest, http: Request) -> Any:
         """Continue prompts; OpenAI's, with lengths in bytes."""
         prompts = body.prompts()
-        check(body.model, *prompts)
+        check(body, *prompts)
         choices = len(prompts) * (body.n or 1)
         most = min(limits.choices, service.settings.max_queue)
         if not 0 < choices <= most:
-            message = f"{choices} choices in one request; 1 to {most} are written"
-            raise APIError(422, message, param="n", code="too_many_choices")
+            message = f"{choices} choices (prompts times n) in one request; 1 to {most} are written"
+            param = body.source if (body.n or 1) == 1 else "n"
+            raise APIError(422, message, param=param, code="too_many_choices")
         if (body.max_tokens or 0) > limits.max_bytes:
             message = f"max_tokens {body.max_tokens}; at most {limits.max_bytes} bytes are written"
             raise APIError(422, message, param="max_tokens", code="too_long")
         return await complete(service, body, http)
 
     @app.post("/v1/patches", **v1)
-    async def patches(body: PatchesRequest) -> PatchesResponse:
+    async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:
         """Entropies of a text's bytes, and where rules start patches."""
         data = body.data()
-        check(body.model, data)
+        check(body, data)
+        http.scope["blt"]["prompt_tokens"] = len(data)  # for the log
         return await service.analyse(lambda: service.analysis.patches(data, body.rules))
 
     @app.post("/v1/score", **v1)
-    async def score(body: ScoreRequest) -> ScoreResponse:
+    async def score(body: ScoreRequest, http: Request) -> ScoreResponse:
         """Bits of each byte of a text under the model."""
         data = body.data()
-        check(body.model, data)
-        return await service.analyse(lambda: service.analysis.score(data))
+        check(body, data)
+        http.scope["blt"]["prompt_tokens"] = len(data)
+        scored = await service.analyse(lambda: service.analysis.score(data))
+        http.scope["blt"]["prompt_patches"] = scored.patches
+        return scored
 
-    @app.get("/healthz", include_in_schema=False)
+    @app.get("/healthz", responses={503: {"model": ErrorBody, "description": UNHEALTHY}})
     async def healthz() -> dict[str, str]:
         """For load balancers: 503 once no more requests are taken."""
         if door.draining:
@@ -143,6 +153,12 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             raise APIError(503, "the engine has failed", code="engine_failed")
         return {"status": "ok"}
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses={401: RESPONSES[401]},
+        openapi_extra=security,
+    )
+    async def metrics() -> Any:
+        """For Prometheus."""
+        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -52,12 +52,17 @@ class Options(BaseModel):
 
 
 def build(options: Options) -> Any:
-    """The Serve application; replicas are added while more than a batch is being asked of each."""
+    """The Serve application; replicas are added while more than a batch is being asked of each.
+
+    Raises:
+        UserError: an impossible option.
+    """
+    settings = options.settings()  # refused here, not in each replica
 
     def app() -> FastAPI:  # in the replica
         logs.to_stderr()
         lm = pretrained.load(options.model)
-        return create_app(lm.to("cuda") if options.gpus else lm, options.settings())
+        return create_app(lm.to("cuda") if options.gpus else lm, settings)
 
     deployment = serve.deployment(
         name="blt",

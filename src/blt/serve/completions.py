@@ -17,7 +17,7 @@ from blt.generate.request import Piece
 from blt.serve.errors import APIError
 from blt.serve.schemas import Completion, CompletionRequest
 from blt.serve.service import Service
-from blt.serve.writing import Writer
+from blt.serve.writing import REASONS, Writer
 
 T = TypeVar("T")
 LAST_WORD_SECONDS = 5.0  # to tell a client why its stream ends
@@ -65,7 +65,8 @@ class Job:
         count = len(request.prompts()) * (request.n or 1)
         self.writers = [Writer(index, request, drafts > 0) for index in range(count)]
         self.handles: list[Handle] = []
-        self.echoes: list[Piece | None] = []
+        self.prompts: list[Piece] = []
+        self.queued, self.others = 0.0, 0  # when, and how many choices were there already
         self.head: dict[str, Any] = {
             "id": self.noted["id"],
             "created": int(time.time()),
@@ -79,7 +80,9 @@ class Job:
 
     async def start(self) -> None:
         """Read what is to be echoed, and queue all choices: after this nothing is refused."""
-        self.echoes = await self.service.read_prompts(self.request)
+        self.prompts = await self.service.read_prompts(self.request)
+        engine = self.service.engine
+        self.queued, self.others = time.monotonic(), engine.running + engine.waiting
         self.handles = self.service.submit(self.request)
 
     def close(self) -> None:
@@ -130,16 +133,22 @@ class Job:
         return event(Completion(**self.head, choices=[choice]).model_dump_json(exclude=without))  # type: ignore[arg-type]
 
     def _echo(self, index: int) -> list[Piece]:
-        echo = self.echoes[index]
-        return [] if echo is None else [echo]
+        return [self.prompts[index // (self.request.n or 1)]] if self.request.echo else []
 
     def _check(self, index: int, piece: Piece) -> None:
+        """Note that a text has ended.
+
+        Raises:
+            APIError: 503, it did not end by itself.
+        """
+        if piece.finish_reason in REASONS and self.request.max_tokens != 0:
+            self.service.pace.ended(time.monotonic() - self.queued, self.others + index)
         if piece.finish_reason in ("error", "cancelled"):
             reason = self.handles[index].result().error or "the server is shutting down"
             raise APIError(503, reason, code="engine_failed")
 
     def _usage(self) -> Any:
-        usage = self.service.usage(self.request, self.handles)
+        usage = self.service.usage(self.request, self.prompts, self.handles)
         self.noted.update(usage.model_dump())
         return usage
 

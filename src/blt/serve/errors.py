@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from blt.errors import UserError
+from blt.serve.schemas import NEUTRAL
 
 TYPES = {
     401: "authentication_error",
@@ -21,7 +22,6 @@ TYPES = {
     503: "server_error",
     504: "timeout_error",
 }
-RETRY_SECONDS = 1
 
 
 class ErrorDetail(BaseModel):
@@ -39,10 +39,18 @@ class APIError(Exception):
     """An answer with a status of 400 or more."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int = 1,
     ) -> None:
+        """``retry_after``: seconds that a client is told to wait after 429 and 503."""
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "invalid_request_error")
@@ -52,7 +60,7 @@ class APIError(Exception):
     def response(self) -> JSONResponse:
         headers = {}
         if self.status in (429, 503):
-            headers["Retry-After"] = str(RETRY_SECONDS)
+            headers["Retry-After"] = str(self.retry_after)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
@@ -76,12 +84,43 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def of_validation(error: RequestValidationError) -> APIError:
     """The first of pydantic's complaints, without the input that it is about."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return APIError(400, "the body is not valid JSON", code="json_invalid")
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = f"{where}: {first['msg']}" if where else first["msg"]
-    return APIError(422, message, param=where or None, code=first["type"])
+    complaints = error.errors()
+    kind = complaints[0]["type"]
+    if kind == "json_invalid":
+        reason = f"{complaints[0]['ctx']['error']}, at character {complaints[0]['loc'][-1]}"
+        return APIError(400, f"the body is not valid JSON: {reason}", code=kind)
+    # Where a value may be of several types, each complains: the one that got deepest fits best.
+    same = [found for found in complaints if found["loc"][:2] == complaints[0]["loc"][:2]]
+    paths = [_path(found, error.body) for found in same]
+    path = max(paths, key=len)
+    first = same[paths.index(path)]
+    param = ".".join(path) or first.get("ctx", {}).get("param")
+    if param in NEUTRAL:
+        message = f"{param} is not supported: only {NEUTRAL[param]} is accepted"
+    else:
+        message = f"{param or 'the body'}: {first['msg']}"
+    return APIError(422, message, param=param, code=first["type"])
+
+
+def _path(complaint: dict[str, Any], value: Any) -> list[str]:
+    """Names and indices of what is wrong, without those of types, which pydantic puts between."""
+    found = []
+    for part in complaint["loc"][1:]:
+        named = isinstance(value, dict) and (part in value or complaint["type"] == "missing")
+        indexed = isinstance(value, list) and isinstance(part, int)
+        if named or indexed:
+            found.append(str(part))
+            value = value.get(part) if named else value[part]
+    return found
+
+
+def of_unreadable(cause: BaseException | None) -> str:
+    """Why a body could not even be parsed."""
+    if isinstance(cause, UnicodeDecodeError):
+        return f"the body is not UTF-8: byte {cause.start} begins no character"
+    if isinstance(cause, RecursionError):
+        return "the body is not read: its JSON is nested too deeply"
+    return "the body is not read: a number in it has too many digits"
 
 
 def install(app: FastAPI) -> None:
@@ -101,7 +140,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> JSONResponse:
-        answer = APIError(error.status_code, str(error.detail)).response()
+        message, code = str(error.detail), None
+        if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's, of the body
+            message, code = of_unreadable(error.__cause__), "json_invalid"
+        answer = APIError(error.status_code, message, code=code).response()
         answer.headers.update(error.headers or {})
         return answer
 

@@ -65,7 +65,8 @@ class Guard:
             return
         begun, status = time.monotonic(), 0
         body = _Body(receive, self.limits)
-        scope["blt"] = noted = {"id": f"cmpl-{secrets.token_hex(12)}"}
+        kind = "cmpl" if scope["path"] == "/v1/completions" else "req"  # a completion's id is this
+        scope["blt"] = noted = {"id": f"{kind}-{secrets.token_hex(12)}"}
 
         async def answer(message: Message) -> None:
             nonlocal status

@@ -30,6 +30,11 @@ def log(event: str, **values: Any) -> None:
     logger.info(event, extra={"values": values})
 
 
+def warn(event: str, **values: Any) -> None:
+    """Something that whoever runs the server should know of, and the way out."""
+    logger.warning(event, extra={"values": values})
+
+
 def to_stderr() -> None:
     """Send the server's log, and that of uvicorn, there."""
     handler = logging.StreamHandler(sys.stderr)

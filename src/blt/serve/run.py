@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 from types import FrameType
@@ -83,5 +84,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     logs.log("listening", url=f"http://{shown}:{listener.getsockname()[1]}", pid=os.getpid())
+    if not settings.keys and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        logs.warn("without --keys FILE everybody who reaches this port is served", host=host)
     server = make_server(app, settings.drain_seconds)
     server.run(sockets=[listener])

@@ -7,6 +7,7 @@ import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from blt.generate.cache import MAX_ROWS
 
@@ -14,6 +15,12 @@ Base64 = Annotated[str, Field(description="bytes in base64", pattern=r"^[A-Za-z0
 Rule = Literal[
     "model", "entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"
 ]
+NEUTRAL = {  # parameters of OpenAI's that are accepted only where they change nothing
+    "frequency_penalty": "0",
+    "presence_penalty": "0",
+    "logit_bias": "an empty object",
+    "suffix": "null",
+}
 
 
 class Strict(BaseModel):
@@ -22,16 +29,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def decode(text: str) -> bytes:
+def refusal(param: str, message: str) -> PydanticCustomError:
+    """What a validator of a whole model raises about one parameter."""
+    return PydanticCustomError("value_error", "{message}", {"message": message, "param": param})
+
+
+def decode(text: str, param: str) -> bytes:
     """Of base64.
 
     Raises:
-        ValueError: it is none.
+        PydanticCustomError: it is none.
     """
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"not base64: {error}") from None
+        raise refusal(param, f"not base64: {error}") from None
 
 
 def encode(data: bytes) -> str:
@@ -47,12 +59,19 @@ class TextIn(Strict):
     @model_validator(mode="after")
     def _one(self) -> TextIn:
         if (self.text is None) == (self.bytes is None):
-            raise ValueError("give text, or bytes in base64, and not both")
+            raise refusal("text", "give text, or bytes in base64, and not both")
         self.data()
         return self
 
+    @property
+    def source(self) -> str:
+        """The parameter that holds the text."""
+        return "text" if self.bytes is None else "bytes"
+
     def data(self) -> Any:  # bytes; the name is taken by a field
-        return decode(self.bytes) if self.bytes is not None else (self.text or "").encode()
+        if self.bytes is not None:
+            return decode(self.bytes, "bytes")
+        return (self.text or "").encode()
 
 
 class ScoreRequest(TextIn):
@@ -112,22 +131,28 @@ class CompletionRequest(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
         if self.prompt is not None and self.prompt_bytes is not None:
-            raise ValueError("give prompt or prompt_bytes, not both")
+            raise refusal("prompt", "give prompt or prompt_bytes, not both")
         if self.best_of not in (None, self.n or 1):
-            raise ValueError("best_of must equal n: nothing is ranked here")
+            raise refusal("best_of", "must equal n: nothing is ranked here")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream")
+            raise refusal("stream_options", "needs stream")
         stops = self.stops()
         if len(stops) > 16 or any(not 0 < len(stop) <= 256 for stop in stops):
-            raise ValueError("stop: at most 16 strings of 1 to 256 bytes")
-        self.prompts()
+            raise refusal("stop", "at most 16 strings of 1 to 256 bytes")
+        if not self.prompts():
+            raise refusal(self.source, "an empty list; give one prompt at least")
         return self
+
+    @property
+    def source(self) -> str:
+        """The parameter that holds the prompts."""
+        return "prompt" if self.prompt_bytes is None else "prompt_bytes"
 
     def prompts(self) -> list[bytes]:
         if isinstance(self.prompt_bytes, str):
-            return [decode(self.prompt_bytes)]
+            return [decode(self.prompt_bytes, "prompt_bytes")]
         if self.prompt_bytes is not None:
-            return [decode(prompt) for prompt in self.prompt_bytes]
+            return [decode(prompt, "prompt_bytes") for prompt in self.prompt_bytes]
         prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
         return [prompt.encode() for prompt in prompts]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from blt.serve.analysis import Analysis
 from blt.serve.bridge import Bridge
 from blt.serve.errors import APIError
 from blt.serve.metrics import Metrics
+from blt.serve.pace import Pace
 from blt.serve.schemas import CompletionRequest, Usage
 from blt.serve.settings import Settings
 
@@ -46,6 +49,7 @@ class Service:
         self.bridge: Bridge  # once there is an event loop
         self._one_at_a_time = asyncio.Semaphore(1)
         self._analyses = 0
+        self.pace, self._pace_of_analyses = Pace(settings.max_batch), Pace(1)
         gauge = self.metrics.gauge
         gauge("waiting", "Choices in the queue", lambda: self.engine.waiting)
         gauge("running", "Choices being written", lambda: self.engine.running)
@@ -66,11 +70,16 @@ class Service:
             APIError: 429, too many are waiting.
         """
         if self._analyses >= self.settings.max_queue:
-            raise APIError(429, "too many texts are waiting; try again later", code="queue_full")
+            message = "too many texts are waiting; try again later"
+            again = self._pace_of_analyses.retry_after(self._analyses)
+            raise APIError(429, message, code="queue_full", retry_after=again)
         self._analyses += 1
         try:
             async with self._one_at_a_time:
-                return await asyncio.to_thread(work)
+                begun = time.monotonic()
+                found = await asyncio.to_thread(work)
+                self._pace_of_analyses.ended(time.monotonic() - begun)
+                return found
         finally:
             self._analyses -= 1
 
@@ -99,39 +108,38 @@ class Service:
         except RefusedError:
             _cancel(handles)
             message = "the queue is full; try again later"
-            raise APIError(429, message, code="queue_full") from None
+            again = self.pace.retry_after(self.engine.waiting)
+            raise APIError(429, message, code="queue_full", retry_after=again) from None
         except BaseException:
             _cancel(handles)
             raise
         return handles
 
-    async def read_prompts(self, request: CompletionRequest) -> list[Piece | None]:
-        """What ``echo`` puts in front of each choice."""
+    async def read_prompts(self, request: CompletionRequest) -> list[Piece]:
+        """The prompts; scored and cut if ``echo`` shows that, or the engine does not read them."""
         prompts = request.prompts()
-        if not request.echo:
-            return [None for _ in range(len(prompts) * (request.n or 1))]
-        wanted = request.logprobs is not None or request.patches
-        pieces: list[Piece | None] = []
-        for prompt in prompts:
-            piece = Piece(prompt)
-            if wanted:
-                piece = await self.analyse(
-                    lambda prompt=prompt: self.analysis.piece(prompt, request.logprobs or 0)  # type: ignore[misc]
-                )
-            pieces += [piece] * (request.n or 1)
-        return pieces
+        shown = request.echo and (request.logprobs is not None or request.patches)
+        if not shown and request.max_tokens != 0:
+            return [Piece(prompt) for prompt in prompts]
+        read = partial(self.analysis.piece, alternatives=request.logprobs or 0)
+        return [await self.analyse(partial(read, prompt)) for prompt in prompts]
 
-    def usage(self, request: CompletionRequest, handles: list[Handle]) -> Usage:
+    def usage(
+        self, request: CompletionRequest, prompts: list[Piece], handles: list[Handle]
+    ) -> Usage:
         """Of choices that have ended; a prompt counts once, however many choices it has."""
         results = [handle.result() for handle in handles]
-        prompts = results[:: request.n or 1]
-        read = sum(len(result.prompt) for result in prompts)
+        if request.max_tokens == 0:  # the engine has read nothing
+            prompt_patches = sum(sum(prompt.starts) for prompt in prompts)
+        else:
+            prompt_patches = sum(result.prompt_patches for result in results[:: request.n or 1])
+        read = sum(len(prompt.data) for prompt in prompts)
         written = sum(len(result.data) for result in results)
         return Usage(
             prompt_tokens=read,
             completion_tokens=written,
             total_tokens=read + written,
-            prompt_patches=sum(result.prompt_patches for result in prompts),
+            prompt_patches=prompt_patches,
             completion_patches=sum(sum(result.starts) for result in results),
         )
 

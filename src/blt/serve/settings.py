@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -37,12 +38,23 @@ class Settings:
     precision: Precision | None = None
     draft_bytes: int = 0  # self-speculation, where a request says nothing
     keys: str = ""  # file with one API key per line
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()  # https://site.example, or * for all
     drain_seconds: float = 60.0  # that accepted requests get after SIGTERM
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         _check(self)
+        for origin in self.cors_origins:
+            require_origin("cors_origins", origin)
+
+
+def require_origin(name: str, origin: str) -> None:
+    """An origin as browsers send it, or ``*``; another would never match, without a word."""
+    require(
+        origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+", origin) is not None,
+        f"{name}: {origin!r} is no origin; give one such as https://site.example or "
+        "http://localhost:3000: scheme, host and port, in lower case, without a path",
+    )
 
 
 def _check(of: Any) -> None:
