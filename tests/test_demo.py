@@ -144,6 +144,17 @@ def test_train_then_generate(
     assert cli.main(["generate", "a", "--model", str(run / "checkpoint"), "--max-bytes", "3"]) == 0
 
 
+def test_few_steps_are_mentioned_only_if_nobody_asked_for_so_few(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path, text)
+    assert cli.main(["train", str(recipe), "train.steps=4", "--run", str(tmp_path / "asked")]) == 0
+    assert "budget" not in capsys.readouterr().out
+    command = ["train", str(recipe), "train.flops=1", "--run", str(tmp_path / "budget")]
+    assert cli.main(command) == 0
+    assert "only 1 steps fitted into the budget" in capsys.readouterr().out
+
+
 def test_train_mistakes(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, run = write_recipe(tmp_path, text), tmp_path / "run"
     for changes, message in (

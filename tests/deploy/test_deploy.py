@@ -53,6 +53,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("srun", "torchrun", "scancel"):
         executable(folder / name, RECORD)
+    executable(folder / "python", f'#!/bin/bash\nexec "{sys.executable}" "$@"\n')
     executable(folder / "scontrol", f'{RECORD}print("node7\\nnode8")\n')
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
@@ -165,6 +166,41 @@ def test_the_kubernetes_job_starts_blt_train_and_goes_on_with_a_run_that_is_ther
     assert 30 < grace < pod["terminationGracePeriodSeconds"]
 
 
+def test_the_kubernetes_job_fails_at_once_with_a_bad_recipe_and_only_then(
+    cluster: Path, tmp_path: Path
+) -> None:
+    job = manifests("train.yaml")["Job"]["spec"]
+    fails, ignored = job["podFailurePolicy"]["rules"]
+    (container,) = job["template"]["spec"]["containers"]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    (tmp_path / "bad.toml").write_text('kind = "nonsense"\n')
+    more = {"RECIPE": str(tmp_path / "bad.toml"), "JOB_COMPLETION_INDEX": "0"}
+    command = [*container["command"], *container["args"]]
+    done = subprocess.run(command, env={**os.environ, **env, **more}, cwd=ROOT, check=False)
+    assert fails["action"] == "FailJob"
+    assert fails["onExitCodes"]["containerName"] == container["name"]
+    assert fails["onExitCodes"]["values"] == [done.returncode]
+    assert recorded("torchrun") == []
+    executable(
+        cluster / "torchrun", "#!/bin/bash\nexit 1\n"
+    )  # as it ends, whatever it started with
+    more["RECIPE"] = RECIPE
+    done = subprocess.run(command, env={**os.environ, **env, **more}, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # or the policy is refused
+    assert ignored["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+def test_the_kubernetes_volume_is_the_one_that_all_pods_mount() -> None:
+    volume = manifests("volume.yaml")["PersistentVolumeClaim"]
+    assert volume["spec"]["accessModes"] == ["ReadWriteMany"]
+    job, deployment = manifests("train.yaml")["Job"], manifests("serve.yaml")["Deployment"]
+    for workload in (job, deployment):
+        volumes = workload["spec"]["template"]["spec"]["volumes"]
+        (claim,) = (entry[kind] for entry in volumes for kind in entry if "Claim" in kind)
+        assert claim["claimName"] == volume["metadata"]["name"]
+
+
 def test_the_kubernetes_deployment_serves_on_the_pods_address_with_keys_from_a_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -196,7 +232,7 @@ def test_the_kubernetes_deployment_serves_on_the_pods_address_with_keys_from_a_s
 
 def test_manifests_are_valid_kubernetes() -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
-    for name in ("train.yaml", "serve.yaml"):
+    for name in ("train.yaml", "serve.yaml", "volume.yaml"):
         for manifest in manifests(name).values():
             validate(manifest, "1.31", strict=True)
 
@@ -209,5 +245,15 @@ def test_the_containerfile_copies_what_there_is_and_runs_as_nobody_special() -> 
         assert (ROOT / name).exists()
         assert f"!{name}" in ignored
     assert "USER 1000" in lines
-    examples = [line for line in lines if line.startswith("#") and "blt serve" in line]
-    assert all("--host" in shlex.split(line) for line in examples if "docker run" in line)
+    comments = "\n".join(line[1:].strip() for line in lines if line.startswith("#"))
+    examples = [line.split("#")[0] for line in comments.replace("\\\n", " ").splitlines()]
+    built = {shlex.split(line)[5] for line in examples if line.startswith("docker build")}
+    run = [shlex.split(line) for line in examples if line.startswith("docker run")]
+    assert len(run) == 2
+    for command in run:
+        (image,) = built & set(command)
+        serves = command[command.index(image) :][1:3] == ["blt", "serve"]
+        assert ("--host" in command) == serves  # loopback is reached by nobody
+        if serves:  # Docker must not kill what still drains
+            stop = int(command[command.index("--stop-timeout") + 1])
+            assert stop > int(command[command.index("--drain") + 1])
