@@ -23,6 +23,34 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def test_the_documentation_names_every_option_with_its_default() -> None:
+    pytest.importorskip("ray")
+    from blt.serve.cluster import Options
+
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    section = text.partition("# On a Ray cluster")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    told = {
+        name.strip(" `"): value.strip(" `")
+        for names, values in rows
+        for name, value in zip(names.split(","), values.split(","), strict=True)
+    }
+    defaults = {name: field.default for name, field in Options.model_fields.items()}
+    shown = {"": '""', "()": "[]", "None": "none"}
+    expected = {name: f"{value:g}" if isinstance(value, float) else str(value)
+                for name, value in defaults.items()}  # fmt: skip
+    assert told == {name: shown.get(value, value) for name, value in expected.items()}
+
+
+def test_an_impossible_option_is_refused_before_anything_is_deployed() -> None:
+    pytest.importorskip("ray")
+    from blt.errors import UserError
+    from blt.serve.cluster import Options, build
+
+    with pytest.raises(UserError, match="cors_origins"):
+        build(Options(cors_origins=("site.example",)))
+
+
 @pytest.mark.slow
 def test_two_replicas_and_one_killed_under_load(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
