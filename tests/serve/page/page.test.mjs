@@ -62,11 +62,18 @@ test("what cannot be seen gets a name", () => {
 test("base64 and hexadecimal digits go there and back", () => {
   for (const data of samples()) {
     assert.deepEqual(bytes.fromBase64(bytes.toBase64(data)), data);
-    assert.deepEqual(bytes.parseHex(Array.from(data, bytes.hex).join(" ")), data);
+    assert.deepEqual(bytes.parseHex(bytes.toHex(data)), data);
   }
   assert.deepEqual(bytes.parseHex("0xFF, \\x00 a0"), Uint8Array.of(255, 0, 160));
   assert.throws(() => bytes.parseHex("4G"), /“G” is no hexadecimal digit/);
   assert.throws(() => bytes.parseHex("123"), /half a byte/);
+});
+
+test("bytes become the text of a box only where the box would give them back", () => {
+  for (const text of ["", "é漢👩‍👩‍👧‍👦\n\t\0\ufeff", "plain"]) assert.equal(bytes.toBoxText(bytes.encode(text)), text);
+  assert.throws(() => bytes.toBoxText(Uint8Array.of(0x61, 0xc3, 0x28)), /Byte 1 \(C3\) begins no character/);
+  assert.throws(() => bytes.toBoxText(Uint8Array.of(0xed, 0xa0, 0x80)), /Byte 0 \(ED\)/);
+  assert.throws(() => bytes.toBoxText(bytes.encode("a\r\nb")), /no carriage returns/);
 });
 
 test("a text is capped between characters", () => {

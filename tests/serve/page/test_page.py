@@ -147,6 +147,72 @@ def test_any_bytes_are_drawn_and_none_is_run(page: Any) -> None:
     wait_for(page, "#count-bytes", "0")
 
 
+def test_switching_to_bytes_and_back_converts_what_is_in_the_box(page: Any) -> None:
+    type_text(page, "é\n漢")
+    shown = page.locator("#patch-view").text_content()
+    page.locator("#as-hex").check()
+    assert page.locator("#text").input_value() == "C3 A9 0A E6 BC A2"
+    with page.expect_response("**/v1/patches"):
+        page.locator("#text").fill("C3 A9 0A E6 BC A2 21")
+    wait_for(page, "#count-bytes", "7")
+    page.locator("#as-text").check()
+    assert page.locator("#text").input_value() == "é\n漢!"
+    page.locator("#text").fill("é\n漢")
+    wait_for(page, "#count-bytes", "6")
+    assert page.locator("#patch-view").text_content() == shown
+
+
+def test_bytes_that_are_no_text_stay_bytes_and_say_so(page: Any) -> None:
+    page.locator("#as-hex").check()
+    for digits, reason in (("61 C3 28", "Byte 1 (C3)"), ("0D 0A", "carriage"), ("123", "half")):
+        page.locator("#text").fill(digits)
+        page.locator("label", has=page.locator("#as-text")).click()
+        page.wait_for_timeout(400)  # typing, and the answer, must not wipe it out
+        wait_for(page, "#patches-notice", reason)
+        assert page.locator("#as-hex").is_checked()
+        assert page.locator("#text").input_value() == digits
+
+
+def test_what_is_waited_for_is_dimmed_until_it_is_there(page: Any) -> None:
+    results = ("#facts", "#patch-view", "#plot", "#rules-result")
+    held: list[Any] = []
+    page.route("**/v1/patches", lambda route: held.append(route))
+    page.locator("#text").fill("a text that takes its time")
+    wait_for(page, "#patches-notice", "The server is reading")
+    for result in results:
+        assert page.locator(result).get_attribute("aria-busy") == "true"
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{result}')).opacity") < "1"
+    held[0].continue_()
+    wait_for(page, "#count-bytes", "26")
+    assert page.locator("#patches-notice").text_content() == ""
+    for result in results:
+        assert page.locator(result).get_attribute("aria-busy") == "false"
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{result}')).opacity") == "1"
+
+
+def test_the_start_is_waited_for_visibly_and_its_failure_told(page: Any, address: str) -> None:
+    held: list[Any] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.goto(address)
+    wait_for(page, "#page-notice", "Asking the server")
+    assert page.locator("#facts").get_attribute("aria-busy") == "true"
+    held[0].abort("connectionrefused")
+    wait_for(page, "#page-notice", "does not answer")
+    assert page.locator("#facts").get_attribute("aria-busy") == "false"
+    page.unroute("**/v1/models")
+    page.locator("#page-notice button").click()
+    page.locator(VIEW).first.wait_for()
+    assert page.locator("#page-notice").text_content() == ""
+
+
+def test_every_rule_is_explained(page: Any) -> None:
+    page.get_by_text("What do I see?").click()
+    explained = page.locator(".glossary dt").all_text_contents()
+    assert set(page.locator("#rule option").all_text_contents()) <= set(explained)
+    assert {"nats", "θ", "global transformer"} <= set(explained)
+    assert page.locator(".glossary dd").last.is_visible()
+
+
 def test_right_to_left_text_runs_from_right_to_left(page: Any) -> None:
     type_text(page, "سلام عليكم")
     first, last = page.locator(VIEW).first.bounding_box(), page.locator(VIEW).last.bounding_box()
@@ -291,16 +357,18 @@ def test_dark_as_the_system_has_it_or_as_chosen(page: Any) -> None:
     assert min(rgb(page)) > 200
     page.emulate_media(color_scheme="dark")
     assert max(rgb(page)) < 60
+    assert page.locator("#theme").text_content() == "Switch to light"
     page.locator("#theme").click()
     assert min(rgb(page)) > 200
     page.reload()
     assert min(rgb(page)) > 200
-    assert page.locator("#theme").get_attribute("aria-pressed") == "false"
+    assert page.locator("#theme").text_content() == "Switch to dark"
 
 
 @pytest.mark.parametrize("width", [320, 768])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 640})
+    page.get_by_text("What do I see?").click()
     for name in ("Emoji", "Arabic", "Any bytes"):
         page.get_by_role("button", name=name, exact=True).click()
         page.wait_for_timeout(300)
@@ -312,6 +380,7 @@ def test_axe_finds_nothing(page: Any) -> None:
     type_text(page, "Two é \n\0")
     page.locator("#patch-view").focus()
     page.locator("#values summary").click()
+    page.get_by_text("What do I see?").click()
     page.locator("#max-bytes").fill("20")
     page.locator("#write").click()
     wait_for(page, "#write-notice", "Finished.")

@@ -48,6 +48,26 @@ export function parseHex(text) {
   return Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }
 
+/** Bytes as hexadecimal digits, for people. @param {Uint8Array} bytes */
+export function toHex(bytes) {
+  return Array.from(bytes, hex).join(" ");
+}
+
+/**
+ * Bytes as a text that a box can hold without changing it.
+ * @param {Uint8Array} bytes
+ * @returns {string}
+ * @throws {Error} they are not UTF-8, or hold a carriage return, of which boxes make a newline
+ */
+export function toBoxText(bytes) {
+  for (let at = 0, size; at < bytes.length; at += size) {
+    size = characterSize(bytes, at);
+    if (!size) throw new Error(`Byte ${at} (${hex(bytes[at])}) begins no character of UTF-8, so the bytes stay hexadecimal.`);
+    if (bytes[at] === 0x0d) throw new Error("A box for text holds no carriage returns (0D), so the bytes stay hexadecimal.");
+  }
+  return decode(bytes);
+}
+
 /** @param {Uint8Array} bytes @returns {string} */
 export function toBase64(bytes) {
   let binary = "";

@@ -6,7 +6,7 @@
 import { ApiError, model, setKeyPrompt } from "./api.js";
 import { byId, Notice } from "./dom.js";
 import { LanguagesPanel } from "./languages-panel.js";
-import { PatchesPanel } from "./patches-panel.js";
+import { markResults, PatchesPanel } from "./patches-panel.js";
 import { WritePanel } from "./write-panel.js";
 
 /** Ask for an API key in a dialog. @param {boolean} refused the last one @returns {Promise<string>} */
@@ -26,6 +26,8 @@ function askForKey(refused) {
 
 async function start() {
   const notice = new Notice(byId("page-notice"));
+  markResults("waiting");
+  notice.say("Asking the server for its model …");
   try {
     const found = await model();
     notice.clear();
@@ -36,6 +38,7 @@ async function start() {
     new LanguagesPanel();
   } catch (error) {
     notice.fail(error, start);
+    markResults("stale");
   }
 }
 

@@ -4,7 +4,7 @@
  */
 
 import * as api from "./api.js";
-import { capped, hex, parseHex, toBase64, units } from "./bytes.js";
+import { capped, encode, hex, parseHex, toBase64, toBoxText, toHex, units } from "./bytes.js";
 import { Curve } from "./curve.js";
 import { byId, debounced, el, isAbort, Notice, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
@@ -15,7 +15,20 @@ import { PatchView } from "./view.js";
 
 const MOST_CHARACTERS = 20000;
 const PAUSE = 150; // milliseconds without typing before the server is asked
+const SLOW = 400; // milliseconds without an answer before the page says what it waits for
 const MOST_ROWS = 500; // of the table of values
+const RESULTS = ["facts", "patch-view", "plot", "rules-result"]; // what is drawn of an answer
+
+/**
+ * Tell how what is drawn is related to what is in the box.
+ * @param {"current"|"waiting"|"stale"} state waiting: an answer is on its way; stale: none came
+ */
+export function markResults(state) {
+  for (const id of RESULTS) {
+    byId(id).setAttribute("aria-busy", String(state === "waiting"));
+    byId(id).classList.toggle("stale", state === "stale");
+  }
+}
 
 /** @typedef {{bytes: Uint8Array, units: import("./bytes.js").Unit[], entropies: number[],
  *   surprise: number[], modelStarts: boolean[]}} Answer */
@@ -26,6 +39,7 @@ export class PatchesPanel {
   /** @type {boolean[]} */
   #starts = [];
   #abort = new AbortController();
+  #remark = ""; // about what is in the box, until that changes
 
   /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number}} model */
   constructor(model) {
@@ -43,8 +57,11 @@ export class PatchesPanel {
   #setUpControls() {
     const typed = debounced(() => this.ask(), PAUSE);
     const recut = oncePerFrame(() => this.#cut());
-    this.text.addEventListener("input", typed);
-    for (const id of ["as-text", "as-hex"]) byId(id).addEventListener("change", () => this.ask());
+    this.text.addEventListener("input", () => {
+      this.#remark = "";
+      typed();
+    });
+    for (const id of ["as-text", "as-hex"]) byId(id).addEventListener("change", () => this.#convert());
     for (const id of ["theta", "theta-add", "stride"]) {
       byId(id).addEventListener("input", () => {
         if (id === "theta" && byId("rule").value === "model") byId("rule").value = "entropy";
@@ -68,34 +85,56 @@ export class PatchesPanel {
       button.addEventListener("click", () => {
         byId(example.hex ? "as-hex" : "as-text").checked = true;
         this.text.value = example.hex ?? example.text;
+        this.#remark = "";
         this.ask();
       });
       byId("examples").append(button);
     }
   }
 
+  /** Write what is in the box the other way, as text or as digits; what is no text stays digits. */
+  #convert() {
+    try {
+      const { value } = this.text;
+      this.text.value = byId("as-hex").checked ? toHex(encode(value)) : toBoxText(parseHex(value));
+      this.#remark = "";
+    } catch (error) {
+      byId("as-hex").checked = true;
+      this.#remark = error.message;
+    }
+    this.ask();
+  }
+
   /** Ask for the entropies of what is in the box; an answer that is late is dropped. */
   async ask() {
     this.#abort.abort();
     const abort = (this.#abort = new AbortController());
+    const slow = setTimeout(() => this.notice.say("The server is reading the text …"), SLOW);
+    markResults("waiting");
     try {
       this.notice.clear();
-      const { bytes, note } = this.#read();
+      const { bytes, note: left } = this.#read();
+      const note = [this.#remark, left].filter(Boolean).join(" ");
       this.notice.say(note);
-      const options = { signal: abort.signal, onWait: (message) => this.notice.say(message) };
-      const answer = await api.patches(toBase64(bytes), options);
+      const onWait = (message) => {
+        clearTimeout(slow);
+        this.notice.say(message);
+      };
+      const answer = await api.patches(toBase64(bytes), { signal: abort.signal, onWait });
       if (abort.signal.aborted) return;
       this.notice.say(note);
       this.#show(bytes, answer);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
+    } finally {
+      clearTimeout(slow);
     }
   }
 
   /** What is drawn stays, paler: it is no longer what is in the box. */
   #fail(error) {
     this.notice.fail(error, error instanceof api.ApiError ? () => this.ask() : undefined);
-    byId("patch-view").classList.add("stale");
+    markResults("stale");
   }
 
   /** The bytes in the box, as many as can be shown, and a note if there are more. */
@@ -113,7 +152,7 @@ export class PatchesPanel {
   #show(bytes, { entropies, surprise, patches }) {
     const modelStarts = startsAt(patches[0].starts, bytes.length);
     this.#answer = { bytes, units: units(bytes), entropies, surprise, modelStarts };
-    byId("patch-view").classList.remove("stale");
+    markResults("current");
     this.curve.draw(bytes, this.#answer.units, entropies);
     this.#cut();
     byId("patch-inspector").replaceChildren(el("p", { class: "hint" }, byId("patch-inspector").dataset.hint));

@@ -7,7 +7,8 @@
 
   function apply() {
     document.documentElement.dataset.theme = chosen() ?? "system";
-    document.getElementById("theme")?.setAttribute("aria-pressed", String(isDark()));
+    const button = document.getElementById("theme");
+    if (button) button.textContent = isDark() ? "Switch to light" : "Switch to dark";
   }
 
   function toggle() {
