@@ -87,7 +87,7 @@ def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
         bars = axes.barh(heights, values, color=colours, height=0.8)
         axes.bar_label(bars, [_shown(row.get(name)) for row in rows], padding=2, fontsize=7)
         axes.set_title(name.replace("_", " "), fontsize=10)
-        axes.margins(x=0.18)
+        axes.margins(x=0.18, y=0.5 / len(rows))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     panels[0].set_yticks(list(ticks.values()), list(ticks))
