@@ -9,7 +9,6 @@ author = copyright = "The blt contributors"
 version = release = version_of("blt")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["results"]
 
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

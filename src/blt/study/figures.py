@@ -48,6 +48,7 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
 
 def _sections(results: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterator[str]:
     """Of ``table.md``."""
+    yield "# Numbers\n"
     for kind in (MEAN, *kinds):
         yield f"## Bits per byte, {kind}\n\n{table(results, kind)}"
     if all(INFERENCE in result for result in results):
