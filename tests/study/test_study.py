@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,23 @@ def test_a_rate_is_searched_again_at_a_budget_where_a_family_names_some(
     assert "6e07-byte-0" not in begun  # it is the search's run, with its model
     assert again["6e07-byte-0"]["lr"] == better
     assert (out / "runs" / "6e07-byte-0" / "checkpoint").is_dir()
+
+
+def test_a_run_of_the_search_takes_the_place_of_the_same_training_half_done(
+    file: Path, tmp_path: Path
+) -> None:
+    out = StudyFolder(tmp_path / "out")
+    point = next(read_study(file).points()).with_lr(1e-3)
+    searched = replace(point, searching=True)
+    for name in (point.name, searched.name):
+        out.run(name).mkdir(parents=True)
+        (out.run(name) / "of").write_text(name)
+    (out.path / "locks").mkdir()
+    line = {"name": searched.name, "family": "byte", "budget": 2e7, "seed": 0, "lr": 1e-3}
+    out.append({**line, "bits_per_byte": {}}, SEARCH)
+    assert out.twin(point) == {**line, "bits_per_byte": {}, "name": point.name}
+    assert (out.run(point.name) / "of").read_text() == searched.name
+    assert not out.run(searched.name).exists()
 
 
 def test_the_best_rate_holds_until_the_next_search(file: Path) -> None:

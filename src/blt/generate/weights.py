@@ -75,10 +75,15 @@ def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Mod
             raise UserError("precision 'int8' is for CPUs; on a GPU use 'bfloat16'")
         return Int8Linear(weight)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    can = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    packs = not native and on_cpu and can  # C++ reads weights as they are
+    packs = not native and _packs(dtype, weight.device)  # C++ reads weights as they are
     return PackedLinear(weight.to(dtype)) if packs else CastLinear(weight.to(dtype).contiguous())
+
+
+def _packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Can oneDNN lay out weights of this kind?"""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:

@@ -6,8 +6,9 @@
 
 namespace blt {
 
-// Heads are read two vectors of features at a time. Of bfloat16 these are taken apart into those at even and at
-// odd places, which costs two operations; so a query is put in that order, and a result back.
+// Heads are read two vectors of features at a time. Of bfloat16 these are taken apart into those at
+// even and at odd places, which costs two operations; so a query is put in that order, and a result
+// back.
 constexpr int PART = 2 * LANES;
 
 constexpr int64_t AHEAD = 2048;  // numbers in memory that are asked for before their turn

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__AVX2__)  // as wherever AVX-512 is
 #include <immintrin.h>
 #endif
 

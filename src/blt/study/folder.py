@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,6 +93,8 @@ class StudyFolder:
             found = tuple(line[key] for key in ("family", "budget", "seed", "lr"))
             if found == asked and "bits_per_byte" in line:
                 if not point.searching and self.run(line["name"]).is_dir():
+                    # What may lie there was begun before the search, and is the same training.
+                    shutil.rmtree(self.run(point.name), ignore_errors=True)
                     os.replace(self.run(line["name"]), self.run(point.name))
                 return {**line, "name": point.name}
         return None
