@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import blt
 from blt.cli import main
 from blt.errors import UserError
-from blt.plan import find_hardware, make_plan
+from blt.plan import find_hardware, make_plan, trace
 from blt.plan.plan import parameters
 from blt.plan.trace import meta_model, trace_step
 from blt.train import DataConfig, Recipe, TrainConfig, read_recipe
@@ -75,6 +76,19 @@ def test_four_processes_hold_a_quarter_each() -> None:
     frozen = 4 * sum(p.numel() for p in blt.ByteLM(config.entropy_model).parameters())  # type: ignore[arg-type]
     # Rows are dealt out whole, so parts are a little more than a quarter.
     assert four.weights - frozen == pytest.approx((one.weights - frozen) / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_one_block_of_attention_of_each_shape_tells_what_all_of_them_take(
+    monkeypatch: pytest.MonkeyPatch, recomputes: bool
+) -> None:
+    more = {**SMALL, "batch_bytes": 4096, "context_bytes": 2048}
+    config = tiny_config(sliding_window=128)
+    short = trace_step(config, **more, recomputes=recomputes)
+    monkeypatch.setattr(trace, "_each_block_once", nullcontext)
+    whole = trace_step(config, **more, recomputes=recomputes)
+    assert short.working == pytest.approx(whole.working, rel=0.01)
+    assert replace(short, working=0, peak=0) == replace(whole, working=0, peak=0)
 
 
 def test_a_trace_leaves_no_fake_tensor_behind() -> None:

@@ -80,6 +80,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         world=hardware.count,
         recomputes=train.recompute,
         optimizer=train.optimizer,
+        gpu=not hardware.shared_memory,
     )
     batch = data.batch_bytes * train.accumulate * hardware.count
     speed = hardware.count * hardware.flops * mfu / (training + entropy)

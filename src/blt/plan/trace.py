@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blt.lm import BLT, ByteLM, LanguageModel
-from blt.model import attention
+from blt.model import attention, layers
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.packing import PackedBatch, Spans, pack
 from blt.precision import autocast
@@ -110,6 +110,7 @@ def trace_step(
     world: int = 1,
     recomputes: bool = False,
     optimizer: MatrixOptimizer = "adamw",
+    gpu: bool = False,
 ) -> StepMemory:
     """Memory of one training step of one of ``world`` processes.
 
@@ -120,11 +121,12 @@ def trace_step(
         dtype: of matrix products.
         recomputes: as ``train.recompute``.
         optimizer: as ``train.optimizer``.
+        gpu: where layers work on all rows at once, which a CPU's cache would not hold.
     """
     documents = _documents(batch_bytes, context_bytes)
     batch = pack(documents, [_decisions(len(ids), patch_size) for ids in documents])
     model = meta_model(config)
-    with _group(world) as parallel, _fake() as mode:
+    with _group(world) as parallel, _fake() as mode, _each_block_once(), _all_rows(gpu):
         model.to_empty(device="cpu")
         table = model.encoder.embedding.ngram if isinstance(model, BLT) else None
         sparse = table is not None and world == 1
@@ -227,6 +229,40 @@ def _fake() -> Iterator[FakeTensorMode]:
     finally:
         for cache in caches:
             cache.cache_clear()
+
+
+@contextmanager
+def _each_block_once() -> Iterator[None]:
+    """Thousands of attention's blocks have a few shapes: one of each, and the outputs of all."""
+    blocks, in_order = attention._blocks, attention._in_order
+
+    def once(offsets: tuple[int, ...], window: int | None) -> Iterator[Any]:
+        seen = set()
+        for rows, lead, firsts in blocks(offsets, window):
+            if (shape := (rows, lead, len(firsts))) not in seen:
+                seen.add(shape)
+                yield rows, lead, firsts
+
+    def outputs(parts: dict[int, Tensor], empty: Tensor) -> Tensor:
+        return torch.cat([torch.empty_like(empty)], 1)  # the parts and, copied, the whole
+
+    attention._blocks, attention._in_order = once, outputs
+    try:
+        yield
+    finally:
+        attention._blocks, attention._in_order = blocks, in_order
+
+
+@contextmanager
+def _all_rows(gpu: bool) -> Iterator[None]:
+    """Work as layers do it on a GPU; fake tensors are a CPU's."""
+    chunks = layers.chunks
+    if gpu:
+        layers.chunks = lambda x, elements=0: iter((slice(None),))
+    try:
+        yield
+    finally:
+        layers.chunks = chunks
 
 
 @contextmanager
