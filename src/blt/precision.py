@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import cache
 from typing import Literal
@@ -31,15 +32,31 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products; weights and optimiser stay in float32."""
+    """The dtype of matrix products; weights and optimiser stay in float32.
+
+    Logs a warning where bfloat16 is asked for and the device is slower with it.
+    """
     if precision == "auto":
         return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision == "float32":
+        return torch.float32
+    _warn_if_slower(device)
+    return torch.bfloat16
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Matrix products in ``dtype`` inside a ``with`` block."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@cache
+def _warn_if_slower(device: torch.device) -> None:
+    if not _bfloat16_is_faster(device):
+        logging.getLogger("blt").warning(
+            "precision 'bfloat16' is slower than 'float32' on this %s, which only emulates it; "
+            "'auto' takes the faster of the two",
+            device.type,
+        )
 
 
 @cache
