@@ -9,9 +9,14 @@ import torch
 
 import blt
 
+# Of few positions, so that a short text has pairs of features of all three kinds.
+SCALING = blt.RopeScaling(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16
+)
+
 
 def random_config(seed: int) -> blt.Config:
-    """The first few seeds go through every option."""
+    """The first few seeds go through every option, but for scaled RoPE."""
     r = random.Random(seed)
     heads, k = r.choice([2, 4]), (1, 2, 4)[seed % 3]
     local = heads * r.choice([8, 16])
@@ -130,6 +135,7 @@ def their_config(config: blt.Config, **changes: Any) -> Any:
         },
         global_config={
             **common,
+            "rope_parameters": rope(c.rope_theta, c.global_rope_scaling),
             "hidden_size": c.global_dim,
             "num_attention_heads": c.global_heads,
             "num_hidden_layers": c.global_layers,
@@ -140,5 +146,6 @@ def their_config(config: blt.Config, **changes: Any) -> Any:
     )
 
 
-def rope(theta: float) -> dict[str, Any]:
-    return {"rope_type": "default", "rope_theta": theta}
+def rope(theta: float, scaling: blt.RopeScaling | None = None) -> dict[str, Any]:
+    kind = {"rope_type": "default"} if scaling is None else {"rope_type": "llama3", **vars(scaling)}
+    return {**kind, "rope_theta": theta}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from checkpoints import SCALING, rope
+
 
 def their_model(seed: int, kind: str, **changes: Any) -> Any:
     """A random Llama or Mistral of transformers."""
@@ -21,10 +23,7 @@ def their_model(seed: int, kind: str, **changes: Any) -> Any:
         "num_attention_heads": heads,
         "num_key_value_heads": r.choice([1, heads // 2, heads]),
         "rms_norm_eps": r.choice([1e-5, 1e-6]),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": r.choice([1e4, 5e5]),
-        },
+        "rope_parameters": rope(r.choice([1e4, 5e5]), SCALING if seed % 4 == 1 else None),
         "tie_word_embeddings": r.random() < 0.5,
         **changes,
     }

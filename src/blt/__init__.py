@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blt.errors import UserError
     from blt.lm import BLT, ByteLM, LanguageModel, Patches
-    from blt.model.config import ByteTransformerConfig, Config
+    from blt.model.config import ByteTransformerConfig, Config, RopeScaling
     from blt.patching import PatchingConfig
     from blt.pretrained import load
     from blt.vocab import decode, encode
@@ -21,6 +21,7 @@ __all__ = [
     "LanguageModel",
     "Patches",
     "PatchingConfig",
+    "RopeScaling",
     "UserError",
     "decode",
     "encode",
@@ -37,6 +38,7 @@ _HOMES = {
     "LanguageModel": "blt.lm",
     "Patches": "blt.lm",
     "PatchingConfig": "blt.patching",
+    "RopeScaling": "blt.model.config",
     "UserError": "blt.errors",
     "decode": "blt.vocab",
     "encode": "blt.vocab",

@@ -19,6 +19,7 @@ from blt.model.packing import Spans
 from blt.model.token_transformer import TokenTransformer
 from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer
+from checkpoints import SCALING, rope
 from llamas import close, their_model
 from shapes import tiny_config
 from texts import MULTILINGUAL
@@ -105,7 +106,9 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"num_key_value_heads": 3}, "not a multiple of num_key_value_heads 3"),
         ({"num_key_value_heads": "two"}, "num_key_value_heads must be a whole number"),
         ({"sliding_window": 64}, "sliding_window 64 is smaller than the context"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "RoPE scaling 'llama3'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.*[Ff]ield req"),
+        ({"rope_scaling": rope(1e4, SCALING) | {"factor": 0}}, "factor must be positive, got 0"),
+        ({"rope_scaling": rope(1e4, SCALING) | {"low_freq_factor": 4.0}}, "must be below high"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "RoPE scaling 'yarn'"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import blt
 from blt.convert import convert
 from blt.errors import UserError
 from checkpoints import (
+    SCALING,
     equal_weights,
     random_config,
     random_model,
@@ -278,6 +280,12 @@ def test_without_its_entropy_model_the_way_out_is_named(tmp_path: Path) -> None:
     convert(tmp_path / "blt", tmp_path / "out", entropy_model=tmp_path / "entropy")
     config = blt.load(tmp_path / "out").config
     assert config.patching.threshold == 1.5
+
+
+def test_scaled_rope_is_not_written_for_meta(tmp_path: Path) -> None:
+    blt.BLT(replace(random_config(0), global_rope_scaling=SCALING)).save(tmp_path / "ours")
+    with pytest.raises(UserError, match="no scaled RoPE"):
+        convert(tmp_path / "ours", tmp_path / "out", "meta")
 
 
 def test_feed_forward_widths_that_meta_cannot_say_are_refused(tmp_path: Path) -> None:

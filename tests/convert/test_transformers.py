@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from blt.convert import convert, open_checkpoint
 from blt.convert.transformers_config import read_config
 from blt.errors import UserError
 from checkpoints import (
+    SCALING,
     equal_weights,
     random_config,
     random_model,
+    rope,
     text_ids,
     their_config,
     their_logits,
@@ -52,7 +54,8 @@ def test_our_model_is_the_same_one_in_transformers_and_back(tmp_path: Path, seed
 def test_their_model_is_the_same_one_here_and_back(tmp_path: Path, seed: int) -> None:
     """A model that transformers makes and saves; every other one with tied embeddings."""
     torch.manual_seed(seed)
-    made = random_config(seed)
+    scaling = SCALING if seed % 4 == 0 else None
+    made = replace(random_config(seed), global_rope_scaling=scaling)
     tied = seed % 2 == 0
     model = transformers.BltForCausalLM(their_config(made, tie_word_embeddings=tied)).eval()
     model.save_pretrained(tmp_path / "theirs", max_shard_size="100KB" if seed % 3 else "1GB")
@@ -120,6 +123,8 @@ def test_what_transformers_cannot_hold_is_refused_by_name(
         ("decoder_config", {"hidden_size": 128}, "differ in hidden_size"),
         ("global_config", {"hidden_size": "big"}, "global_dim"),
         ("encoder_config", {"rope_parameters": 3}, "rope_parameters must be an object"),
+        ("decoder_config", {"rope_parameters": rope(5e5, SCALING)}, "in global_config alone"),
+        ("global_config", {"rope_parameters": {"rope_type": "yarn"}}, "RoPE scaling 'yarn'"),
     ],
 )
 def test_options_that_are_not_here_are_named(

@@ -16,7 +16,8 @@ from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.lm import decide
 from blt.vocab import encode
-from shapes import TINY, TINY_BLT, random_blt
+from checkpoints import SCALING
+from shapes import TINY, TINY_BLT, random_blt, tiny_config
 from texts import MULTILINGUAL
 
 ENTROPY_RULES = ("entropy", "entropy-monotonic", "entropy-combined")
@@ -81,6 +82,20 @@ def test_every_prefix_of_real_text_has_the_logits_of_a_full_forward(
     assert counts.global_transformer == patches
     assert counts.encoder == counts.decoder == len(ids)
     assert counts.entropy_model == (len(ids) if rule in ENTROPY_RULES else 0)
+
+
+def test_scaled_positions_of_patches_are_the_same_in_cached_steps() -> None:
+    torch.manual_seed(0)
+    patching = blt.PatchingConfig(rule="static", stride=3)
+    lm = blt.BLT(tiny_config(global_rope_scaling=SCALING, patching=patching)).eval()
+    ids = encode(MULTILINGUAL[:400])
+    expected = lm.logits(ids)
+    model = cached(lm, 1)
+    model.read([ids[:1].tolist()])
+    found = torch.cat((model.logits[:1], steps(model, ids[1:].tolist())))
+    assert relative(found, expected) < 1e-4
+    lm.global_transformer.transformer.rope_scaling = None
+    assert relative(lm.logits(ids), expected) > 1e-3  # it matters
 
 
 @given(st.binary(max_size=300), st.integers(0, 300), st.data())

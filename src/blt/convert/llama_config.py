@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from blt.config_io import from_dict
-from blt.convert.transformers_config import rope_of
+from blt.convert.transformers_config import rope_of, rope_parameters
 from blt.errors import UserError, require, require_whole
 from blt.model.config import TokenTransformerConfig
 from blt.model.token_transformer import SPECIAL
@@ -79,13 +79,9 @@ def read_config(data: dict[str, Any], where: str) -> tuple[TokenTransformerConfi
             full[key] == value,
             f"{where}: {key} {full[key]!r} is not supported, only {value}",
         )
-    theta, rope_type = rope_of(full, where)
+    theta, scaling = rope_of(full, where)
     rotated = (full.get("rope_parameters") or full).get("partial_rotary_factor", 1.0)
     require(rotated == 1.0, f"{where}: partial_rotary_factor {rotated!r} is not supported, only 1")
-    require(
-        rope_type == "default",
-        f"{where}: RoPE scaling {rope_type!r} is not supported, only unscaled positions",
-    )
     plain = {
         "vocab_size": full["vocab_size"] - SPECIAL,
         "dim": full["hidden_size"],
@@ -93,6 +89,7 @@ def read_config(data: dict[str, Any], where: str) -> tuple[TokenTransformerConfi
         "layers": full["num_hidden_layers"],
         "ff_dim": full["intermediate_size"],
         "rope_theta": theta,
+        "rope_scaling": scaling,
         "norm_eps": full["rms_norm_eps"],
     }
     config = from_dict(TokenTransformerConfig, plain, where)
@@ -145,6 +142,6 @@ def write_config(config: TokenTransformerConfig) -> dict[str, Any]:
         "num_key_value_heads": config.heads,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": rope_parameters(config.rope_theta, config.rope_scaling),
         "tie_word_embeddings": False,
     }

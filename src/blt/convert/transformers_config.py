@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from blt.config_io import from_dict
+from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
-from blt.model.config import ByteTransformerConfig, Config
+from blt.model.config import ByteTransformerConfig, Config, RopeScaling
 from blt.patching import PatchingConfig
 from blt.vocab import BOS, EOS, VOCAB_SIZE
 
@@ -84,6 +85,7 @@ def read_config(data: dict[str, Any], where: str) -> Config:
         "hash_functions": data.get("encoder_hash_byte_group_nb_functions", 1),
         "hash_rows": data.get("encoder_hash_byte_group_vocab", 500002),
         "rope_theta": theta,
+        "global_rope_scaling": latent["rope_scaling"],
         "norm_eps": eps,
         "patching": {
             "rule": rule,
@@ -109,7 +111,11 @@ def _part(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
         **PARTS[name],
         **given,
     }
-    part["rope_theta"], part["rope_type"] = rope_of(part, f"{where}: {name}")
+    part["rope_theta"], part["rope_scaling"] = rope_of(part, f"{where}: {name}")
+    require(
+        part["rope_scaling"] is None or name == "global_config",
+        f"{where}: {name}: scaled RoPE is supported in global_config alone",
+    )
     if part.get("intermediate_size") is None and isinstance(part["hidden_size"], int):
         part["intermediate_size"] = int(8 * part["hidden_size"] / 3)
     if part.get("num_key_value_heads") is None:
@@ -117,8 +123,12 @@ def _part(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
     return part
 
 
-def rope_of(part: dict[str, Any], where: str) -> tuple[Any, Any]:
-    """θ and type of a config's rotations, in the keys of new and of old versions."""
+def rope_of(part: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | None]:
+    """θ and scaling of a config's rotations, in the keys of new and of old versions.
+
+    Raises:
+        UserError: a kind of scaling that this library does not have.
+    """
     found = {key: part.get(key) or {} for key in ("rope_parameters", "rope_scaling")}
     for key, value in found.items():
         if not isinstance(value, dict):
@@ -126,12 +136,27 @@ def rope_of(part: dict[str, Any], where: str) -> tuple[Any, Any]:
     rope = found["rope_parameters"]
     scaling = found["rope_scaling"] or rope
     rope_type = scaling.get("rope_type", scaling.get("type", "default"))
-    return rope.get("rope_theta", part["rope_theta"]), rope_type
+    require(
+        rope_type in ("default", "llama3"),
+        f"{where}: RoPE scaling {rope_type!r} is not supported, only llama3's",
+    )
+    theta = rope.get("rope_theta", part["rope_theta"])
+    if rope_type == "default":
+        return theta, None
+    known = {field.name for field in fields(RopeScaling)}
+    return theta, {key: value for key, value in scaling.items() if key in known}
+
+
+def rope_parameters(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
+    """What a config of ``transformers`` says of rotations."""
+    if scaling is None:
+        return {"rope_type": "default", "rope_theta": theta}
+    return {"rope_type": "llama3", "rope_theta": theta, **to_dict(scaling)}
 
 
 def _common(parts: dict[str, dict[str, Any]], names: list[str], where: str) -> tuple[Any, Any]:
     """RoPE θ and norm epsilon, which these parts must share, and what all of them must be."""
-    only = {"hidden_act": "silu", "vocab_size": VOCAB_SIZE, "rope_type": "default"}
+    only = {"hidden_act": "silu", "vocab_size": VOCAB_SIZE}
     for name in names:
         part = parts[name]
         require(
@@ -182,7 +207,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
         "hidden_size_global": c.global_dim,
         "cross_attn_k": c.cross_attention_k,
     }
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "encoder_config": {
             **local,
             "num_hidden_layers": c.encoder_layers,
@@ -204,6 +229,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
     }
     for part in parts.values():
         part |= _shared(c.rope_theta, c.norm_eps)
+    parts["global_config"]["rope_parameters"] = rope_parameters(c.rope_theta, c.global_rope_scaling)
     if c.entropy_model is not None:
         parts["patcher_config"] = _write_patcher(c.entropy_model)
     return {
@@ -222,7 +248,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
         "encoder_hash_byte_group_size": list(c.hash_ngram_sizes),
         "encoder_hash_byte_group_vocab": c.hash_rows,
         "encoder_hash_byte_group_nb_functions": c.hash_functions,
-        "rope_parameters": _shared(c.rope_theta, c.norm_eps)["rope_parameters"],
+        "rope_parameters": rope_parameters(c.rope_theta, None),
         **parts,
     }
 
@@ -239,5 +265,4 @@ def _write_patcher(config: ByteTransformerConfig) -> dict[str, Any]:
 
 
 def _shared(theta: float, eps: float) -> dict[str, Any]:
-    rope = {"rope_type": "default", "rope_theta": theta}
-    return {"rope_parameters": rope, "rms_norm_eps": eps}
+    return {"rope_parameters": rope_parameters(theta, None), "rms_norm_eps": eps}

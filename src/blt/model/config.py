@@ -19,6 +19,33 @@ def _check_heads(name: str, dim: int, heads: int) -> None:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Slower rotations for a longer context, as in Llama 3.1: its ``rope_type`` ``llama3``.
+
+    A pair of features that turns fewer than ``low_freq_factor`` times in the original context turns
+    ``factor`` times slower, one that turns more than ``high_freq_factor`` times as before; between
+    the two, something between.
+
+    Raises:
+        ValueError: a value that is not positive, or factors in the wrong order; names the field.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int  # positions
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(0 < value < float("inf"), f"{name} must be positive, got {value}")
+        require(
+            self.low_freq_factor < self.high_freq_factor,
+            f"low_freq_factor {self.low_freq_factor} must be below high_freq_factor "
+            f"{self.high_freq_factor}",
+        )
+
+
+@dataclass(frozen=True)
 class ByteTransformerConfig:
     """A byte-level transformer with a sliding window: entropy model, or baseline without patches.
 
@@ -54,6 +81,7 @@ class TokenTransformerConfig:
     layers: int = 6
     ff_dim: int = 688
     rope_theta: float = 500000.0
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -107,6 +135,7 @@ class Config:
     hash_functions: int = 1
     hash_rows: int = 50000
     rope_theta: float = 500000.0
+    global_rope_scaling: RopeScaling | None = None  # of positions of patches
     norm_eps: float = 1e-5
     patching: PatchingConfig = field(default_factory=PatchingConfig)
     entropy_model: ByteTransformerConfig | None = field(default_factory=ByteTransformerConfig)

@@ -25,6 +25,7 @@ class GlobalTransformer(nn.Module):
             config.global_ff_dim,
             rope_theta=config.rope_theta,
             eps=config.norm_eps,
+            rope_scaling=config.global_rope_scaling,
         )
 
     def forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.attention import attention
+from blt.model.config import RopeScaling
 from blt.model.packing import Spans
 
 SCORED_ROWS = 16384  # of one feed-forward without gradients
@@ -140,21 +142,35 @@ class RMSNorm(nn.Module):
         return x, (wide * scale).mul_(self.weight).to(compute_dtype(x))
 
 
-def rope_rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+def rope_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
     """Rotations e^{i·position·ω} of interleaved pairs of queries and keys (RoPE).
 
     Those of queries carry the attention's scale head_dim**-0.5.
 
     Args:
         positions: [N] index in the document.
+        frequencies: [head_dim / 2] ω, radians per position.
 
     Returns:
         [N, 2, 1, head_dim / 2] complex64: for queries, for keys.
     """
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
-    angles = positions[:, None].float() * (1.0 / theta ** (pairs / head_dim))
+    angles = positions[:, None].float() * frequencies
     rope = torch.polar(torch.ones_like(angles), angles)
-    return torch.stack((rope * head_dim**-0.5, rope), dim=1)[:, :, None]
+    return torch.stack((rope * (2 * len(frequencies)) ** -0.5, rope), dim=1)[:, :, None]
+
+
+def rope_frequencies(
+    head_dim: int, theta: float, scaling: RopeScaling | None, device: torch.device
+) -> Tensor:
+    """[head_dim / 2] radians per position of each pair of features."""
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    frequencies = 1.0 / theta ** (pairs / head_dim)
+    if scaling is None:
+        return frequencies
+    turns = frequencies * (scaling.original_max_position_embeddings / (2 * math.pi))
+    width = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = ((turns - scaling.low_freq_factor) / width).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / scaling.factor)
 
 
 def _rotated(x: Tensor, rope: Tensor) -> Tensor:
@@ -317,16 +333,21 @@ class Transformer(nn.Module):
         rope_theta: float,
         eps: float,
         window: int | None = None,
+        rope_scaling: RopeScaling | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.head_dim, self.rope_theta = heads, dim // heads, rope_theta
+        self.heads, self.head_dim = heads, dim // heads
+        self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
         self.depth, self.window = layers, window
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, ff_dim, eps, window) for _ in range(layers)
         )
 
+    def frequencies(self, device: torch.device) -> Tensor:
+        return rope_frequencies(self.head_dim, self.rope_theta, self.rope_scaling, device)
+
     def rope(self, spans: Spans) -> Tensor:
-        return rope_rotations(spans.positions, self.head_dim, self.rope_theta)
+        return rope_rotations(spans.positions, self.frequencies(spans.positions.device))
 
     def forward(
         self, x: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None

@@ -28,6 +28,7 @@ class TokenTransformer(nn.Module):
             config.ff_dim,
             rope_theta=config.rope_theta,
             eps=config.norm_eps,
+            rope_scaling=config.rope_scaling,
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = Linear(config.dim, size)

@@ -48,11 +48,9 @@ class Stack:
             assert isinstance(layer, TransformerLayer)
             eps = layer.attention_norm.eps
             self._fill(layers[index], layer, crossings[index] if index < len(crossings) else None)
-        pairs = torch.arange(0, transformer.head_dim, 2, dtype=torch.float32)
-        frequencies = 1.0 / transformer.rope_theta ** (pairs / transformer.head_dim)
         self.native = native.Stack(
             layers=kept.struct(layers),
-            frequencies=kept.tensor(frequencies),
+            frequencies=kept.tensor(transformer.frequencies(torch.device("cpu"))),
             depth=transformer.depth,
             dim=self.dim,
             heads=transformer.heads,

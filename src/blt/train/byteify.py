@@ -54,7 +54,8 @@ def resolved(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
 
 
 def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
-    """``config`` with the source's shape of layers; RoPE's θ and epsilon go to all parts."""
+    """``config`` with the source's shape of layers; RoPE's θ and epsilon go to all parts,
+    its scaling to the global transformer."""
     return replace(
         config,
         global_dim=source.dim,
@@ -62,6 +63,7 @@ def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
         global_layers=source.layers,
         global_ff_dim=source.ff_dim,
         rope_theta=source.rope_theta,
+        global_rope_scaling=source.rope_scaling,
         norm_eps=source.norm_eps,
     )
 
