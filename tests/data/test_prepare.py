@@ -171,13 +171,14 @@ def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
     assert told == [(0, 1, 2**20), (0, 1, 2**21), (0, 1, 3 * 2**20), (1, 1, 3 * 2**20)]
 
 
-def test_ray_writes_the_same(
-    tmp_path: Path, sources: tuple[str, ...], entropy_folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("ray")
+def test_ray_writes_the_same(tmp_path: Path, sources: tuple[str, ...], entropy_folder: str) -> None:
+    ray = pytest.importorskip("ray")
     options = Options(sources, heldout=0.2, entropy_model=entropy_folder)
     prepare(tmp_path / "here", options)
-    prepare(tmp_path / "ray", options, ray_workers=2)
+    try:
+        prepare(tmp_path / "ray", options, ray_workers=2)
+    finally:
+        ray.shutdown()  # its processes would run beside all later tests
     assert content(tmp_path / "ray") == content(tmp_path / "here")
 
 

@@ -108,7 +108,7 @@ from blt.train import read_recipe
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 model = read_recipe({str(PAPER / "blt-8b.toml")!r}).model
 memory = trace_step(model, batch_bytes=1024, context_bytes=1024, patch_size=4.5,
-                    dtype=torch.bfloat16, world=256, recomputes=True)
+                    dtype=torch.bfloat16, world=256, recomputes=True, gpu=True)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([memory.weights, memory.optimizer, memory.peak, (after - before) * 1024]))
 """

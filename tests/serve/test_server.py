@@ -276,6 +276,14 @@ def test_no_request_made_from_the_schema_is_answered_with_5xx(
     assert (200 if mode.is_positive else 422) in statuses
 
 
+def test_a_stream_is_what_the_schema_says(served: Served) -> None:
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    body = {"prompt": "a", "stream": True, "max_tokens": 3}
+    case = schema["/v1/completions"]["POST"].Case(body=body, media_type="application/json")
+    answer = case.call_and_validate(checks=CHECKS)
+    assert "text/event-stream" in answer.headers["content-type"][0]
+
+
 # --- back-pressure, time, failure -----------------------------------------------------------------
 
 

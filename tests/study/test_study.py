@@ -295,7 +295,7 @@ def test_a_power_law_is_found_and_its_band_holds_it() -> None:
     at = np.geomspace(1e12, 1e14, 20)
     np.testing.assert_allclose(found(at), 1.2 + 40 * at**-0.15, rtol=5e-3)
     inside = []
-    for seed in range(12):
+    for seed in range(6):
         noisy = exact + chance.normal(0, 0.02, len(flops))
         low, high = band(flops.tolist(), noisy.tolist(), at, seed)
         assert (high - low).max() < 0.1

@@ -33,7 +33,9 @@ from blt.serve.schemas import (
 from blt.serve.service import Service
 from blt.serve.settings import Settings
 
-EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+# Of each event, as OpenAPI 3.1 has it.
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENTS = {"text/event-stream": {"schema": EVENT}}
 UNHEALTHY = "The server is shutting down, or its engine has failed"
 
 
