@@ -22,6 +22,7 @@ from blt.tensors import Spec, Tensors
 
 FORMAT = "blt-1"
 CONFIG = "config.json"
+TRAINER = "trainer.json"  # beside a model in training: what it goes on with
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ def move_into_place(written: Path, folder: Path) -> None:
 
 
 def check_target(folder: Path) -> None:
-    """Refuse to write a model over what is none.
+    """Refuse to write a model over what is none, or over a training that could go on.
 
     Raises:
-        UserError: a file, or a folder that holds something else.
+        UserError: a file, or a folder that holds something else or a training's checkpoint.
     """
+    if (folder / TRAINER).is_file():
+        raise UserError(f"{folder}: is the checkpoint of a training, and is not overwritten")
     if folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())):
         return
     if folder.exists():

@@ -164,3 +164,11 @@ def test_a_large_tensor_is_mapped_and_not_read(
             mapped.encoder.embedding.ngram.zero_()
         assert equal_weights(blt.load(tmp_path / folder), lm)
         assert open_checkpoint(tmp_path / folder).config == lm.config
+
+
+def test_the_card_of_a_folder_stays_when_its_model_is_converted_again(tmp_path: Path) -> None:
+    random_model(1).save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    (tmp_path / "theirs" / "README.md").write_text("about it")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    assert (tmp_path / "theirs" / "README.md").read_text() == "about it"

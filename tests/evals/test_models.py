@@ -49,6 +49,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_tokenizer_that_is_not_the_models_is_named(folder: Path, tmp_path: Path) -> None:
+    llama(300).save_pretrained(tmp_path)
+    load(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(UserError, match="gives token 400, the model has only 300"):
+        load(tmp_path).bits_per_byte(TEXT)
+
+
 def test_bits_count_every_byte_from_the_first_token_on(folder: Path) -> None:
     lm = load(folder)
     assert isinstance(lm, HFTokenLM)

@@ -18,7 +18,7 @@ import torch
 import blt
 from blt import checkpoint
 from blt.errors import UserError
-from blt.train import Recipe, RunFolder, open_run, write_recipe
+from blt.train import Recipe, RunFolder, open_run, train_recipe, write_recipe
 from blt.train.run import TrainerState
 from shapes import TINY
 
@@ -129,6 +129,21 @@ def test_a_run_is_not_overwritten(byte_recipe: Recipe, tmp_path: Path) -> None:
     assert (path / "recipe.toml").read_bytes() == before
     longer = replace(byte_recipe, train=replace(byte_recipe.train, steps=99))
     open_run(path, longer, resume=True)
+
+
+def test_a_training_that_cannot_go_on_is_not_begun_anew(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Nor is its checkpoint taken for a place to write a model to."""
+    train_recipe(byte_recipe, tmp_path / "run")
+    checkpoint, metrics = tmp_path / "run" / "checkpoint", tmp_path / "run" / "metrics.jsonl"
+    with pytest.raises(UserError, match="checkpoint of a training"):
+        blt.load(checkpoint).save(checkpoint)
+    (checkpoint / "trainer.json").unlink()
+    before = metrics.read_bytes()
+    with pytest.raises(UserError, match=r"without trainer\.json"):
+        train_recipe(byte_recipe, tmp_path / "run", resume=True)
+    assert metrics.read_bytes() == before
 
 
 def test_a_run_in_work_is_refused_to_other_programs_until_it_ends_or_is_killed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import pytest
@@ -33,11 +34,22 @@ REPORT = Report(
 
 
 def test_loss_speed_patches_share_of_peak_memory_and_time_left_are_shown() -> None:
-    shown = "2.345 bits/byte · 18.5 kB/s · 4.51 bytes/patch · 48% of peak · 1.5 GB · 3:05 left"
+    shown = "2.345 bits/byte · 3:05 left · 18.5 kB/s · 4.51 bytes/patch · 48% of peak · 1.5 GB"
     assert describe(REPORT) == shown
     assert "held out 2.500" in describe(replace(REPORT, heldout_bits_per_byte=2.5))
     ended = replace(REPORT, progress=1.0, patch_size=None, mfu=None)
     assert describe(ended) == "2.345 bits/byte · 18.5 kB/s · 1.5 GB"
+    again = replace(ended, bits_per_byte=math.nan, heldout_bits_per_byte=2.5)
+    assert describe(again) == "had ended before · held out 2.500"
+
+
+def test_a_narrow_terminal_shows_how_far_a_training_is_and_the_time_left() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with training_bar(console, "a-long-name-of-a-recipe") as show:
+        show(REPORT)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("25%", "2.345 bits/byte", "3:05 left"):
+        assert part in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])

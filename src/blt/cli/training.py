@@ -82,10 +82,10 @@ def train(
         train_recipe(made, folder, resume, latest)
     steps = 0 if latest.report is None else latest.report.step
     if steps < FEW_STEPS and steps != made.train.steps:  # it was seconds or flops that ended it
-        console.print(f"only {steps} steps fitted into the budget; give it more", markup=False)
-    console.print(
-        f'next: blt generate "some text" --model {folder}/checkpoint', soft_wrap=True, markup=False
-    )
+        fitted = "1 step" if steps == 1 else f"{steps} steps"
+        console.print(f"only {fitted} fitted into the budget; give it more", markup=False)
+    verb = "eval bpb TEXT" if made.kind == "token" else 'generate "some text"'
+    console.print(f"next: blt {verb} --model {folder}/checkpoint", soft_wrap=True, markup=False)
 
 
 def byteify(

@@ -154,6 +154,14 @@ def rope_parameters(theta: float, scaling: RopeScaling | None) -> dict[str, Any]
     return {"rope_type": "llama3", "rope_theta": theta, **to_dict(scaling)}
 
 
+def longest(scaling: RopeScaling | None) -> dict[str, int]:
+    """The context that rotations were slowed for, which ``transformers`` compares with."""
+    if scaling is None:
+        return {}
+    positions = int(scaling.factor * scaling.original_max_position_embeddings)
+    return {"max_position_embeddings": positions}
+
+
 def _common(parts: dict[str, dict[str, Any]], names: list[str], where: str) -> tuple[Any, Any]:
     """RoPE θ and norm epsilon, which these parts must share, and what all of them must be."""
     only = {"hidden_act": "silu", "vocab_size": VOCAB_SIZE}
@@ -229,7 +237,9 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
     }
     for part in parts.values():
         part |= _shared(c.rope_theta, c.norm_eps)
-    parts["global_config"]["rope_parameters"] = rope_parameters(c.rope_theta, c.global_rope_scaling)
+    scaling = c.global_rope_scaling
+    scaled = {"rope_parameters": rope_parameters(c.rope_theta, scaling), **longest(scaling)}
+    parts["global_config"] |= scaled
     if c.entropy_model is not None:
         parts["patcher_config"] = _write_patcher(c.entropy_model)
     return {

@@ -84,7 +84,8 @@ def documents(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
 
 
 def unreadable(error: OSError) -> NoReturn:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
+    way = "name a file" if isinstance(error, IsADirectoryError) else "check its permissions"
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {way}")
 
 
 @contextmanager

@@ -69,6 +69,12 @@ class HFTokenLM(TokenModel):
     def packed_logits(self, documents: Any) -> Tensor:
         """Token ids, each [T] → logits of all, end to end [M, V]."""
         padded = pad_sequence(list(documents), batch_first=True)  # behind: nobody looks there
+        size = self.model.get_input_embeddings().num_embeddings
+        if padded.numel() and (largest := int(padded.max())) >= size:
+            raise UserError(
+                f"the tokenizer gives token {largest}, the model has only {size}; do they belong "
+                "together?"
+            )
         logits = self.model(input_ids=padded, use_cache=False).logits
         return torch.cat([row[: len(ids)] for row, ids in zip(logits, documents, strict=True)])
 

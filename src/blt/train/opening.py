@@ -9,7 +9,7 @@ from blt.errors import UserError
 from blt.train.lock import LOCK
 from blt.train.parallel import Parallel
 from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
-from blt.train.run import RECIPE, RunFolder
+from blt.train.run import RECIPE, STATE, RunFolder
 
 # May change when a run is resumed: they say how long to train and what to report.
 MAY_CHANGE = (
@@ -62,6 +62,11 @@ def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: 
         _check_same(read_recipe(run.path / RECIPE), recipe, run.path / RECIPE)
         run.hold()
         run.recover()
+        if run.lost_checkpoint:
+            raise UserError(
+                f"{run.checkpoint}: holds a model without {STATE}, so no training can go on from "
+                "it; start another run"
+            )
     elif resume:
         raise UserError(f"{path}: no run to resume here; leave out --resume to start one")
     else:

@@ -33,14 +33,14 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
-from blt.checkpoint import move_into_place
+from blt.checkpoint import CONFIG, TRAINER, move_into_place
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
-TENSORS, STATE = "trainer", "trainer.json"
+TENSORS, STATE = "trainer", TRAINER
 NAMES = "tensors"  # of the trainer's state
 OLDER = "checkpoints"
 
@@ -79,6 +79,11 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         return (self.checkpoint / STATE).is_file()
+
+    @property
+    def lost_checkpoint(self) -> bool:
+        """Is there a model, but without what a training needs to go on?"""
+        return (self.checkpoint / CONFIG).is_file() and not self.has_checkpoint
 
     def log(self, event: dict[str, Any]) -> None:
         """Append one line to the metrics; it is on disk when this returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column
 
 from blt.train.loop import OnProgress, Report
 
@@ -27,13 +29,14 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
     if not console.is_terminal:
         yield _lines(console, name)
         return
+    whole_or_cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal's end
     columns = (
         TextColumn(f"[bold]{{task.description:<{NAME_WIDTH}}}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TaskProgressColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", table_column=whole_or_cut),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with Progress(*columns, console=console, refresh_per_second=4, expand=True) as progress:
         task = progress.add_task(name, total=1.0, status="reading text, finding θ")
 
         def show(report: Report) -> None:
@@ -56,18 +59,20 @@ def points(console: Console) -> Iterator[OnPoint]:
 
 
 def describe(report: Report) -> str:
-    """Loss, speed, patch size, share of the machine's peak, memory and time left."""
-    parts = [f"{report.bits_per_byte:.3f} bits/byte"]
-    if report.heldout_bits_per_byte is not None:
-        parts.append(f"held out {report.heldout_bits_per_byte:.3f}")
+    """Loss, time left, speed, patch size, share of the machine's peak and memory."""
+    heldout = report.heldout_bits_per_byte
+    scored = [] if heldout is None else [f"held out {heldout:.3f}"]
+    if math.isnan(report.bits_per_byte) and report.progress == 1 and not report.skipped:
+        return " · ".join(["had ended before", *scored])
+    parts = [f"{report.bits_per_byte:.3f} bits/byte", *scored]
+    if report.progress < 1:
+        parts.append(f"{clock(report.seconds_left)} left")
     parts.append(f"{report.bytes_per_second / 1000:.1f} kB/s")
     if report.patch_size is not None:
         parts.append(f"{report.patch_size:.2f} bytes/patch")
     if report.mfu is not None:
         parts.append(f"{report.mfu:.0%} of peak")
     parts.append(decimal(report.memory))
-    if report.progress < 1:
-        parts.append(f"{clock(report.seconds_left)} left")
     return " · ".join(parts)
 
 
