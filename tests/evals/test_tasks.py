@@ -267,6 +267,9 @@ def test_mistakes_are_named(
         (["bpb", "x", "--plot", "a.gif"], "must end in .png"),
         (["bpb", "x", "--plot", "none/a.png"], "no such folder none"),
         (["piqa", str(swag)], "swag-labels.lst"),
+        (["blimp", str(tmp_path)], "name a file"),
+        (["hellaswag", str(swag), "--limit", "0"], "--limit must be at least 1, got 0"),
+        (["bpb", str(swag), "--max-bytes", "0"], "--max-bytes must be at least 1"),
         (["languages", str(swag)], "name a folder"),
     ):
         assert cli.main(["eval", *args, "--model", str(model)]) == 2

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from blt.errors import UserError
+from blt.errors import UserError, require_whole
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
         limit: At most so many questions, sentences or samples.
         generate: cute: also let the model write its answers.
         json: Print one JSON object for each row.
-        plot: Draw the rows into this file too, a PNG or SVG.
+        plot: Draw the rows into this file too, a PNG, SVG or PDF.
     """
     from blt.evals.compare import compare
     from blt.evals.tasks import TASKS, Options
@@ -51,6 +51,10 @@ def evaluate(
         raise UserError(f"{task}: name its texts or data")
     if plot is not None:
         check_figure(plot)
+    for name, value in (("context-bytes", context_bytes), ("max-bytes", max_bytes)):
+        require_whole(f"--{name}", value, 1)
+    if limit is not None:
+        require_whole("--limit", limit, 1)
     options = Options(context_bytes, max_bytes, limit, generate)
     rows = compare(task, model or (PRETRAINED,), paths, options)
     found = (print_json if json else print_table)(rows)
