@@ -152,7 +152,7 @@ def test_few_steps_are_mentioned_only_if_nobody_asked_for_so_few(
     assert "budget" not in capsys.readouterr().out
     command = ["train", str(recipe), "train.flops=1", "--run", str(tmp_path / "budget")]
     assert cli.main(command) == 0
-    assert "only 1 steps fitted into the budget" in capsys.readouterr().out
+    assert "only 1 step fitted into the budget" in capsys.readouterr().out
 
 
 def test_train_mistakes(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
