@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from blt.swap import exchange
 from blt.tensors import Spec, Tensors
 
 FORMAT = "blt-1"
-CONFIG = "config.json"
+CONFIG, CARD = "config.json", "README.md"
 TRAINER = "trainer.json"  # beside a model in training: what it goes on with
 
 
@@ -44,10 +45,13 @@ def replace_folder(folder: str | os.PathLike[str]) -> tempfile.TemporaryDirector
 
 
 def move_into_place(written: Path, folder: Path) -> None:
-    """Put the complete folder ``written`` where ``folder`` is; the old one stays beside it, to go.
+    """Put the complete folder ``written`` where ``folder`` is; the old one stays beside it, to go,
+    but for its card, which people write.
 
     Where the system can swap folders, a kill at any moment leaves the old or the new one, whole.
     """
+    if (folder / CARD).is_file() and not (written / CARD).exists():
+        shutil.copy(folder / CARD, written)
     if folder.exists() and exchange(written, folder):
         return
     old = written.parent / "old"

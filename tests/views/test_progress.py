@@ -39,7 +39,8 @@ def test_loss_speed_patches_share_of_peak_memory_and_time_left_are_shown() -> No
     assert "held out 2.500" in describe(replace(REPORT, heldout_bits_per_byte=2.5))
     ended = replace(REPORT, progress=1.0, patch_size=None, mfu=None)
     assert describe(ended) == "2.345 bits/byte · 18.5 kB/s · 1.5 GB"
-    again = replace(ended, bits_per_byte=math.nan, heldout_bits_per_byte=2.5)
+    again = replace(ended, bytes_per_second=0.0, bits_per_byte=math.nan)
+    again = replace(again, heldout_bits_per_byte=2.5, skipped=1)
     assert describe(again) == "had ended before · held out 2.500"
 
 

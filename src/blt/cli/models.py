@@ -7,7 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from blt.errors import UserError, require_whole
+from blt.cli.options import check_options
+from blt.errors import UserError
 
 
 def evaluate(
@@ -51,10 +52,8 @@ def evaluate(
         raise UserError(f"{task}: name its texts or data")
     if plot is not None:
         check_figure(plot)
-    for name, value in (("context-bytes", context_bytes), ("max-bytes", max_bytes)):
-        require_whole(f"--{name}", value, 1)
-    if limit is not None:
-        require_whole("--limit", limit, 1)
+    counts = {"context-bytes": context_bytes, "max-bytes": max_bytes, "limit": limit}
+    check_options({name: count for name, count in counts.items() if count is not None})
     options = Options(context_bytes, max_bytes, limit, generate)
     rows = compare(task, model or (PRETRAINED,), paths, options)
     found = (print_json if json else print_table)(rows)

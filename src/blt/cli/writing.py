@@ -9,7 +9,8 @@ from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from blt.errors import UserError, how_to_install, require, require_number, require_whole
+from blt.cli.options import check_options
+from blt.errors import UserError, how_to_install, require_whole
 
 
 def generate(
@@ -154,7 +155,7 @@ def serve(
 
     counts = {"batch": batch, "queue": queue, "memory-mb": memory_mb, "max-prompt": max_prompt,
               "max-bytes": max_bytes, "max-choices": max_choices, "max-body": max_body}  # fmt: skip
-    _check_options(counts, {"timeout": timeout, "drain": drain})
+    check_options(counts, {"timeout": timeout, "drain": drain})
     require_whole("--draft-bytes", draft_bytes, 0)
     for origin in cors_origin:
         require_origin("--cors-origin", origin)
@@ -179,15 +180,6 @@ def serve(
         limits=limits,
     )
     run(settings, host, port)
-
-
-def _check_options(counts: dict[str, int], seconds: dict[str, float]) -> None:
-    """Positive ones, refused by the names that they have on the command line."""
-    for option, count in counts.items():
-        require_whole(f"--{option}", count, 1)
-    for option, time in seconds.items():
-        require_number(f"--{option}", time)
-        require(time > 0, f"--{option} must be positive, got {time}")
 
 
 def _read_prompts(prompt: str, file: Path | None) -> list[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ def convert(
 
     Args:
         source: model folder of any layout, or a hub id ("owner/name").
-        out: folder to make; a model that is there is replaced, its README.md stays.
+        out: folder to make; a model that is there is replaced.
         to: blt, transformers or meta.
         entropy_model: Meta's layout: folder or hub id of the entropy model.
         precision: float32 or bfloat16; None: each tensor as it is.
@@ -137,8 +136,6 @@ def convert(
             (new / name).mkdir()
             _write_json(new / name, files)
             stored.write(new / name, tensors, shard_bytes)
-        if (card := target / "README.md").is_file():
-            shutil.copy(card, new)
         move_into_place(new, target)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from blt.config_io import from_dict
-from blt.convert.transformers_config import longest, rope_of, rope_parameters
+from blt.convert.transformers_config import rope_keys, rope_of
 from blt.errors import UserError, require, require_whole
 from blt.model.config import TokenTransformerConfig
 from blt.model.token_transformer import SPECIAL
@@ -142,7 +142,6 @@ def write_config(config: TokenTransformerConfig) -> dict[str, Any]:
         "num_key_value_heads": config.heads,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": rope_parameters(config.rope_theta, config.rope_scaling),
-        **longest(config.rope_scaling),
+        **rope_keys(config.rope_theta, config.rope_scaling),
         "tie_word_embeddings": False,
     }

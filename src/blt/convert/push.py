@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from blt.checkpoint import CARD
 from blt.convert import layout_of, open_checkpoint
 from blt.convert.card import write_card
 from blt.errors import UserError, require
 from blt.hub import HUB_ID, WANTED, library
 from blt.stored import inside
-
-CARD = "README.md"
 
 
 def push_to_hub(

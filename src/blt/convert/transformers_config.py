@@ -147,19 +147,15 @@ def rope_of(part: dict[str, Any], where: str) -> tuple[Any, dict[str, Any] | Non
     return theta, {key: value for key, value in scaling.items() if key in known}
 
 
-def rope_parameters(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
+def rope_keys(theta: float, scaling: RopeScaling | None = None) -> dict[str, Any]:
     """What a config of ``transformers`` says of rotations."""
     if scaling is None:
-        return {"rope_type": "default", "rope_theta": theta}
-    return {"rope_type": "llama3", "rope_theta": theta, **to_dict(scaling)}
-
-
-def longest(scaling: RopeScaling | None) -> dict[str, int]:
-    """The context that rotations were slowed for, which ``transformers`` compares with."""
-    if scaling is None:
-        return {}
-    positions = int(scaling.factor * scaling.original_max_position_embeddings)
-    return {"max_position_embeddings": positions}
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+    return {
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": theta, **to_dict(scaling)},
+        # The context that rotations were slowed for, which transformers compares with.
+        "max_position_embeddings": int(scaling.factor * scaling.original_max_position_embeddings),
+    }
 
 
 def _common(parts: dict[str, dict[str, Any]], names: list[str], where: str) -> tuple[Any, Any]:
@@ -237,9 +233,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
     }
     for part in parts.values():
         part |= _shared(c.rope_theta, c.norm_eps)
-    scaling = c.global_rope_scaling
-    scaled = {"rope_parameters": rope_parameters(c.rope_theta, scaling), **longest(scaling)}
-    parts["global_config"] |= scaled
+    parts["global_config"] |= rope_keys(c.rope_theta, c.global_rope_scaling)
     if c.entropy_model is not None:
         parts["patcher_config"] = _write_patcher(c.entropy_model)
     return {
@@ -258,7 +252,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
         "encoder_hash_byte_group_size": list(c.hash_ngram_sizes),
         "encoder_hash_byte_group_vocab": c.hash_rows,
         "encoder_hash_byte_group_nb_functions": c.hash_functions,
-        "rope_parameters": rope_parameters(c.rope_theta, None),
+        **rope_keys(c.rope_theta),
         **parts,
     }
 
@@ -275,4 +269,4 @@ def _write_patcher(config: ByteTransformerConfig) -> dict[str, Any]:
 
 
 def _shared(theta: float, eps: float) -> dict[str, Any]:
-    return {"rope_parameters": rope_parameters(theta, None), "rms_norm_eps": eps}
+    return {**rope_keys(theta), "rms_norm_eps": eps}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from blt.checkpoint import TRAINER
 from blt.errors import UserError
 from blt.train.lock import LOCK
 from blt.train.parallel import Parallel
 from blt.train.recipe import Recipe, differences, read_recipe, write_recipe
-from blt.train.run import RECIPE, STATE, RunFolder
+from blt.train.run import RECIPE, RunFolder
 
 # May change when a run is resumed: they say how long to train and what to report.
 MAY_CHANGE = (
@@ -64,7 +65,7 @@ def _open(run: RunFolder, path: str | os.PathLike[str], recipe: Recipe, resume: 
         run.recover()
         if run.lost_checkpoint:
             raise UserError(
-                f"{run.checkpoint}: holds a model without {STATE}, so no training can go on from "
+                f"{run.checkpoint}: holds a model without {TRAINER}, so no training can go on from "
                 "it; start another run"
             )
     elif resume:

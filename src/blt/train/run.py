@@ -40,7 +40,7 @@ from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
-TENSORS, STATE = "trainer", TRAINER
+TENSORS = "trainer"
 NAMES = "tensors"  # of the trainer's state
 OLDER = "checkpoints"
 
@@ -78,7 +78,7 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        return (self.checkpoint / STATE).is_file()
+        return (self.checkpoint / TRAINER).is_file()
 
     @property
     def lost_checkpoint(self) -> bool:
@@ -167,7 +167,7 @@ class RunFolder:
         parallel.barrier(parallel.writers)
         if parallel.main:
             values = {**state.values, NAMES: sorted(state.tensors)}
-            (new / STATE).write_text(json.dumps(values, indent=2) + "\n")
+            (new / TRAINER).write_text(json.dumps(values, indent=2) + "\n")
             move_into_place(new, self.checkpoint)
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
@@ -176,9 +176,9 @@ class RunFolder:
     def _keep(self, old: Path | None, count: int) -> None:
         """Put the checkpoint before this one among the ``count`` older ones."""
         kept = self.path / OLDER
-        if count and old is not None and (old / STATE).is_file():
+        if count and old is not None and (old / TRAINER).is_file():
             kept.mkdir(exist_ok=True)
-            step = json.loads((old / STATE).read_text())["step"]
+            step = json.loads((old / TRAINER).read_text())["step"]
             if not (kept / f"step-{step:09d}").exists():
                 os.replace(old, kept / f"step-{step:09d}")
         for path in sorted(kept.glob("step-*"))[: -count or None]:
@@ -190,7 +190,7 @@ class RunFolder:
         Raises:
             UserError: missing or damaged.
         """
-        path = self.checkpoint / STATE
+        path = self.checkpoint / TRAINER
         try:
             values = json.loads(path.read_text())
             if not isinstance(values, dict):
@@ -226,7 +226,7 @@ class RunFolder:
         """Clear up after a kill: drop what is half-written, put back what lies beside."""
         for left in self.path.glob(f".{CHECKPOINT}.*"):
             old = left / "old"  # where two renames were needed, a kill may fall between them
-            if not self.checkpoint.exists() and (old / STATE).is_file():
+            if not self.checkpoint.exists() and (old / TRAINER).is_file():
                 os.replace(old, self.checkpoint)
             shutil.rmtree(left, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,7 +61,7 @@ def describe(report: Report) -> str:
     """Loss, time left, speed, patch size, share of the machine's peak and memory."""
     heldout = report.heldout_bits_per_byte
     scored = [] if heldout is None else [f"held out {heldout:.3f}"]
-    if math.isnan(report.bits_per_byte) and report.progress == 1 and not report.skipped:
+    if report.progress == 1 and report.bytes_per_second == 0:  # not a step since it was opened
         return " · ".join(["had ended before", *scored])
     parts = [f"{report.bits_per_byte:.3f} bits/byte", *scored]
     if report.progress < 1:
