@@ -38,8 +38,15 @@ from blt.generate.incremental_blt import cached
 from blt.lm import group_documents
 from blt.tokens import _characters
 
-TASKS = Path(__file__).parent / "harness_tasks"
-LIMITS = {"local_hellaswag": 60, "local_cute": 70, "local_lambada": 100, "local_blimp": 335}
+TASK_FILES = Path(__file__).parent / "harness_tasks"
+# What is run: task, examples before each question (the harness draws new ones for each), documents.
+TASKS = {
+    "HellaSwag": ("local_hellaswag", 0, 60),
+    "HellaSwag, 5 examples": ("local_hellaswag", 5, 12),
+    "CUTE": ("local_cute", 0, 70),
+    "LAMBADA": ("local_lambada", 0, 100),
+    "BLiMP": ("local_blimp", 0, 335),
+}
 BATCHES = (1, 8, 32)  # of transformers
 ROUNDS = 2  # the faster one counts
 
@@ -88,11 +95,13 @@ class Clock:
         return found
 
 
-def run(lm: Any, task: str, manager: TaskManager, limit: int) -> dict[str, Any]:
+def run(lm: Any, name: str, manager: TaskManager, limit: int | None = None) -> dict[str, Any]:
+    task, examples, documents = TASKS[name]
     clock = Clock(lm)
     results = lm_eval.simple_evaluate(
-        lm, tasks=[task], task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=False
-    )
+        lm, tasks=[task], num_fewshot=examples, task_manager=manager, limit=limit or documents,
+        bootstrap_iters=0, log_samples=False,
+    )  # fmt: skip
     lm.loglikelihood = clock._call
     scores = {key.split(",")[0]: value for key, value in results["results"][task].items()
               if isinstance(value, float) and "stderr" not in key}  # fmt: skip
@@ -106,8 +115,8 @@ def fastest(folder: str, dtype: str, manager: TaskManager) -> HFLM:
     found = []
     for size in BATCHES:
         lm = HFLM(folder, device="cpu", dtype=dtype, batch_size=size)
-        run(lm, "local_hellaswag", manager, 2)
-        found.append((run(lm, "local_hellaswag", manager, 8)["bytes_per_second"], size, lm))
+        run(lm, "HellaSwag", manager, 2)
+        found.append((run(lm, "HellaSwag", manager, 8)["bytes_per_second"], size, lm))
         print(f"hf {dtype} batch {size}: {found[-1][0]:,.0f} bytes/s", flush=True)
     return max(found, key=lambda item: item[:2])[2]
 
@@ -120,11 +129,11 @@ def compare(folder: str, manager: TaskManager) -> dict[str, Any]:
         "blt bfloat16": Harness(device="cpu", dtype="bfloat16"),
     }
     results: dict[str, Any] = {}
-    for task, limit in LIMITS.items():
+    for task in TASKS:
         rows: dict[str, Any] = {}
         for _ in range(ROUNDS):  # all sides in turn
             for name, lm in sides.items():
-                row = run(lm, task, manager, limit)
+                row = run(lm, task, manager)
                 if name not in rows or row["seconds"] < rows[name]["seconds"]:
                     rows[name] = row
         logs = {name: row.pop("log_p") for name, row in rows.items()}
@@ -134,7 +143,7 @@ def compare(folder: str, manager: TaskManager) -> dict[str, Any]:
         best = {side: max(v for k, v in speed.items() if k.startswith(side))
                 for side in ("hf", "blt")}  # fmt: skip
         results[task] = {
-            "documents": limit,
+            "documents": TASKS[task][2],
             "requests": len(logs["hf float32"]),
             "rows": rows,
             "largest_relative_difference": difference,
@@ -212,14 +221,14 @@ def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
         difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(plain, scores, strict=True))
         found[name] = {"bytes_per_second": size / seconds, "largest_difference": difference}
         print(name, found[name], flush=True)
-    own = accuracy(lm, hellaswag(path, LIMITS["local_hellaswag"]))
+    own = accuracy(lm, hellaswag(path, TASKS["HellaSwag"][2]))
     found["blt eval"] = {"acc": own.likeliest, "acc_norm": own.per_character}
     return found
 
 
 def main(out: str | None = None) -> None:
     logging.disable(logging.WARNING)
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False,
+    manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False,
                           metadata={"limit": 5})  # fmt: skip
     lm = blt.load()
     assert isinstance(lm, blt.BLT)
