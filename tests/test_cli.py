@@ -71,6 +71,28 @@ def test_wrong_arguments_end_in_2(capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(args) == 2
 
 
+def test_changes_to_a_recipe_may_stand_anywhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also where a folder's name looks like one, as an option's value."""
+    recipe = "recipes/entropy-laptop.toml"
+    run = ["--run", str(tmp_path / "a=b"), f"--run={tmp_path}/c=d"]
+    for args in (
+        ["train", recipe, "train.steps=3", run[0], run[1], "seed=-1"],
+        ["train", recipe, run[2], "train.steps=3", "--resume", "seed=-1"],
+        ["plan", "train.steps=3", recipe, "--json", "seed=-1"],
+    ):
+        assert cli.main(args) == 2
+        assert "seed must not be negative" in capsys.readouterr().err
+
+
+def test_byteify_recipe_without_a_source_names_the_verb(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["train", "recipes/byteify.toml", "--run", str(tmp_path / "run")]) == 2
+    assert "`blt byteify SOURCE RECIPE --run FOLDER`" in capsys.readouterr().err
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, blt.cli; blt.cli.main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

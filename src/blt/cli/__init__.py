@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import tyro
@@ -33,6 +35,8 @@ VERBS: dict[str, Any] = {
     "bench": models.bench,
     "demo": training.demo,
 }
+CHANGE = re.compile(r"[a-z_]+(\.[a-z_]+)*=")  # of a recipe's value
+VALUED = re.compile(r"--(?!(resume|scratch|json)$)[^=]+$")  # an option; its value comes next
 WAYS_OUT = {
     FileNotFoundError: "check the path",
     PermissionError: "check its permissions",
@@ -73,12 +77,25 @@ def _run(args: list[str]) -> int:
             VERBS,
             prog="blt",
             description=DESCRIPTION,
-            args=args,
+            args=_changes_last(args),
             config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
         )
     except SystemExit as stop:  # --help, or arguments that tyro has already explained
         return stop.code if isinstance(stop.code, int) else 2
     return status or 0
+
+
+def _changes_last(args: list[str]) -> list[str]:
+    """Changes to a recipe may stand anywhere; tyro wants them together."""
+    if args[0] not in ("plan", "train", "byteify"):
+        return args
+    changed = {
+        index
+        for index, (before, word) in enumerate(pairwise(args), 1)
+        if CHANGE.match(word) and not VALUED.match(before)
+    }
+    rest = [word for index, word in enumerate(args) if index not in changed]
+    return rest + [args[index] for index in sorted(changed)]
 
 
 def _one_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ def train(
 
     Args:
         recipe: TOML file of one experiment: text, model, optimiser, how long.
-        overrides: Changes to the recipe, such as train.seconds=60; all of them in one place.
+        overrides: Changes to the recipe, such as train.seconds=60.
         run: Folder to make, for checkpoint and metrics. Left out: runs/RECIPE-DATE-TIME.
         resume: Go on from the checkpoint in the run folder.
     """

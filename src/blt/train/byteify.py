@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blt import vocab
 from blt.checkpoint import Checkpoint
 from blt.convert import open_token_model
+from blt.errors import require
 from blt.lm import BLT, LanguageModel
 from blt.model.config import Config, TokenTransformerConfig
 from blt.model.cross_attention import PatchesFromBytes
@@ -49,6 +50,10 @@ def resolved(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
     """
     if recipe.byteify is None:
         return recipe, None
+    require(
+        recipe.byteify.source != "",
+        "byteify.source: name a token model, or run `blt byteify SOURCE RECIPE --run FOLDER`",
+    )
     source = open_token_model(recipe.byteify.source)
     return replace(recipe, model=with_layers_of(recipe.model or Config(), source.config)), source
 

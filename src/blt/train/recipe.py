@@ -100,7 +100,7 @@ class TrainConfig:
 class ByteifyConfig:
     """How a BLT takes over the layers of a token model (paper §5.2)."""
 
-    source: str  # a folder or hub id: a token model of ours, or a Llama or Mistral of transformers
+    source: str = ""  # a folder or hub id: ours, or a Llama or Mistral; `blt byteify` fills it in
     frozen: float = 0.2  # share of the training, first, that leaves the global transformer as it is
     global_lr: float = 0.1  # of the global transformer afterwards, as a share of train.lr
     distill: float = 0.0  # weight of the source's byte probabilities, instead of the bytes' own
