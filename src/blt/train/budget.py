@@ -30,6 +30,7 @@ class Budget:
         self._config = config
         self._start = time.monotonic() - spent
         self._scored_bytes = scored_bytes
+        self._progress = 0.0
         self._evaluating = 0.0  # seconds so far
         self._score_speed = 0.0  # bytes per second, of the last evaluation
         self._fastest_step = math.inf  # seconds; the first steps warm up
@@ -43,7 +44,11 @@ class Budget:
         return time.monotonic() - self._start
 
     def progress(self, step: int, batch_bytes: int, flops: float) -> float:
-        """0..1 after ``step`` steps of ``batch_bytes`` that took ``flops`` together."""
+        """0..1 after ``step`` steps of ``batch_bytes`` that took ``flops`` together.
+
+        Never less than before, or learning rates would rise again: what is set aside of a budget
+        in seconds is an estimate.
+        """
         shares = []
         if self._config.steps is not None:
             shares.append(step / self._config.steps)
@@ -52,7 +57,8 @@ class Budget:
             shares.append(self.seconds / (self._config.seconds - reserve))
         if self._config.flops is not None:
             shares.append(flops / self._config.flops)
-        return min(1.0, max(shares))
+        self._progress = max(self._progress, min(1.0, max(shares)))
+        return self._progress
 
     def seconds_left(self, step: int, flops: float) -> float:
         """Estimate."""

@@ -1,0 +1,34 @@
+"""How much of a training is done."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blt.train.budget import Budget
+from blt.train.recipe import TrainConfig
+
+SECONDS = 100.0
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 30), st.floats(0, 2)), min_size=1, max_size=30))
+def test_progress_of_a_budget_in_seconds_never_goes_back(
+    steps: list[tuple[float, float]],
+) -> None:
+    """However long steps, and what is between them, take."""
+    now = 0.0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: now)
+        budget = Budget(TrainConfig(seconds=SECONDS), 0.0, scored_bytes=10**5, checkpoint_bytes=0)
+        before = 0.0
+        for count, (seconds, between) in enumerate(steps, 1):
+            now += seconds
+            budget.stepped(seconds, 1.0)
+            now += between
+            progress = budget.progress(count, 4096, float(count))
+            assert before <= progress <= 1
+            assert progress >= min(1.0, now / SECONDS)
+            before = progress
