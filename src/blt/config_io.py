@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from blt.errors import UserError, nearest
 
 T = TypeVar("T")
+NOTHING_GIVEN = ("missing", "value_error")  # pydantic's errors whose input says nothing more
 
 
 def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
@@ -28,7 +30,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        given = "" if first["type"] in NOTHING_GIVEN else f", got {reprlib.repr(first['input'])}"
         raise UserError(f"{where}: {key + ': ' if key else ''}{reason}{given}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
 class UserError(ValueError):
     """What is wrong, where, and the way out, in one message; the command line exits with 2."""
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Put ``where`` (a file and key) in front of what goes wrong inside."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error.__cause__
 
 
 def require(holds: bool, message: str) -> None:

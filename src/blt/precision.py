@@ -14,8 +14,8 @@ from blt.errors import UserError
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one.
+def choose_device(name: str, key: str = "train.device") -> torch.device:
+    """``auto`` is a GPU where there is one; ``key`` is what a mistake is called.
 
     Raises:
         UserError: no such device here.
@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"train.device: {name!r} is not there ({reason}); try 'cpu'") from None
+        raise UserError(f"{key}: {name!r} is not there ({reason}); try 'cpu'") from None
     return device
 
 

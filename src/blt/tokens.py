@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from blt.errors import UserError
+from blt.errors import UserError, how_to_install
 
 LEAST_VOCAB = 256  # every byte is a token
 
@@ -35,7 +35,7 @@ class ByteTokenizer:
 
     def __init__(self, json: str) -> None:
         try:
-            self._tokenizer = _library().Tokenizer.from_str(json)
+            self._tokenizer = tokenizers_library().Tokenizer.from_str(json)
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exception
@@ -63,7 +63,7 @@ class ByteTokenizer:
         """
         if vocab_size < LEAST_VOCAB:
             raise UserError(f"vocab_size must be at least {LEAST_VOCAB}, got {vocab_size}")
-        library = _library()
+        library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = library.decoders.ByteLevel()
@@ -131,9 +131,9 @@ def _values() -> dict[str, int]:
     return {character: byte for byte, character in enumerate(_characters())}
 
 
-def _library() -> Any:
+def tokenizers_library() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise UserError("tokens need the tokenizers library: pip install tokenizers") from None
+        raise UserError(f"tokens need the tokenizers library: {how_to_install('study')}") from None
     return tokenizers

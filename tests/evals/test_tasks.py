@@ -130,7 +130,7 @@ def test_every_task_of_the_command(
     )
     noises = rows(capsys, "noise", text, *use)
     assert len(noises) == 6
-    assert noises[0]["more"] == 0
+    assert noises[0]["more_bits"] == 0
     swag = tmp_path / "swag.jsonl"
     questions = [{"ctx": "He", "endings": ["runs.", "ran."], "label": n % 2} for n in range(3)]
     swag.write_text("\n".join(map(json.dumps, questions)))
@@ -162,6 +162,31 @@ def test_several_models_are_compared_row_by_row(
     assert figure.stat().st_size > 0
     assert cli.main(["eval", "noise", str(text), "--model", str(model), str(model)]) == 2
     assert "named twice" in capsys.readouterr().err
+
+
+def test_options_that_would_do_nothing_are_refused(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("text")
+    for command, message in (
+        (["languages", tmp_path, "--max-bytes", 100], "--max-bytes: means nothing for languages"),
+        (["bpb", text, "--generate"], "which takes --max-bytes, --context-bytes"),
+        (["bpb", text, "--limit", 3], "--limit: means nothing for bpb"),
+        (["bpb", "--model", model, text], "those after --model are taken for models"),
+        (["bpb", text, "--device", "toaster"], "--device: 'toaster' is not there"),
+    ):
+        assert cli.main(["eval", *map(str, command)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_packaged_model_leaves_the_others_their_short_names() -> None:
+    runs = [Path(f"/long/way/to/runs/{name}/checkpoint") for name in ("one", "two")]
+    packaged = Path("pretrained")
+    assert short_names([packaged, *runs]) == ["pretrained", "one", "two"]
+    assert short_names([runs[0], packaged]) == ["one", "pretrained"]
+    named_alike = short_names([packaged, Path("/away/pretrained")])
+    assert len(set(named_alike)) == 2
 
 
 @given(st.lists(st.text("ab/", min_size=1), min_size=2, unique_by=Path))

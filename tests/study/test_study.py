@@ -153,7 +153,7 @@ def test_a_changed_study_does_not_reuse_results(file: Path, tmp_path: Path) -> N
     precise = file.read_text().replace("evals = 1", 'evals = 1\nprecision = "float32"')
     assert run_study(read_study(write(file, precise)), out) == read_results(out)
     file.write_text(file.read_text().replace("lr = 1e-2", "lr = 2e-2"))
-    with pytest.raises(UserError, match="had another recipe"):
+    with pytest.raises(UserError, match=r"had another train\.lr"):
         run_study(read_study(file), out)
     file.write_text(
         file.read_text().replace("lr = 2e-2", "lr = 1e-2").replace("_bytes = 500", "_bytes = 400")
@@ -263,14 +263,74 @@ def test_the_best_rate_holds_until_the_next_search(file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (
+            'recipe = { kind = "blt",',
+            'recipe = { kind = "blt", entropy_model = "nowhere",',
+            "BLT, space: nowhere: no such folder",
+        ),
+        (
+            'kind = "byte" }',
+            'kind = "token", tokenizer = "nothing.json" }',
+            "byte: tokenizer: nothing.json",
+        ),
+        ("other = [", 'other = ["nothing.txt", ', "heldout.other: nothing.txt: no such file"),
+        ("sources = [", 'sources = ["nothing.txt", ', "base.data.sources: nothing.txt: no such"),
+    ],
+)
+def test_what_would_stop_a_later_run_stops_the_study_at_once(
+    file: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = file.read_text().replace(old, new)
+    if "token" in new:
+        text = text.replace("byte_model.dim", "token_model.dim").replace(
+            "byte_model.", "token_model."
+        )
+    with pytest.raises(UserError, match=message):
+        run_study(read_study(write(file, text)), tmp_path / "out")
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_a_run_beyond_its_budget_is_named(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = read_study(file)
+    families = tuple(replace(family, sizes=family.sizes[:1]) for family in study.families)
+    short = replace(study, budgets=(2e5,), seeds=(1,), lrs=(), families=families)
+    results = run_study(short, tmp_path / "out")
+    assert results[0]["flops"] > 1.05 * 2e5
+    assert "times its budget of FLOPs" in caplog.text
+    write_figures(results, tmp_path / "out")
+    assert f"| {results[0]['name']} | " in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_run_that_a_longer_search_made_worse_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = StudyFolder(tmp_path)
+    (tmp_path / "locks").mkdir()
+    line = {"name": "2e13-bpe-0", "family": "BPE", "budget": 2e13}
+    out.append({**line, "lr": 1e-3, "heldout_bits_per_byte": 2.0}, SUPERSEDED)
+    out.append({**line, "lr": 5e-3, "heldout_bits_per_byte": 1.9})
+    run.warn_of_worse(out)
+    assert not caplog.text
+    out.append({**line, "lr": 2e-3, "heldout_bits_per_byte": 1.8}, SUPERSEDED)
+    run.warn_of_worse(out)
+    assert "give 'BPE' lrs at 2e+13 FLOPs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
         ("seeds = [2, 1]", "seeds = [2]", "seeds"),
         ("budgets = [2e7, 6e7]", "budgets = [6e7, 2e7]", "ascending"),
         ('kind = "byte" }', 'kind = "byte" }\nlrs = [[], [1e-3, 1e-3]]', "positive and different"),
         ('kind = "byte" }', 'kind = "byte" }\nlrs = [[], [], [1e-3]]', "more lists than sizes"),
         ("byte_model.dim=16", "byte_model.dims=16", "did you mean 'dim'"),
         ("byte_model.heads=2", "byte_model.heads=3", "multiple of"),
-        ('name = "byte"', 'name = "BLT, space"', "same name"),
+        ('name = "byte"', 'name = "BLT, space"', "two have the name 'BLT, space'"),
         ('name = "byte"', 'name = "BLT space"', "two runs would be called"),
+        ("[heldout]", "[held]", "unknown key 'held'"),
+        ('recipe = { kind = "byte" }', "", "recipe: Field required$"),
         ("heldout_bytes", "heldout_byte", "did you mean 'heldout_bytes'"),
     ],
 )
@@ -329,7 +389,13 @@ def test_a_table_says_what_inference_costs_and_where_curves_cross(tmp_path: Path
 
 def test_a_study_of_one_budget_draws_a_row_for_each_family(tmp_path: Path) -> None:
     results = [
-        {"family": f"family {i}", "budget": 1e9, "seed": seed, "bits_per_byte": {"a": 1.0 + i}}
+        {
+            "family": f"family {i}",
+            "budget": 1e9,
+            "flops": 1e9,
+            "seed": seed,
+            "bits_per_byte": {"a": 1.0 + i},
+        }
         for i in range(12)
         for seed in range(2)
     ]

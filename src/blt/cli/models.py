@@ -17,10 +17,11 @@ def evaluate(
     /,
     *,
     model: tuple[Path, ...] = (),
-    context_bytes: int = 2048,
-    max_bytes: int = 262144,
+    context_bytes: int | None = None,
+    max_bytes: int | None = None,
     limit: int | None = None,
     generate: bool = False,
+    device: str = "cpu",
     json: bool = False,
     plot: Path | None = None,
 ) -> None:
@@ -34,10 +35,11 @@ def evaluate(
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
-        context_bytes: Texts are scored in pieces of at most so many bytes.
-        max_bytes: Of each text.
+        context_bytes: Texts are scored in pieces of at most so many bytes. Left out: 2048.
+        max_bytes: bpb, noise: of each text. Left out: 262144.
         limit: At most so many questions, sentences or samples.
         generate: cute: also let the model write its answers.
+        device: cpu, cuda, or auto.
         json: Print one JSON object for each row.
         plot: Draw the rows into this file too, a PNG, SVG or PDF.
     """
@@ -49,13 +51,15 @@ def evaluate(
     if task not in TASKS:
         raise UserError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
     if not paths and task != "utf8":
-        raise UserError(f"{task}: name its texts or data")
+        hint = "; those after --model are taken for models" if len(model) > 1 else ""
+        raise UserError(f"{task}: name its texts or data{hint}")
     if plot is not None:
         check_figure(plot)
-    counts = {"context-bytes": context_bytes, "max-bytes": max_bytes, "limit": limit}
-    check_options({name: count for name, count in counts.items() if count is not None})
-    options = Options(context_bytes, max_bytes, limit, generate)
-    rows = compare(task, model or (PRETRAINED,), paths, options)
+    counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
+    given = {name: count for name, count in counts.items() if count is not None}
+    check_options({name.replace("_", "-"): count for name, count in given.items()})
+    TASKS[task].check(task, [*given, *["generate"] * generate])
+    rows = compare(task, model or (PRETRAINED,), paths, Options(**given, generate=generate), device)
     found = (print_json if json else print_table)(rows)
     if plot is not None:
         draw(found, TASKS[task].shown, plot)

@@ -9,23 +9,31 @@ from pathlib import Path
 from blt.errors import UserError
 from blt.evals.models import load
 from blt.evals.tasks import TASKS, Options, Row
+from blt.precision import choose_device
+from blt.pretrained import PRETRAINED
+from blt.train.run import CHECKPOINT
 
 MODEL = "model"  # the column that says which
 
 
 def compare(
-    task: str, folders: Sequence[str | Path], paths: Sequence[str], options: Options
+    task: str,
+    folders: Sequence[str | Path],
+    paths: Sequence[str],
+    options: Options,
+    device: str = "cpu",
 ) -> Iterator[Row]:
     """Rows of ``task`` for each model; those of several models say which, behind their name.
 
-    Only one model is in memory at a time.
+    Only one model is in memory at a time, on ``device``: cpu, cuda, or auto.
 
     Raises:
-        UserError: a folder without a model, or the same one twice.
+        UserError: a folder without a model, or the same one twice, or no such device.
     """
     names = short_names([Path(folder) for folder in folders])
     for folder, name in zip(folders, names, strict=True):
-        for row in TASKS[task].rows(load(str(folder)), paths, options):
+        model = load(str(folder)).to(choose_device(device, "--device"))
+        for row in TASKS[task].rows(model, paths, options):
             if len(folders) > 1:
                 first = next(iter(row))
                 row = {first: row[first], MODEL: name, **row}
@@ -33,7 +41,17 @@ def compare(
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Paths without the parts that all of them share at their start and end."""
+    """Paths without the parts that all of them share at their start and end.
+
+    The name of the model in the package has no part in that.
+    """
+    others = [folder for folder in folders if str(folder) != PRETRAINED]
+    if len(folders) - len(others) == 1 and others:
+        named = dict(zip(others, short_names(others), strict=True))
+        if len(others) == 1:
+            named = {folder: _last_name(folder) for folder in others}
+        if PRETRAINED not in named.values():
+            return [named.get(folder, PRETRAINED) for folder in folders]
     if len(folders) < 2:
         return [str(folder) for folder in folders]
     twice = [folder for folder, count in Counter(folders).items() if count > 1]
@@ -44,6 +62,11 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     end = _shared([tuple(reversed(of[start:])) for of in parts])
     kept = [of[start : len(of) - end] for of in parts]
     return [str(Path(*of)) if of else str(folder) for of, folder in zip(kept, folders, strict=True)]
+
+
+def _last_name(folder: Path) -> str:
+    """Of the folder, or of the run whose checkpoint it is."""
+    return (folder.parent if folder.name == CHECKPOINT else folder).name or str(folder)
 
 
 def _shared(parts: Sequence[tuple[str, ...]]) -> int:

@@ -11,6 +11,7 @@ from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte
 from blt.lm import LanguageModel
 
+RATIO = "largest / smallest"  # the last row
 REFERENCE = "en"  # the language whose file's name begins so is compared with
 
 
@@ -72,7 +73,7 @@ def compare(
         row["patches_vs_english"] = None if reference is None else cost / base
         found.append(row)
         yield row
-    worst: dict[str, Any] = {"language": "largest / smallest"}
+    worst: dict[str, Any] = {"language": RATIO}
     for key in list(found[0])[1:]:
         values = [row[key] for row in found if row[key]]
         worst[key] = max(values) / min(values) if values else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,11 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator
     """Bits per byte of text, disturbed in each way, and how much more than of the text itself."""
     documents = choose(read(tuple(paths)).documents, options.max_bytes)
     plain = bits_per_byte(lm, documents, context_bytes=options.context_bytes)
-    yield {"noise": "none", "bits_per_byte": plain, "more": 0.0}
+    yield {"noise": "none", "bits_per_byte": plain, "more_bits": 0.0}
     for name in NOISES:
         texts = [disturb(text, name, seed) for seed, text in enumerate(documents)]
         score = bits_per_byte(lm, texts, context_bytes=options.context_bytes)
-        yield {"noise": name, "bits_per_byte": score, "more": score - plain}
+        yield {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
 
 
 def swag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
@@ -140,6 +140,7 @@ def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
         }
 
 
+TEXT = ("max_bytes", "context_bytes")  # options of tasks that score whole texts
 Measure = Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]
 
 
@@ -149,15 +150,35 @@ class Task:
 
     rows: Measure
     shown: tuple[str, ...]
+    takes: tuple[str, ...] = ("limit",)  # which options mean something
+
+    def check(self, name: str, given: Iterable[str]) -> None:
+        """Refuse options that would do nothing.
+
+        Raises:
+            UserError: names the option, and those that the task takes.
+        """
+        for option in given:
+            if option not in self.takes:
+                takes = ", ".join(_option(taken) for taken in self.takes)
+                raise UserError(f"{_option(option)}: means nothing for {name}, which takes {takes}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 TASKS: dict[str, Task] = {
-    "bpb": Task(bpb, ("bits_per_byte", "bytes_per_patch")),
-    "noise": Task(noise, ("bits_per_byte", "more")),
-    "languages": Task(parallel, ("bits_per_byte", "bytes_per_patch", "patches_vs_english")),
+    "bpb": Task(bpb, ("bits_per_byte", "bytes_per_patch"), TEXT),
+    "noise": Task(noise, ("bits_per_byte", "more_bits"), TEXT),
+    "languages": Task(
+        parallel,
+        ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
+        ("limit", "context_bytes"),
+    ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
     "hellaswag": Task(swag, ("acc", "acc_norm")),
-    "cute": Task(cute, ("acc", "by_chance", "written")),
+    "cute": Task(cute, ("acc", "by_chance", "written"), ("limit", "generate")),
     "lambada": Task(lambada, ("acc",)),
     **{name: Task(choices(r), ("acc", "acc_norm")) for name, r in datasets.CHOICES.items()},
 }

@@ -33,6 +33,8 @@ from blt.config_io import from_dict
 from blt.errors import UserError, require
 from blt.train.recipe import Recipe, override
 
+OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
+
 
 @dataclass(frozen=True)
 class Family:
@@ -93,11 +95,12 @@ class Study:
         )
         require(
             len(self.seeds) == len(self.budgets) and min(self.seeds) >= 1,
-            "seeds: how many runs at each budget, one number for each",
+            "seeds: how many runs at each budget, one number for each, at least 1",
         )
         require(bool(self.heldout), "heldout: name at least one kind of text to score")
         names = [family.name for family in self.families]
-        require(len(set(names)) == len(names), "two families have the same name")
+        for name in names:
+            require(names.count(name) == 1, f"families: two have the name {name!r}")
         for family in self.families:
             require(
                 1 <= len(family.sizes) <= len(self.budgets),

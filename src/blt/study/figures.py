@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from blt.errors import UserError
+from blt.study.config import OVER
 from blt.study.fit import band, crossings, fit
 from blt.views.colours import COLOURS
 
@@ -53,6 +54,9 @@ def _sections(results: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterat
         yield f"## Bits per byte, {kind}\n\n{table(results, kind)}"
     if all(INFERENCE in result for result in results):
         yield f"## Inference, millions of FLOPs per byte\n\n{inference_table(results)}"
+    if lines := list(_over_rows(results)):
+        head = "| run | times its budget of FLOPs |\n|---|---|\n"
+        yield f"## Runs that took more than their budget\n\n{head}" + "\n".join(lines) + "\n"
     if lines := list(_crossing_rows(results)):
         head = "| family | falls below | at training FLOPs |\n|---|---|---|\n"
         yield f"## Where fitted curves of the mean cross\n\n{head}" + "\n".join(lines) + "\n"
@@ -102,6 +106,13 @@ def _table(
     return "\n".join(lines) + "\n"
 
 
+def _over_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for result in results:
+        times = result[FLOPS] / result["budget"]
+        if times > OVER:
+            yield f"| {result['name']} | {times:.2f} |"
+
+
 def _crossing_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     laws, budgets = {}, [result["budget"] for result in results]
     for name, rows in families(results).items():
@@ -147,6 +158,8 @@ def _figure(results: Sequence[dict[str, Any]], axis: str, kinds: Sequence[str], 
 
 
 def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -> None:
+    from matplotlib.ticker import NullLocator
+
     found = families(results)
     for index, (name, rows) in enumerate(found.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -156,7 +169,7 @@ def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -
         y = [score(row, kind) for row in rows]
         axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.6, linewidths=0)
         at = [row["budget"] for row in rows]
-        if axis == FLOPS and len(set(at)) > 1:
+        if axis == FLOPS and len(set(at)) > 2:  # through two points any law fits
             grid = np.geomspace(min(x), max(x), 50)
             axes.plot(grid, fit(at, y)(grid), **line)
             axes.fill_between(grid, *band(at, y, grid), color=colour, alpha=0.12, linewidth=0)
@@ -164,6 +177,10 @@ def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -
             means = sorted(_mean_points(rows, axis, kind))
             axes.plot(*zip(*means, strict=True), **line)
     axes.set_xscale("log")
+    if axis == FLOPS:
+        budgets = sorted({result["budget"] for result in results})
+        axes.set_xticks(budgets, [f"{budget:g}".replace("+", "") for budget in budgets])
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(LABELS[axis])
     axes.set_ylabel("held-out bits per byte" + (", mean of kinds" if kind == MEAN else ""))
     axes.set_title("" if kind == MEAN else kind, loc="left", fontsize=10)

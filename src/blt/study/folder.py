@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,9 @@ class StudyFolder:
             written = old["runs"].get(point.name, plan["runs"][point.name])
             # Read back, since a recipe may have more keys by now, with their defaults.
             before = from_dict(Recipe, written, f"{path}: {point.name}")
-            if _anywhere(before) != _anywhere(point.recipe):
+            if key := _difference(_anywhere(before), _anywhere(point.recipe)):
                 raise UserError(
-                    f"{self.path}: run {point.name} had another recipe; choose another folder"
+                    f"{self.path}: run {point.name} had another {key}; choose another folder"
                 )
         gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
         _write(path, {**plan, "runs": {**plan["runs"], **gone}})
@@ -169,6 +169,18 @@ def _anywhere(recipe: Recipe) -> Recipe:
     """Without what only says how a machine computes it, which may be another one by now."""
     train = replace(recipe.train, precision="auto", device="auto")
     return replace(recipe, train=train)
+
+
+def _difference(one: Any, other: Any) -> str:
+    """The first dotted key by which two recipes differ; empty: by none."""
+    if not (is_dataclass(one) and is_dataclass(other)):
+        return "" if one == other else "value"
+    for key in (field.name for field in fields(one)):
+        before, after = getattr(one, key), getattr(other, key)
+        if before != after:
+            inner = _difference(before, after)
+            return key if inner == "value" else f"{key}.{inner}"
+    return ""
 
 
 def _write(path: Path, data: Any) -> None:

@@ -18,15 +18,17 @@ import torch
 
 from blt.data import read
 from blt.data.shards import is_prepared
-from blt.errors import UserError
+from blt.errors import UserError, named
 from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.flops import TRAINING_FACTOR
 from blt.evals.overlap import overlap
 from blt.evals.tasks import patch_size
 from blt.lm import LanguageModel
 from blt.precision import choose_dtype
-from blt.study.config import Point, Study
-from blt.study.folder import RESULTS, SEARCH, Result, StudyFolder
+from blt.pretrained import find_entropy_model
+from blt.study.config import OVER, Point, Study
+from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder
+from blt.train.build import find_tokenizer
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
 from blt.train.meter import Meter
@@ -45,19 +47,35 @@ class Heldout:
 
     @classmethod
     def read(cls, study: Study) -> Heldout:
-        return cls({name: _plain(sources) for name, sources in study.heldout.items()})
+        kinds = study.heldout.items()
+        return cls({n: _plain(names, f"{study.where}: heldout.{n}") for n, names in kinds})
 
     def all(self, max_bytes: int) -> list[bytes]:
         """Of all kinds, as many bytes of each as are scored."""
         return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
 
 
-def _plain(sources: Sequence[str]) -> list[bytes]:
+def _plain(sources: Sequence[str], key: str) -> list[bytes]:
     """Documents of sources that are not prepared."""
-    for name in sources:
-        if is_prepared(name):
-            raise UserError(f"{name}: is a prepared folder; name the text that it was made of")
-    return read(sources).documents
+    with named(key):
+        for name in sources:
+            if is_prepared(name):
+                raise UserError(f"{name}: is a prepared folder; name the text that it was made of")
+        return read(sources).documents
+
+
+def check_families(study: Study) -> None:
+    """Find out before the first run what would stop a later one.
+
+    Raises:
+        UserError: an entropy model or tokenizer that is not there, a library that is missing.
+    """
+    for family in study.families:
+        recipe = next(point.recipe for point in study.points() if point.family == family.name)
+        with named(f"{study.where}: {family.name}"):
+            find_entropy_model(recipe.entropy_model)
+            if recipe.kind == "token":
+                find_tokenizer(recipe)
 
 
 def run_study(
@@ -79,6 +97,7 @@ def run_study(
         UserError: a bad recipe, text or folder.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
+    check_families(study)
     out, heldout = StudyFolder(folder), Heldout.read(study)
     out.begin(study, lambda: check_overlap(study, heldout))
 
@@ -91,6 +110,7 @@ def run_study(
     points = [point.with_lr(best_lr(tried, point)) for point in study.points()]
     out.set_aside(points)
     _each(points, out, RESULTS, on_point, train_and_score)
+    warn_of_worse(out)
     return read_results(folder)
 
 
@@ -135,12 +155,26 @@ def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
                 )
 
 
+def warn_of_worse(out: StudyFolder) -> None:
+    """A rate that is better at one budget may be worse at a larger one."""
+    now = {line["name"]: line for line in out.read()}
+    for before in out.read(SUPERSEDED):
+        after = now.get(before["name"], before)
+        if _own_heldout(after) > _own_heldout(before):
+            log.warning(
+                "%s: %.3f bits per byte of its own held-out text with learning rate %g, %.3f with "
+                "%g before; give %r lrs at %g FLOPs",
+                *(before["name"], _own_heldout(after), after["lr"]),
+                *(_own_heldout(before), before["lr"], before["family"], before["budget"]),
+            )
+
+
 def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
     """Share of each kind's 50-byte blocks that occur in the training text."""
     names: Sequence[str] = study.base.get("data", {}).get("sources", ())
     if not names:
         raise UserError(f"{study.where}: base.data.sources names no text")
-    train = _plain(names)
+    train = _plain(names, f"{study.where}: base.data.sources")
     return {kind: overlap(train, documents) for kind, documents in heldout.kinds.items()}
 
 
@@ -238,6 +272,13 @@ def _run(
     if twin is not None:
         return twin
     model, watch = _train(point, out, show)
+    times = watch.reports[-1].flops / point.budget
+    if times > OVER:
+        log.warning(
+            "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
+            "smaller model or patcher, or a larger budget",
+            *(point.name, watch.reports[-1].step, times),
+        )
     context, scored = point.recipe.data.context_bytes, study.heldout_bytes
     return {
         **_facts(point, model, watch),

@@ -20,7 +20,7 @@ from blt.model.config import Config
 from blt.patching import PatchingConfig
 from blt.precision import choose_device, choose_dtype
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
+from blt.tokens import ByteTokenizer, tokenizers_library
 from blt.train.byteify import take_layers
 from blt.train.calibration import (
     LOOKUP_BYTES,
@@ -151,9 +151,22 @@ def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:
 def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
     """The recipe's, or one trained on the training text."""
     assert recipe.token_model is not None
-    if recipe.tokenizer is None:
+    found = find_tokenizer(recipe)
+    if found is None:
         texts = [text for source in sources for text in source.sample(TOKENIZER_BYTES)]
         return ByteTokenizer.train(texts, recipe.token_model.vocab_size)
+    return found
+
+
+def find_tokenizer(recipe: Recipe) -> ByteTokenizer | None:
+    """The tokenizer that a recipe names; None: it wants one trained.
+
+    Raises:
+        UserError: it cannot be read, or its library is missing.
+    """
+    tokenizers_library()
+    if recipe.tokenizer is None:
+        return None
     try:
         return ByteTokenizer(Path(recipe.tokenizer).read_text())
     except (OSError, UserError) as error:

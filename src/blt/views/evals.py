@@ -13,6 +13,7 @@ from rich.table import Table
 
 from blt.errors import require
 from blt.evals.compare import MODEL
+from blt.evals.languages import RATIO
 from blt.evals.tasks import Row
 from blt.views.colours import COLOURS
 
@@ -70,11 +71,15 @@ def check_figure(path: Path) -> None:
 
 
 def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
-    """A panel for each of ``columns`` that has numbers: bars for each row, coloured by model."""
+    """A panel for each of ``columns`` that has numbers: bars for each row, coloured by model.
+
+    Ratios of other rows are left out.
+    """
     from matplotlib.figure import Figure  # late: it is slow to import
     from matplotlib.patches import Patch
 
-    rows, columns = grouped(rows), [n for n in columns if any(r.get(n) is not None for r in rows)]
+    rows = grouped([row for row in rows if _name(row) != RATIO])
+    columns = [n for n in columns if any(r.get(n) is not None for r in rows)]
     models = list(dict.fromkeys(row.get(MODEL, "") for row in rows))
     shade = dict(zip(models, itertools.cycle(COLOURS), strict=False))
     heights, ticks = _places([_name(row) for row in rows], GAP if len(models) > 1 else 0.0)
