@@ -74,7 +74,9 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
     for task, items in found.items():
         asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        row: Row = {"task": task, "acc": accuracy(lm, asked).likeliest, "by_chance": chance}
+        right = accuracy(lm, asked)
+        row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
+        row["by_chance"] = chance
         if options.generate:
             row["written"] = cute_task.generated(lm, asked)
         total.append(row)
@@ -178,7 +180,7 @@ TASKS: dict[str, Task] = {
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
     "hellaswag": Task(swag, ("acc", "acc_norm")),
-    "cute": Task(cute, ("acc", "by_chance", "written"), ("limit", "generate")),
+    "cute": Task(cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate")),
     "lambada": Task(lambada, ("acc",)),
     **{name: Task(choices(r), ("acc", "acc_norm")) for name, r in datasets.CHOICES.items()},
 }
