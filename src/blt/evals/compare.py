@@ -43,30 +43,26 @@ def compare(
 def short_names(folders: Sequence[Path]) -> list[str]:
     """Paths without the parts that all of them share at their start and end.
 
-    The name of the model in the package has no part in that.
+    The name of the model in the package stays, and has no part in that.
     """
-    others = [folder for folder in folders if str(folder) != PRETRAINED]
-    if len(folders) - len(others) == 1 and others:
-        named = dict(zip(others, short_names(others), strict=True))
-        if len(others) == 1:
-            named = {folder: _last_name(folder) for folder in others}
-        if PRETRAINED not in named.values():
-            return [named.get(folder, PRETRAINED) for folder in folders]
-    if len(folders) < 2:
-        return [str(folder) for folder in folders]
     twice = [folder for folder, count in Counter(folders).items() if count > 1]
     if twice:
         raise UserError(f"--model {twice[0]}: named twice")
+    others = [folder for folder in folders if str(folder) != PRETRAINED]
+    named = dict(zip(others, _without_shared(others), strict=True))
+    names = [named.get(folder, PRETRAINED) for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _without_shared(folders: Sequence[Path]) -> list[str]:
+    if len(folders) == 1:  # that of the folder, or of the run whose checkpoint it is
+        (only,) = folders
+        return [(only.parent if only.name == CHECKPOINT else only).name or str(only)]
     parts = [folder.parts for folder in folders]
     start = _shared(parts)
     end = _shared([tuple(reversed(of[start:])) for of in parts])
     kept = [of[start : len(of) - end] for of in parts]
     return [str(Path(*of)) if of else str(folder) for of, folder in zip(kept, folders, strict=True)]
-
-
-def _last_name(folder: Path) -> str:
-    """Of the folder, or of the run whose checkpoint it is."""
-    return (folder.parent if folder.name == CHECKPOINT else folder).name or str(folder)
 
 
 def _shared(parts: Sequence[tuple[str, ...]]) -> int:
