@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow  # half a minute: torchrun with two processes, twi
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The job's command, where srun is one machine, and scancel tells all processes on it."""
     stand_ins = {
-        "srun": f'echo $$ > "{tmp_path}/pid"; shift 2; exec "{sys.executable}" '
-        '-m torch.distributed.run "$@"',
+        "srun": f'echo $$ > "{tmp_path}/pid"; until [ "$1" = torchrun ]; do shift; done; shift; '
+        f'exec "{sys.executable}" -m torch.distributed.run "$@"',
         "scancel": f'pid=$(cat "{tmp_path}/pid"); kill -TERM $pid $(pgrep -P $pid)',
         "scontrol": f'echo "$@" >> "{tmp_path}/scontrol"; echo localhost',
     }
