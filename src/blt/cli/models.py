@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from blt.cli.options import check_options
+from blt.cli.options import check_options, refuse_idle
 from blt.errors import UserError
 
 
@@ -57,8 +57,8 @@ def evaluate(
         check_figure(plot)
     counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
     given = {name: count for name, count in counts.items() if count is not None}
-    check_options({name.replace("_", "-"): count for name, count in given.items()})
-    TASKS[task].check(task, [*given, *["generate"] * generate])
+    check_options(given)
+    refuse_idle(task, [*given, *["generate"] * generate], TASKS[task].takes)
     rows = compare(task, model or (PRETRAINED,), paths, Options(**given, generate=generate), device)
     found = (print_json if json else print_table)(rows)
     if plot is not None:

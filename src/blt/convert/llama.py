@@ -22,7 +22,7 @@ from blt.convert.names import Mapped, Names, from_theirs, to_theirs
 from blt.convert.ours import check_against, layers_of
 from blt.convert.transformers import COMPUTED
 from blt.convert.transformers import NAMES as BLT_NAMES
-from blt.errors import UserError, require
+from blt.errors import UserError, named, require
 from blt.model.config import TokenTransformerConfig
 from blt.stored import Stored
 from blt.tensors import Rearranged, Spec, Tensors, widest
@@ -158,10 +158,8 @@ def _halves(tensors: Tensors, config: TokenTransformerConfig) -> Reordered:
 
 def _tokenizer(described: dict[str, Any], found: Checkpoint) -> dict[str, Any]:
     """Our tokenizer.json, with the model's BOS and EOS as special tokens, and BOS in front."""
-    try:
+    with named(f"{found.where}/{TOKENIZER}"):
         ByteTokenizer(json.dumps(described))
-    except UserError as error:
-        raise UserError(f"{found.where}/{TOKENIZER}: {error}") from None
     ids = {BOS: found.config.vocab_size, EOS: found.config.vocab_size + 1}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [{"id": i, "content": text, **flags, "special": True} for text, i in ids.items()]

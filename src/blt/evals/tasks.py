@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from blt.errors import UserError
 from blt.evals import cute as cute_task
 from blt.evals import datasets, languages, samples
 from blt.evals.bpb import bits_per_byte, choose
-from blt.evals.choices import WHERE, accuracy
+from blt.evals.choices import WHERE, Accuracy, accuracy
 from blt.evals.noise import NOISES, disturb
 from blt.lm import BLT, LanguageModel
 from blt.token_lm import TokenModel
@@ -58,13 +58,15 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator
 def swag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """HellaSwag by likelihood: as it is, and with noise in prompt, completion, or both."""
     asked = datasets.hellaswag(Path(_one(paths, "a JSONL file of HellaSwag")), options.limit)
-    found = accuracy(lm, asked)
-    yield {"noise": "none", "where": "", "acc": found.likeliest, "acc_norm": found.per_character}
+    yield {"noise": "none", "where": "", **_accuracies(accuracy(lm, asked))}
     for name in NOISES:
         for where in WHERE:
-            found = accuracy(lm, [q.disturbed(name, where, seed) for seed, q in enumerate(asked)])
-            row = {"noise": name, "where": where}
-            yield {**row, "acc": found.likeliest, "acc_norm": found.per_character}
+            disturbed = [q.disturbed(name, where, seed) for seed, q in enumerate(asked)]
+            yield {"noise": name, "where": where, **_accuracies(accuracy(lm, disturbed))}
+
+
+def _accuracies(found: Accuracy) -> Row:
+    return {"acc": found.likeliest, "acc_norm": found.per_character}
 
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
@@ -74,9 +76,7 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
     for task, items in found.items():
         asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        right = accuracy(lm, asked)
-        row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
-        row["by_chance"] = chance
+        row: Row = {"task": task, **_accuracies(accuracy(lm, asked)), "by_chance": chance}
         if options.generate:
             row["written"] = cute_task.generated(lm, asked)
         total.append(row)
@@ -103,7 +103,7 @@ def choices(read_questions: datasets.Reader) -> Measure:
         for path in paths:
             right = accuracy(lm, read_questions(Path(path), options.limit))
             name = Path(path).name.split(".")[0]
-            found.append({"file": name, "acc": right.likeliest, "acc_norm": right.per_character})
+            found.append({"file": name, **_accuracies(right)})
             yield found[-1]
         if len(found) > 1:
             keys = ("acc", "acc_norm")
@@ -153,21 +153,6 @@ class Task:
     rows: Measure
     shown: tuple[str, ...]
     takes: tuple[str, ...] = ("limit",)  # which options mean something
-
-    def check(self, name: str, given: Iterable[str]) -> None:
-        """Refuse options that would do nothing.
-
-        Raises:
-            UserError: names the option, and those that the task takes.
-        """
-        for option in given:
-            if option not in self.takes:
-                takes = ", ".join(_option(taken) for taken in self.takes)
-                raise UserError(f"{_option(option)}: means nothing for {name}, which takes {takes}")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 TASKS: dict[str, Task] = {

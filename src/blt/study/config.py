@@ -33,8 +33,6 @@ from blt.config_io import from_dict
 from blt.errors import UserError, require
 from blt.train.recipe import Recipe, override
 
-OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
-
 
 @dataclass(frozen=True)
 class Family:

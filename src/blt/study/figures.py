@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from blt.errors import UserError
-from blt.study.config import OVER
 from blt.study.fit import band, crossings, fit
+from blt.study.folder import overrun
 from blt.views.colours import COLOURS
 
 MEAN = "mean"  # of all kinds of held-out text
@@ -108,8 +108,7 @@ def _table(
 
 def _over_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for result in results:
-        times = result[FLOPS] / result["budget"]
-        if times > OVER:
+        if times := overrun(result):
             yield f"| {result['name']} | {times:.2f} |"
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,21 @@ from filelock import BaseFileLock, FileLock, Timeout
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.study.config import Point, Study
-from blt.train.recipe import Recipe, read_recipe
+from blt.train.recipe import Recipe, differences, read_recipe
 from blt.train.run import RECIPE
 
 RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
 SUPERSEDED = "superseded.jsonl"  # lines of runs that a longer search has bettered
 OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
+MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
+OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 Result = dict[str, Any]
+
+
+def overrun(result: Result) -> float | None:
+    """Times its budget of FLOPs, where a run took clearly more."""
+    times = float(result["flops"] / result["budget"])
+    return times if times > OVER else None
 
 
 class StudyFolder:
@@ -157,30 +164,13 @@ class StudyFolder:
             written = old["runs"].get(point.name, plan["runs"][point.name])
             # Read back, since a recipe may have more keys by now, with their defaults.
             before = from_dict(Recipe, written, f"{path}: {point.name}")
-            if key := _difference(_anywhere(before), _anywhere(point.recipe)):
+            changed = [d for d in differences(before, point.recipe) if d not in MACHINES]
+            if changed:
                 raise UserError(
-                    f"{self.path}: run {point.name} had another {key}; choose another folder"
+                    f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"
                 )
         gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
         _write(path, {**plan, "runs": {**plan["runs"], **gone}})
-
-
-def _anywhere(recipe: Recipe) -> Recipe:
-    """Without what only says how a machine computes it, which may be another one by now."""
-    train = replace(recipe.train, precision="auto", device="auto")
-    return replace(recipe, train=train)
-
-
-def _difference(one: Any, other: Any) -> str:
-    """The first dotted key by which two recipes differ; empty: by none."""
-    if not (is_dataclass(one) and is_dataclass(other)):
-        return "" if one == other else "value"
-    for key in (field.name for field in fields(one)):
-        before, after = getattr(one, key), getattr(other, key)
-        if before != after:
-            inner = _difference(before, after)
-            return key if inner == "value" else f"{key}.{inner}"
-    return ""
 
 
 def _write(path: Path, data: Any) -> None:

@@ -26,8 +26,8 @@ from blt.evals.tasks import patch_size
 from blt.lm import LanguageModel
 from blt.precision import choose_dtype
 from blt.pretrained import find_entropy_model
-from blt.study.config import OVER, Point, Study
-from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder
+from blt.study.config import Point, Study
+from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder, overrun
 from blt.train.build import find_tokenizer
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
@@ -64,15 +64,20 @@ def _plain(sources: Sequence[str], key: str) -> list[bytes]:
         return read(sources).documents
 
 
-def check_families(study: Study) -> None:
+def check_needs(study: Study, out: StudyFolder) -> None:
     """Find out before the first run what would stop a later one.
 
     Raises:
         UserError: an entropy model or tokenizer that is not there, a library that is missing.
     """
-    for family in study.families:
-        recipe = next(point.recipe for point in study.points() if point.family == family.name)
-        with named(f"{study.where}: {family.name}"):
+    done, seen = {result["name"] for result in out.read()}, set()
+    for point in study.points():
+        recipe = point.recipe
+        needs = (point.family, recipe.kind, recipe.entropy_model, recipe.tokenizer)
+        if point.name in done or needs in seen:
+            continue
+        seen.add(needs)
+        with named(f"{study.where}: {point.family}"):
             find_entropy_model(recipe.entropy_model)
             if recipe.kind == "token":
                 find_tokenizer(recipe)
@@ -97,8 +102,9 @@ def run_study(
         UserError: a bad recipe, text or folder.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
-    check_families(study)
-    out, heldout = StudyFolder(folder), Heldout.read(study)
+    out = StudyFolder(folder)
+    check_needs(study, out)
+    heldout = Heldout.read(study)
     out.begin(study, lambda: check_overlap(study, heldout))
 
     def train_and_score(point: Point, show: OnProgress | None) -> Result:
@@ -272,8 +278,8 @@ def _run(
     if twin is not None:
         return twin
     model, watch = _train(point, out, show)
-    times = watch.reports[-1].flops / point.budget
-    if times > OVER:
+    facts = _facts(point, model, watch)
+    if times := overrun(facts):
         log.warning(
             "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
             "smaller model or patcher, or a larger budget",
@@ -281,7 +287,7 @@ def _run(
         )
     context, scored = point.recipe.data.context_bytes, study.heldout_bytes
     return {
-        **_facts(point, model, watch),
+        **facts,
         "patch_size": patch_size(model, heldout.all(scored), context),
         "bits_per_byte": _scores(model, point, study, heldout),
     }
