@@ -17,6 +17,7 @@ from blt.study import Point, read_results, read_study, run, run_study
 from blt.study.figures import score, table, write_figures
 from blt.study.fit import PowerLaw, band, crossings, fit
 from blt.study.folder import SEARCH, SUPERSEDED, StudyFolder
+from blt.study.run import Heldout, warn_of_unscored
 
 STUDY = """
 budgets = [2e7, 6e7]
@@ -112,7 +113,23 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     assert overlap["other"] == 0
     for name in ("bits-over-flops.png", "bits-over-seconds.png", "table.md"):
         assert (out / name).stat().st_size > 0
+    other = sum(len(f"one more for number {n} of these. ") for n in range(100))
+    assert f"| other | 1 of 1 | 500 of {other:,} |" in (out / "table.md").read_text()
     assert "±" in table(results)
+
+
+def test_a_kind_of_text_of_which_some_documents_are_not_scored_is_named(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "two").mkdir()
+    for name in "ab":
+        (tmp_path / "two" / f"{name}.txt").write_text(f"{name} is one of two. " * 100)
+    study = read_study(write(file, file.read_text().replace("other.txt", "two")))
+    scored = Heldout.read(study).scored(study.heldout_bytes)
+    assert scored["other"] == {"documents": 1, "of_documents": 2, "bytes": 500, "of_bytes": 3400}
+    warn_of_unscored(study, scored)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "heldout.other: 1 of 2 documents are scored" in warning
 
 
 def test_two_processes_share_the_runs_of_a_study(file: Path, tmp_path: Path) -> None:
@@ -385,6 +402,20 @@ def test_a_table_says_what_inference_costs_and_where_curves_cross(tmp_path: Path
     assert "| steep | 0.250 | 0.250 | 0.250 |" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| steep | flat |")]
     assert float(row.split("|")[3]) == pytest.approx((40 / 9) ** 20, rel=0.1)
+
+
+def test_no_crossing_is_told_beyond_what_was_trained(tmp_path: Path) -> None:
+    budgets = (1e11, 1e12, 5e12)  # the curves cross at 9e12
+    results = [
+        {"family": name, "budget": b, "flops": b, "seconds": 1.0, "bits_per_byte": {"a": bits(b)}}
+        for name, bits in (
+            ("steep", lambda b: 0.5 + 40 * b**-0.15),
+            ("flat", lambda b: 0.5 + 9 * b**-0.1),
+        )
+        for b in budgets
+    ]
+    write_figures(results, tmp_path)
+    assert "cross" not in (tmp_path / "table.md").read_text()
 
 
 def test_a_study_of_one_budget_draws_a_row_for_each_family(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 
 from blt.errors import UserError
 from blt.study.fit import band, crossings, fit
-from blt.study.folder import overrun
+from blt.study.folder import StudyFolder, overrun
 from blt.views.colours import COLOURS
 
 MEAN = "mean"  # of all kinds of held-out text
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
 FLOPS, SECONDS, INFERENCE = "flops", "seconds", "inference_flops_per_byte"
 TABLE = "table.md"
-BEYOND = 10  # times the largest budget: as far as crossings are looked for
 LABELS = {
     FLOPS: "training FLOPs, the entropy model's included",
     SECONDS: "seconds of training",
@@ -43,7 +42,8 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
             *(_figure(results, axis, [MEAN], folder / f"bits-over-{axis}.png") for axis in LABELS),
             _figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"),
         ]
-    (folder / TABLE).write_text("\n".join(_sections(results, kinds)))
+    sections = [*_sections(results, kinds), *_scored_section(folder)]
+    (folder / TABLE).write_text("\n".join(sections))
     return [*paths, folder / TABLE]
 
 
@@ -59,7 +59,20 @@ def _sections(results: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterat
         yield f"## Runs that took more than their budget\n\n{head}" + "\n".join(lines) + "\n"
     if lines := list(_crossing_rows(results)):
         head = "| family | falls below | at training FLOPs |\n|---|---|---|\n"
-        yield f"## Where fitted curves of the mean cross\n\n{head}" + "\n".join(lines) + "\n"
+        title = "## Where fitted curves of the mean cross, within what was trained"
+        yield f"{title}\n\n{head}" + "\n".join(lines) + "\n"
+
+
+def _scored_section(folder: Path) -> Iterator[str]:
+    """How much of each kind of text stands behind the numbers."""
+    if scored := StudyFolder(folder).scored():
+        lines = [
+            f"| {kind} | {of['documents']} of {of['of_documents']} | "
+            f"{of['bytes']:,} of {of['of_bytes']:,} |"
+            for kind, of in scored.items()
+        ]
+        head = "| kind of text | documents scored | bytes scored |\n|---|---|---|\n"
+        yield f"## What was scored\n\n{head}" + "\n".join(lines) + "\n"
 
 
 def score(result: dict[str, Any], kind: str = MEAN) -> float:
@@ -113,16 +126,17 @@ def _over_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _crossing_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    laws, budgets = {}, [result["budget"] for result in results]
+    """Of families with enough budgets, each pair within the budgets that both have."""
+    laws, ranges = {}, {}
     for name, rows in families(results).items():
         at = [row["budget"] for row in rows]
         if len(set(at)) > 2:  # a straight line through two points says little
-            laws[name] = fit(at, [score(row) for row in rows])
-    low, high = min(budgets), max(budgets)
+            laws[name], ranges[name] = fit(at, [score(row) for row in rows]), (min(at), max(at))
     for (one, law), (other, other_law) in itertools.permutations(laws.items(), 2):
-        for flops in crossings(law, other_law, low, BEYOND * high):
-            beyond = ", beyond what was trained" if flops > high else ""
-            yield f"| {one} | {other} | {flops:.2g}{beyond} |"
+        low = max(ranges[one][0], ranges[other][0])
+        high = min(ranges[one][1], ranges[other][1])
+        for flops in crossings(law, other_law, low, high) if low < high else ():
+            yield f"| {one} | {other} | {flops:.2g} |"
 
 
 def _at(results: Sequence[dict[str, Any]], budget: float, kind: str) -> list[float]:

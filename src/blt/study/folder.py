@@ -21,6 +21,7 @@ from blt.train.run import RECIPE
 RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
 SUPERSEDED = "superseded.jsonl"  # lines of runs that a longer search has bettered
 OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
+SCORED = "scored.json"  # how much of each kind of held-out text
 MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 Result = dict[str, Any]
@@ -45,11 +46,17 @@ class StudyFolder:
         """Where a run lies."""
         return self.path / RUNS / name
 
-    def begin(self, study: Study, overlap: Callable[[], dict[str, float]]) -> None:
+    def begin(
+        self,
+        study: Study,
+        overlap: Callable[[], dict[str, float]],
+        scored: dict[str, dict[str, int]],
+    ) -> None:
         """Write down what is to be done, or check that the folder belongs to the same study.
 
         Args:
             overlap: computes what ``overlap.json`` holds; called where it is not there yet.
+            scored: documents and bytes of each kind of held-out text, and how many there are.
 
         Raises:
             UserError: the study has changed since the folder was made; names what.
@@ -60,6 +67,12 @@ class StudyFolder:
             self._check_plan(study)
             if not (self.path / OVERLAP).is_file():
                 _write(self.path / OVERLAP, overlap())
+            _write(self.path / SCORED, scored)
+
+    def scored(self) -> dict[str, dict[str, int]]:
+        """How much of each kind of held-out text is scored; empty where nobody wrote it down."""
+        path = self.path / SCORED
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:

@@ -54,6 +54,21 @@ class Heldout:
         """Of all kinds, as many bytes of each as are scored."""
         return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
 
+    def scored(self, max_bytes: int) -> dict[str, dict[str, int]]:
+        """Documents and bytes of each kind that are scored, and how many there are."""
+        return {
+            kind: _scored(texts, choose(texts, max_bytes)) for kind, texts in self.kinds.items()
+        }
+
+
+def _scored(texts: Sequence[bytes], chosen: Sequence[bytes]) -> dict[str, int]:
+    return {
+        "documents": len(chosen),
+        "of_documents": len(texts),
+        "bytes": sum(map(len, chosen)),
+        "of_bytes": sum(map(len, texts)),
+    }
+
 
 def _plain(sources: Sequence[str], key: str) -> list[bytes]:
     """Documents of sources that are not prepared."""
@@ -105,7 +120,9 @@ def run_study(
     out = StudyFolder(folder)
     check_needs(study, out)
     heldout = Heldout.read(study)
-    out.begin(study, lambda: check_overlap(study, heldout))
+    scored = heldout.scored(study.heldout_bytes)
+    out.begin(study, lambda: check_overlap(study, heldout), scored)
+    warn_of_unscored(study, scored)
 
     def train_and_score(point: Point, show: OnProgress | None) -> Result:
         return _run(point, study, out, heldout, show)
@@ -143,6 +160,18 @@ def best_lr(search: Sequence[Result], point: Point) -> float | None:
 
 def _own_heldout(result: Result) -> float:
     return float(result["heldout_bits_per_byte"])
+
+
+def warn_of_unscored(study: Study, scored: dict[str, dict[str, int]]) -> None:
+    """A kind of text may be represented by a few of its documents."""
+    for kind, count in scored.items():
+        if count["documents"] < count["of_documents"]:
+            log.warning(
+                "%s: heldout.%s: %d of %d documents are scored, the first %d of %d bytes in the "
+                "order of the documents' hashes; a larger heldout_bytes scores more",
+                *(study.where, kind, count["documents"], count["of_documents"]),
+                *(count["bytes"], count["of_bytes"]),
+            )
 
 
 def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
