@@ -1,213 +1,171 @@
-"""Documents inside one file, by its suffix. Any bytes are valid text, so nothing is decoded."""
+"""Documents inside one file, by its name. Any bytes are valid text, so nothing is decoded."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-from blt.errors import UserError, how_to_install
+from blt.data.left_out import MAX_BROKEN_LINES, TEXT, Broken
+from blt.data.packing import needed, unpacked, unreadable
+from blt.data.signatures import BINARY, JSON, LINES, PARQUET, NotTextError, check_name, name_of
+from blt.errors import UserError
 from blt.vocab import to_bytes
 
-MAX_BROKEN_LINES = 100  # more than this, and the file is not what its name says
-TEXT = "text"  # key of JSONL lines, column of tables
-PACKED = (".gz", ".zst")
+__all__ = [
+    "MAX_BROKEN_LINES",
+    "TEXT",
+    "Broken",
+    "documents",
+    "needed",
+    "rows",
+    "unpacked",
+    "unreadable",
+]
+
 SNIFF_BYTES = 8000
-CHUNK = 2**17  # bytes read at once
-BINARY_SUFFIXES = (
-    *(".7z", ".a", ".bz2", ".jar", ".rar", ".tar", ".tgz", ".whl", ".xz", ".zip"),
-    *(".bin", ".class", ".dll", ".dylib", ".exe", ".o", ".pyc", ".so"),
-    *(".bmp", ".gif", ".ico", ".jpeg", ".jpg", ".pdf", ".png", ".ttf", ".webp", ".woff", ".woff2"),
-    *(".avi", ".mkv", ".mov", ".mp3", ".mp4", ".ogg", ".wav"),
-    *(".arrow", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".safetensors", ".sqlite"),
-)
-
-
-class Broken:
-    """Lines and rows that hold no document: counted, and the first of them named.
-
-    Args:
-        limit: so many in one file are left out; one more ends the reading.
-    """
-
-    def __init__(self, limit: int = MAX_BROKEN_LINES) -> None:
-        self.limit, self.count = limit, 0
-        self.named: list[str] = []  # "file:line: why"
-        self._path, self._here = "", 0
-
-    def add(self, path: str, line: int, why: str) -> None:
-        """Take note of one.
-
-        Raises:
-            UserError: too many in this file.
-        """
-        self._here = self._here + 1 if path == self._path else 1
-        self._path = path
-        self.count += 1
-        message = f"{path}:{line}: {why}"
-        if len(self.named) < MAX_BROKEN_LINES:
-            self.named.append(message)
-        if self._here > self.limit:
-            raise UserError(
-                f"{message}; that is more than {self.limit} broken lines: every line must be a "
-                f'JSON object like {{"{TEXT}": "..."}}, every row must have that column'
-            )
+KEYS_SHOWN, LONGEST_KEY = 8, 40  # of an object without text
 
 
 def documents(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
     """Documents of one file, without empty ones.
 
     Args:
-        named: read it whatever it looks like; else what looks binary is left out.
+        named: by the user, so what cannot be read is an error, and what looks binary is read; else
+            both are left out.
 
     Raises:
-        UserError: unreadable or damaged, a library is missing, or too many broken lines.
+        UserError: unreadable or damaged, a library is missing, or too many broken lines; if named,
+            also what hides its text, such as an archive.
     """
-    plain = path.with_suffix("") if path.suffix in PACKED else path
-    if not path.is_file() or (not named and plain.suffix.lower() in BINARY_SUFFIXES):
+    if not named and name_of(path).suffix in BINARY:
+        broken.left_out.add("binary files", path)
         return
-    if path.suffix == ".parquet":
-        yield from _parquet(path, broken)
-        return
+    try:
+        check_name(path)
+        if name_of(path).suffix in PARQUET:
+            yield from _parquet(path, broken)
+        else:
+            yield from _in_stream(path, named, broken)
+    except NotTextError as error:
+        if named:
+            raise
+        broken.left_out.add(error.kind, path)
+    except MemoryError:
+        raise UserError(
+            f"{path}: a document in it does not fit in memory; split it, or put documents on the "
+            "lines of a .jsonl file"
+        ) from None
+
+
+def _in_stream(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
+    suffix = name_of(path).suffix
     with unpacked(path) as file:
-        if plain.suffix == ".jsonl":
+        if suffix in LINES:
             yield from _lines(str(path), file, broken)
             return
-        data = file.read()
-    if data and (named or b"\0" not in data[:SNIFF_BYTES]):
-        yield data
+        lines, data = _lines_of_json(file) if suffix in JSON else (None, file.read())
+        if lines is not None:
+            yield from _lines(str(path), lines, broken)
+        elif not data:
+            _note(broken, "empty files", path, named)
+        elif b"\0" in data[:SNIFF_BYTES]:
+            if _note(broken, "binary files", path, named):
+                yield data
+        elif suffix in JSON:
+            yield from _json(path, data, broken)
+        else:
+            yield data
 
 
-def unreadable(error: OSError) -> NoReturn:
-    way = "name a file" if isinstance(error, IsADirectoryError) else "check its permissions"
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {way}")
+def _note(broken: Broken, kind: str, path: Path, named: bool) -> bool:
+    """Take note of an odd file; is it read nevertheless?"""
+    (broken.as_text if named else broken.left_out).add(kind, path)
+    return named
 
 
-@contextmanager
-def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The unpacked bytes of a file; what is damaged is named."""
-    damage: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error)
-    if path.suffix == ".zst":
-        damage = (*damage, needed("zstandard").ZstdError)
+def _lines_of_json(file: IO[bytes]) -> tuple[Iterator[bytes] | None, bytes]:
+    """Lines of a ``.json`` that has an object on each; or else None, and all of it."""
+    first, second = file.readline(), file.readline()
+    found = _parsed(first)
+    if isinstance(found, dict) and (second.strip() or TEXT in found):
+        return chain((first, second), file), b""
+    return None, first + second + file.read()
+
+
+def _json(path: Path, data: bytes, broken: Broken) -> Iterator[bytes]:
+    """Of objects with a text the text, of any other JSON all of it as it stands."""
+    found = _parsed(data)
+    records = found if isinstance(found, list) else [found]
+    if records and isinstance(records[0], dict) and TEXT in records[0]:
+        for number, record in enumerate(records, 1):
+            yield from rows(str(path), number, record, broken)
+        return
+    broken.as_text.add("JSON without documents", path)
+    yield data
+
+
+def _parsed(data: bytes) -> Any:
+    """What JSON says; None for what is none."""
     try:
-        with path.open("rb") as file:
-            yield _unpacked(path, file)
-    except damage as error:
-        kind = {".gz": "gzip", ".zst": "Zstandard"}.get(path.suffix, "file")
-        raise UserError(f"{path}: damaged {kind} ({error}); restore it or leave it out") from None
-    except OSError as error:
-        unreadable(error)
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(file)  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        return io.BufferedReader(_Zstandard(file), CHUNK)
-    return file
-
-
-class _Zstandard(io.RawIOBase):
-    """Unpacked Zstandard; unlike the library's own readers it notices a file that was cut off."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._library = file, needed("zstandard")
-        self._frame: Any = None  # None: between frames
-        self._ready, self._packed = b"", b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready and self._more():
-            pass
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
-
-    def _more(self) -> bool:
-        """Unpack a little more; False at the end."""
-        self._packed = self._packed or self._file.read(CHUNK)
-        if not self._packed:
-            if self._frame is not None:
-                raise EOFError("it ends in the middle of a frame")
-            return False
-        if self._frame is None:
-            self._frame = self._library.ZstdDecompressor().decompressobj()
-        self._ready = self._frame.decompress(self._packed)
-        self._packed = self._frame.unused_data if self._frame.eof else b""
-        self._frame = None if self._frame.eof else self._frame
-        return True
-
-
-def _lines(path: str, lines: Iterator[bytes], broken: Broken) -> Iterator[bytes]:
+def _lines(path: str, lines: Iterable[bytes], broken: Broken) -> Iterator[bytes]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            text = _text_of(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as error:
             broken.add(path, number, str(error))
             continue
-        if text:
+        yield from rows(path, number, record, broken)
+
+
+def rows(where: str, number: int, record: Any, broken: Broken) -> Iterator[bytes]:
+    """The document of one line or row, if it has one."""
+    try:
+        if text := _text_of(record):
             yield text
+    except ValueError as error:
+        broken.add(where, number, str(error))
 
 
-def _text_of(line: bytes) -> bytes:
-    """The document of one line; any ValueError says what is broken."""
-    data = json.loads(line)
-    if not isinstance(data, dict):
-        raise ValueError(f"expected a JSON object, got {type(data).__name__}")
-    return _bytes_of(data.get(TEXT))
-
-
-def _bytes_of(text: Any) -> bytes:
+def _text_of(record: Any) -> bytes:
+    """Any ValueError says what is broken."""
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object, got {type(record).__name__}")
+    if TEXT not in record:
+        raise ValueError(f"no {TEXT!r} among its keys, which are {_listed(record)}")
+    text = record[TEXT]
     if not isinstance(text, str | bytes):
         raise ValueError(f"{TEXT!r} must be a string, got {type(text).__name__}")
     return to_bytes(text)
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = [name[:LONGEST_KEY] for name in islice(names, KEYS_SHOWN)]
+    return ", ".join([*shown, *["…"] * (len(names) > KEYS_SHOWN)]) or "none"
 
 
 def _parquet(path: Path, broken: Broken) -> Iterator[bytes]:
     arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
     try:
         file = parquet.ParquetFile(path)
-        if TEXT not in file.schema_arrow.names:
-            names = ", ".join(file.schema_arrow.names)
-            raise UserError(f"{path}: no column {TEXT!r}; its columns are {names}")
+        names = file.schema_arrow.names
+        if TEXT not in names:
+            raise UserError(f"{path}: no column {TEXT!r}; its columns are {_listed(names)}")
         number = 0
         for batch in file.iter_batches(batch_size=256, columns=[TEXT]):
             for text in batch.column(0):
                 number += 1
-                yield from rows(str(path), number, text.as_py(), broken)
+                yield from rows(str(path), number, {TEXT: text.as_py()}, broken)
+    except MemoryError:  # pyarrow's is one of its own errors too
+        raise
     except (arrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: damaged Parquet ({error}); restore it or leave it out") from None
-
-
-def rows(where: str, number: int, text: Any, broken: Broken) -> Iterator[bytes]:
-    """The document of one row of a table, if it has one."""
-    try:
-        if document := _bytes_of(text):
-            yield document
-    except ValueError as error:
-        broken.add(where, number, str(error))
-
-
-def needed(module: str, extra: str = "data") -> Any:
-    """A module of an extra.
-
-    Raises:
-        UserError: not installed; says how to get it.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"this needs {module.partition('.')[0]}; install it with {how_to_install(extra)}"
-        ) from error

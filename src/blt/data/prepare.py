@@ -101,6 +101,8 @@ class Outcome:
     bytes: int = 0
     broken: int = 0
     broken_lines: list[str] = field(default_factory=list)  # the first of them
+    left_out: dict[str, Any] = field(default_factory=dict)  # files, by kind
+    as_text: dict[str, Any] = field(default_factory=dict)  # files read as one text, by kind
     shards: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -206,6 +208,7 @@ class Worker:
                     yield flush(split)
         yield from (flush(split) for split in (TRAIN, HELDOUT) if writers[split].bytes)
         outcome.broken, outcome.broken_lines = broken.count, broken.named[:10]
+        outcome.left_out, outcome.as_text = broken.left_out.facts(), broken.as_text.facts()
 
     def _counted(self, documents: Iterator[bytes], outcome: Outcome) -> Iterator[bytes]:
         for document in documents:

@@ -1,33 +1,41 @@
 """Sources of documents: files, folders, globs, and datasets of the Hugging Face hub.
 
-=========================  ==========================================================
-``name.jsonl``             one document per line: the value of its key ``text``
-``name.parquet``           one document per row: its column ``text``
-any other file             one document
-``*.gz``, ``*.zst``        the same, unpacked
-a folder                   its files and those of its subfolders, by name
-a glob                     ``books/**/*.txt``
-``hf:NAME[@SPLIT]``        a dataset of the hub, or a folder in its layout, streamed
-``builtin:python``         source and documentation of this Python installation
-=========================  ==========================================================
+========================================  =======================================================
+``name.jsonl``, ``.ndjson``               one document per line: the value of its key ``text``
+``name.json``                             the same, or of an array of objects; else one document
+``name.parquet``, ``.pq``                 one document per row: its column ``text``
+any other file                            one document
+``*.gz``, ``*.zst``, ``*.xz``, ``*.bz2``  the same, unpacked
+a folder                                  its files and those of its subfolders, by name
+a glob                                    ``books/**/*.txt``
+``hf:NAME[@SPLIT]``                       a dataset of the hub, or a folder in its layout, streamed
+``builtin:python``                        source and documentation of this Python installation
+========================================  =======================================================
 
 In folders and globs, hidden files and what looks binary (by suffix, or by a NUL among its first
-bytes, as git decides) are left out; a file that is named itself is always read.
+bytes, as git decides) are left out; a file that is named itself is always read, unless its text is
+packed or hidden in a way that is not read (archives, tables, PDF), which is an error. Whatever is
+left out is counted.
 """
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from blt.data import formats
-from blt.data.formats import Broken
+from blt.data.files import REPEATED, Found, behind, below, require_file
+from blt.data.left_out import Broken
 from blt.data.python_corpus import python_corpus
 from blt.errors import UserError
+from blt.printable import printable
 
+log = logging.getLogger("blt")
 PYTHON = "builtin:python"
 HUB = "hf:"
 
@@ -65,7 +73,9 @@ class Corpus:
 
 
 def read(sources: Sequence[str | os.PathLike[str]], max_bytes: int | None = None) -> Corpus:
-    """Read all documents of ``sources``, in a fixed order.
+    """Read all documents of ``sources``, in a fixed order; each file once.
+
+    What was left out, and what was read otherwise than its name says, is logged as a warning.
 
     Args:
         sources: files, folders, globs, or ``builtin:python``; relative to the working directory.
@@ -80,39 +90,55 @@ def read(sources: Sequence[str | os.PathLike[str]], max_bytes: int | None = None
         raise UserError("no text to read: name at least one file, folder or glob")
     share = None if max_bytes is None else max(1, max_bytes // len(sources))
     broken, documents = Broken(), list[bytes]()
+    found = Found(broken.left_out)
     for source in (os.fspath(name) for name in sources):
-        found = _read_one(source, share, broken)
-        if not found:
-            raise UserError(f"{source}: no text in it; name a file that has some")
-        documents.extend(found)
+        before = broken.count
+        texts = _read_one(source, share, broken, found)
+        if not texts:
+            why = broken.why_nothing(before)
+            raise UserError(f"{source}: no text in it; name a file that has some{why}")
+        documents.extend(texts)
+    for remark in broken.remarks():
+        warn_once(remark)
     return Corpus(documents, broken)
 
 
-def units(source: str) -> Iterator[Unit]:
+def units(source: str, found: Found | None = None) -> Iterator[Unit]:
     """The units of one source, in a fixed order.
 
+    Args:
+        found: what other sources have named, which is not named again; takes note of what is left
+            out.
+
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it is a folder that holds no text.
     """
+    found = found or Found()
     path = Path(source)
     if source == PYTHON or source.startswith(HUB):
-        yield Unit(source)
+        if found.new(source):
+            yield Unit(source)
+        else:
+            found.left_out.add(REPEATED, source)
+    elif not source:
+        raise UserError("a source of text has no name; name a file, folder or glob")
     elif path.is_dir():
-        yield from (Unit(str(file), named=False) for file in _walk(path))
+        yield from (Unit(file, named=False) for file in below(str(path), found))
     elif path.exists():
-        yield Unit(source)
+        require_file(path)
+        yield from (Unit(file) for file in [source] if found.readable(file))
+    elif os.path.islink(path):
+        raise UserError(f"{source}: is a link to nothing; mend it or leave it out")
     else:
-        matches = sorted(glob.glob(source, recursive=True)) if glob.has_magic(source) else []
-        if not matches:
+        if not glob.has_magic(source):
             raise UserError(f"{source}: no such file or folder; check the path")
-        # "**" also names every folder
-        yield from (Unit(match, named=False) for match in matches if not os.path.isdir(match))
+        yield from (Unit(file, named=False) for file in behind(source, found))
 
 
-def _read_one(source: str, max_bytes: int | None, broken: Broken) -> list[bytes]:
+def _read_one(source: str, max_bytes: int | None, broken: Broken, found: Found) -> list[bytes]:
     documents: list[bytes] = []
     left = max_bytes
-    for unit in units(source):
+    for unit in units(source, found):
         for document in unit.documents(broken):
             documents.append(document if left is None else document[:left])
             if left is not None and (left := left - len(documents[-1])) == 0:
@@ -127,16 +153,12 @@ def _hub(name: str, broken: Broken) -> Iterator[bytes]:
     try:
         stream = library.load_dataset(path, split=split or "train", streaming=True)
         for number, row in enumerate(stream, 1):
-            yield from formats.rows(name, number, row.get(formats.TEXT), broken)
+            yield from formats.rows(name, number, row, broken)
     except (library.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(f"{name}: cannot be read ({error}); check the name and split") from None
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, onerror=formats.unreadable):
-        folders[:] = sorted(name for name in folders if not _ignored(name))
-        yield from (Path(root, name) for name in sorted(names) if not _ignored(name))
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__"
+@lru_cache(1024)
+def warn_once(remark: str) -> None:
+    """Log a warning, unless the same was logged before."""
+    log.warning("%s", printable(remark))

@@ -73,6 +73,8 @@ def _plain(
         "heldout_bytes": sum(map(len, parts.heldout)),
         "broken_lines": corpus.broken.count,
         "broken": corpus.broken.named[:10],
+        "left_out": corpus.broken.left_out.facts(),
+        "read_as_one_text": corpus.broken.as_text.facts(),
     }
     train = MemorySegments(parts.train, context_bytes)
     return Source(" ".join(names), train, parts.heldout, facts)
