@@ -194,7 +194,7 @@ class _Demo:
     ) -> Trained[Any]:
         """Train ``model`` for the time that its recipe gives it."""
         reports: list[Report] = []
-        batches = loader(self.parts.train, recipe.data, recipe.seed)
+        batches = loader(self.parts, recipe.data, recipe.seed)
         with self.screen.bar(title) as show:
 
             def on_progress(report: Report) -> None:

@@ -165,7 +165,7 @@ def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
     source, told = write_lines(tmp_path / "a.jsonl", ["x" * 2**18] * 12), []
     prepare(
         tmp_path / "out",
-        Options((source,)),
+        Options((source,), heldout=0.0),
         on_progress=lambda done, total, outcome: told.append((done, total, outcome.bytes)),
     )
     assert told == [(0, 1, 2**20), (0, 1, 2**21), (0, 1, 3 * 2**20), (1, 1, 3 * 2**20)]

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from blt.data.formats import needed
-from blt.data.prepare import Outcome, Task, Worker
+from blt.data.packing import needed
+from blt.data.worker import Outcome, Task, Worker
 
 
 def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:

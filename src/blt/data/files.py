@@ -114,7 +114,7 @@ def _walk(root: str, found: Found, folders: Found) -> Iterator[tuple[str, list[s
         if writer is not None:
             found.left_out.add(f"folders that are {writer[0]}", folder or ".")
             continue
-        files, inside = [], []
+        files, inside = list[str](), list[str]()
         for entry in entries:
             path = os.path.join(folder, entry.name)
             if _ignored(entry.name):

@@ -7,7 +7,7 @@ training can go on with more or fewer of them, and no byte comes twice or never.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Batch:
     """Documents to lay end to end, N ids together, and what to predict after each."""
 
     documents: list[Tensor]  # ids, each [T] int64, BOS first
-    targets: Tensor  # [N] int64; PAD where there is nothing to predict (after EOS)
+    targets: Tensor  # [N] int64; PAD where there is nothing to predict (after EOS, at a cut)
     entropies: list[Tensor] | None = None  # nats, each [T] float32; None: not known
     state: dict[str, Any] = field(default_factory=dict)  # of the loader, after this batch
 
@@ -189,9 +189,12 @@ class Loader(Iterator[Batch]):
         return Batch(documents, torch.cat(targets), known_all, state)
 
 
-def loader_of(documents: Sequence[bytes], **options: Any) -> Loader:
-    """A loader over documents in memory; options as of :class:`Loader`."""
-    return Loader([MemorySegments(documents, options["context_bytes"])], **options)
+def loader_of(documents: Sequence[bytes], cut: Collection[int] = (), **options: Any) -> Loader:
+    """A loader over documents in memory, those of ``cut`` without an end.
+
+    Other options are those of :class:`Loader`.
+    """
+    return Loader([MemorySegments(documents, options["context_bytes"], cut)], **options)
 
 
 def segments(documents: Sequence[bytes], context_bytes: int) -> list[bytes]:

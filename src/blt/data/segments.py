@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -18,7 +18,8 @@ class Piece:
     """Some bytes of a document.
 
     Attributes:
-        following: id that comes after them: of the next byte, or EOS.
+        following: id that comes after them: of the next byte, EOS, or PAD where the document was
+            cut and its rest is held out.
         entropies: [bytes + 1] nats, of the prediction of each byte given the document before it,
             and of the one after them; None: not known.
     """
@@ -48,7 +49,7 @@ class Segments(Protocol):
         ...
 
     def ends(self, index: int) -> bool:
-        """Does a document end with this segment?"""
+        """Does a document end with this segment? One that was cut does not."""
         ...
 
     def read(self, index: int, start: int, end: int) -> Piece:
@@ -62,12 +63,15 @@ class MemorySegments:
     Args:
         documents: none empty.
         context_bytes: of the longest segment.
+        cut: which of the documents have no end: their rest is held out.
     """
 
-    def __init__(self, documents: Sequence[bytes], context_bytes: int) -> None:
+    def __init__(
+        self, documents: Sequence[bytes], context_bytes: int, cut: Collection[int] = ()
+    ) -> None:
         if not documents or not all(documents):
             raise ValueError("there must be documents, and none of them empty")
-        self.documents, self.context_bytes = documents, context_bytes
+        self.documents, self.context_bytes, self.cut = documents, context_bytes, cut
         self._where = [  # (document, first byte)
             (index, start)
             for index, document in enumerate(documents)
@@ -93,11 +97,14 @@ class MemorySegments:
         return min(self.context_bytes, len(self.documents[document]) - first)
 
     def ends(self, index: int) -> bool:
-        return index + 1 == len(self._where) or self._where[index + 1][1] == 0
+        last = index + 1 == len(self._where) or self._where[index + 1][1] == 0
+        return last and self._where[index][0] not in self.cut
 
     def read(self, index: int, start: int, end: int) -> Piece:
         number, first = self._where[index]
         document = self.documents[number]
-        at_end = first + end == len(document)
-        following = vocab.EOS if at_end else document[first + end] + vocab.OFFSET
+        if first + end < len(document):
+            following = document[first + end] + vocab.OFFSET
+        else:
+            following = vocab.PAD if number in self.cut else vocab.EOS
         return Piece(document[first + start : first + end], following)

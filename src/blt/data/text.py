@@ -9,7 +9,7 @@ from typing import Any
 from blt.data.heldout import split
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import HELDOUT, ShardSegments, is_prepared
-from blt.data.sources import read
+from blt.data.sources import read, warn_once
 from blt.errors import UserError
 
 
@@ -71,12 +71,15 @@ def _plain(
         "train_bytes": sum(map(len, parts.train)),
         "heldout_documents": len(parts.heldout),
         "heldout_bytes": sum(map(len, parts.heldout)),
+        "cut_documents": len(parts.cut),
         "broken_lines": corpus.broken.count,
         "broken": corpus.broken.named[:10],
         "left_out": corpus.broken.left_out.facts(),
         "read_as_one_text": corpus.broken.as_text.facts(),
     }
-    train = MemorySegments(parts.train, context_bytes)
+    for remark in parts.remarks(" ".join(names)):
+        warn_once(remark)
+    train = MemorySegments(parts.train, context_bytes, parts.cut)
     return Source(" ".join(names), train, parts.heldout, facts)
 
 
@@ -90,6 +93,8 @@ def _prepared(name: str, heldout_bytes: int) -> Source:
         "heldout_segments": len(heldout),
         "heldout_bytes": heldout.num_bytes,
         "broken_lines": train.manifest["broken"],
+        "left_out": train.manifest.get("left_out", {}),  # earlier manifests have none
+        "cut_documents": train.manifest.get("cut_documents", 0),
     }
     return Source(name, train, heldout.sample(heldout_bytes), facts)
 

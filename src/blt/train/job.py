@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from blt.data.heldout import Split
 from blt.data.loader import Loader, loader_of
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
@@ -137,11 +138,10 @@ def check_entropies(
             )
 
 
-def loader(documents: Sequence[bytes], data: DataConfig, seed: int) -> Loader:
+def loader(parts: Split, data: DataConfig, seed: int) -> Loader:
     """Training batches of documents in memory, as a recipe asks for them."""
-    return loader_of(
-        documents, batch_bytes=data.batch_bytes, context_bytes=data.context_bytes, seed=seed
-    )
+    sizes = {"batch_bytes": data.batch_bytes, "context_bytes": data.context_bytes}
+    return loader_of(parts.train, parts.cut, **sizes, seed=seed)
 
 
 def _report_patches(

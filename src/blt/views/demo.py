@@ -87,6 +87,8 @@ class Screen:
         self.say(
             f"{_amount(parts.train)} to learn from, {_amount(parts.heldout)} held out", "default"
         )
+        for remark in parts.remarks(source):
+            self.say(remark)
         if sum(map(len, parts.train)) < LITTLE_TEXT:
             self.say("that is little: the models will learn it by heart and do badly on other text")
 

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from blt.data.heldout import split_remarks
+from blt.data.left_out import Tally
 from blt.data.prepare import OnProgress, Outcome
 
 
@@ -53,6 +55,13 @@ def print_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         lines = [line for unit in manifest["units"] for line in unit["broken_lines"]]
         for line in lines[:5]:
             console.print(f"  {line}", **shown)
+    for what in ("left_out", "read_as_one_text"):
+        tally = Tally()
+        tally.add_facts(manifest[what])
+        if tally:
+            console.print(f"{what.replace('_', ' ')}: {tally}", **shown)
+    for remark in split_remarks(str(folder), manifest["cut_documents"], heldout["bytes"]):
+        console.print(remark, **shown)
     if not heldout["bytes"]:
         console.print("nothing is held out: raise --heldout to evaluate while training", **shown)
     console.print(f"next: blt train RECIPE.toml 'data.sources=[\"{folder}\"]'", **shown)

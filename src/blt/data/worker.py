@@ -1,0 +1,220 @@
+"""The shards of one source file at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from blt import lm, vocab
+from blt.data.census import Census, by_hash, from_json
+from blt.data.heldout import content_hash
+from blt.data.left_out import MAX_BROKEN_LINES, Broken
+from blt.data.segments import MemorySegments, Piece
+from blt.data.shards import HELDOUT, TRAIN, ShardInfo, ShardWriter
+from blt.data.sources import Unit
+from blt.errors import UserError
+from blt.model.byte_transformer import ByteTransformer
+from blt.precision import autocast, choose_dtype
+
+UNIT = "unit.json"  # written last into a unit's folder
+TOLD = 2**20  # bytes between two signs of life
+GROUP_BYTES = 65536  # of documents whose entropies are computed together
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the shards depend on, beside the text.
+
+    Attributes:
+        sources: files, folders, globs, ``hf:NAME``, ``builtin:python``.
+        heldout: share of documents that is kept from training.
+        entropy_model: "pretrained" or a model's folder, whose entropies are stored; None: none.
+        newline_reset: the entropy model forgets everything after each newline.
+        precision: of the entropy model's matrix products.
+        segment_bytes: of the longest segment, and so of the longest context to train with.
+        shard_bytes: of text in a shard, about.
+        max_broken: lines without a document that are left out of one file before it is an error.
+    """
+
+    sources: tuple[str, ...]
+    heldout: float = 0.01
+    entropy_model: str | None = None
+    newline_reset: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    segment_bytes: int = 8192
+    shard_bytes: int = 2**26
+    max_broken: int = MAX_BROKEN_LINES
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise UserError("no text to prepare: name at least one file, folder or glob")
+        if not 0 <= self.heldout < 1:
+            raise UserError(f"heldout must be at least 0 and below 1, got {self.heldout}")
+        for name in ("segment_bytes", "shard_bytes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of the work."""
+
+    number: int
+    source: str
+    unit: str
+    named: bool
+    division: str = ""  # of held-out text, where hashes alone do not do; JSON
+
+
+@dataclass
+class Outcome:
+    """What became of a unit."""
+
+    source: str
+    unit: str
+    documents: int = 0
+    bytes: int = 0
+    broken: int = 0
+    broken_lines: list[str] = field(default_factory=list)  # the first of them
+    left_out: dict[str, Any] = field(default_factory=dict)  # files, by kind
+    as_text: dict[str, Any] = field(default_factory=dict)  # files read as one text, by kind
+    cut: int = 0  # documents whose end is held out
+    census: dict[str, Any] = field(default_factory=dict)
+    division: str = ""
+    shards: list[dict[str, Any]] = field(default_factory=list)
+
+
+def nobody(*_: object) -> None:
+    """Shows nothing."""
+
+
+class Worker:
+    """Writes the shards of one unit after another.
+
+    Attributes:
+        tell: called with the outcome so far of the unit in work, after every megabyte of text.
+    """
+
+    tell: Callable[[Outcome], None] = staticmethod(nobody)
+
+    def __init__(self, out: Path, options: Options) -> None:
+        from blt.pretrained import find_entropy_model, identity
+
+        self.out, self.options = out, options
+        self.entropy_model = find_entropy_model(options.entropy_model)
+        self.identity = None if self.entropy_model is None else identity(self.entropy_model)
+
+    def __call__(self, task: Task) -> Outcome:
+        place, outcome = (
+            place_of(self.out, task.number),
+            Outcome(task.source, task.unit, division=task.division),
+        )
+        place.parent.mkdir(exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
+                new = Path(beside) / "new"
+                new.mkdir()
+                outcome.shards = [
+                    asdict(shard) | {"file": f"{place.relative_to(self.out)}/{shard.file}"}
+                    for shard in self._write(new, task, outcome)
+                ]
+                (new / UNIT).write_text(json.dumps(asdict(outcome)))
+                if place.exists():  # divided otherwise
+                    os.replace(place, Path(beside) / "old")
+                os.replace(new, place)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"{self.out}: the disk is full; free some space and run the same command again: it "
+                "goes on where it was"
+            ) from None
+        return outcome
+
+    def _write(self, folder: Path, task: Task, outcome: Outcome) -> Iterator[ShardInfo]:
+        options, broken, census = self.options, Broken(self.options.max_broken), Census()
+        division = from_json(task.division)
+        writers = {TRAIN: ShardWriter(), HELDOUT: ShardWriter()}
+        counts = dict.fromkeys(writers, 0)
+
+        def flush(split: str) -> ShardInfo:
+            writer, writers[split] = writers[split], ShardWriter()
+            counts[split] += 1
+            return writer.write(folder / f"{split}-{counts[split]:05d}.arrow", split)
+
+        documents = Unit(task.unit, task.named).documents(broken)
+        for document, entropies in self._with_entropies(self._counted(documents, outcome)):
+            value = content_hash(document)
+            census.add(document, value, options.heldout)
+            at = (division.at if division else by_hash)(document, value, options.heldout)
+            outcome.cut += 0 < at < len(document)
+            for split, piece in _pieces(document, entropies, at, options.segment_bytes):
+                writers[split].add(piece)
+                if writers[split].bytes >= options.shard_bytes:
+                    yield flush(split)
+        yield from (flush(split) for split in (TRAIN, HELDOUT) if writers[split].bytes)
+        outcome.broken, outcome.broken_lines = broken.count, broken.named[:10]
+        outcome.left_out, outcome.as_text = broken.left_out.facts(), broken.as_text.facts()
+        outcome.census = asdict(census)
+
+    def _counted(self, documents: Iterator[bytes], outcome: Outcome) -> Iterator[bytes]:
+        for document in documents:
+            before = outcome.bytes
+            outcome.documents += 1
+            outcome.bytes += len(document)
+            if outcome.bytes // TOLD > before // TOLD:
+                self.tell(outcome)
+            yield document
+
+    def _with_entropies(
+        self, documents: Iterator[bytes]
+    ) -> Iterator[tuple[bytes, torch.Tensor | None]]:
+        """Documents with nats [bytes + 1] each, a group at a time."""
+        if self.entropy_model is None:
+            yield from ((document, None) for document in documents)
+            return
+        group: list[bytes] = []
+        for document in documents:
+            group.append(document)
+            if sum(map(len, group)) >= GROUP_BYTES:
+                yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
+                group = []
+        if group:
+            yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
+
+    def _entropies(self, model: ByteTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:
+        device = next(model.parameters()).device
+        ids = [vocab.encode(document).to(device) for document in group]
+        with autocast(device, choose_dtype(self.options.precision, device)):
+            found = lm.document_entropies(model, ids, self.options.newline_reset)
+        return [entropies.float().cpu() for entropies in found]
+
+
+def _pieces(
+    document: bytes, entropies: torch.Tensor | None, at: int, segment_bytes: int
+) -> Iterator[tuple[str, Piece]]:
+    """Segments of a document, of which what follows ``at`` is held out."""
+    first = 0
+    for split, part in ((TRAIN, document[:at]), (HELDOUT, document[at:])):
+        if not part:
+            continue
+        cut = (0,) if first + len(part) < len(document) else ()
+        segments = MemorySegments([part], segment_bytes, cut)
+        for index in range(len(segments)):
+            piece = segments.read(index, 0, segments.length(index))
+            end = first + len(piece.data)
+            known = None if entropies is None else entropies[first : end + 1].numpy()
+            yield split, Piece(piece.data, piece.following, known)
+            first = end
+
+
+def place_of(out: Path, number: int) -> Path:
+    return out / "units" / f"{number:05d}"
