@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from blt.bench.run import check_output, machine, write_results
 from blt.generate.weights import PRECISIONS
+from blt.views.console import Console
 
 PEER_PRECISIONS = ("float32", "bfloat16-weights")
 BATCHES = (1, 16)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from blt.bench import shape
 from blt.bench.jobs import PRECISIONS
 from blt.errors import UserError, how_to_install
 from blt.evals.flops import flops_per_byte
+from blt.views.console import Console
 
 GIB = 1e9
 

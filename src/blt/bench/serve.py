@@ -21,13 +21,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from blt.bench.run import check_output, machine, write_results
 from blt.bench.serve_clients import Outcome, drive
 from blt.bench.serve_texts import Texts
 from blt.errors import UserError
+from blt.views.console import Console
 
 WARM_UP = 10.0  # seconds, not measured
 SAMPLE_SECONDS = 1.0  # between samples of the server's memory

@@ -13,6 +13,7 @@ import tyro
 
 from blt import __version__
 from blt.cli import models, text, training, writing
+from blt.views.console import print_anything, say
 
 DESCRIPTION = """Byte Latent Transformer: language models that read bytes, not tokens.
 
@@ -51,21 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args in (["--version"], ["-V"]):
         print(f"blt {__version__}")
         return 0
+    print_anything()
     try:
         status = _run(args or ["--help"])
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as interrupt:
-        print(f"blt: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        say(f"blt: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has left: so do we, without a word at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, RecursionError) as error:
         if os.environ.get("BLT_DEBUG"):
             raise
-        print(f"blt: {_one_line(error)}", file=sys.stderr)
+        say(f"blt: {_one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -104,4 +106,6 @@ def _one_line(error: Exception) -> str:
         way_out = WAYS_OUT.get(type(error))
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"
         return f"{message}; {way_out}" if way_out else message
+    if isinstance(error, MemoryError):
+        return "out of memory; give it less at once, or a larger machine"
     return " ".join(str(error).split()) or type(error).__name__

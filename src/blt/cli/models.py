@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from blt.cli.options import check_options, refuse_idle
 from blt.errors import UserError
+from blt.views.console import say
 
 
 def evaluate(
@@ -147,7 +148,7 @@ def convert(
     from blt.convert import convert as run
 
     run(source, out, to, entropy_model=entropy_model, precision=precision)
-    print(out)
+    say(out)
 
 
 def push(
@@ -168,4 +169,4 @@ def push(
     """
     from blt.convert.push import push_to_hub
 
-    print(push_to_hub(folder, repository, private=not public, license=license))
+    say(push_to_hub(folder, repository, private=not public, license=license))

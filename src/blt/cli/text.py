@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from blt.errors import UserError
+from blt.views.console import say
 
 
 def patch(
@@ -65,7 +66,7 @@ def patch(
     if target is not None:
         cutter = cutter.calibrated(data, target)
     if make_table is not None:
-        print(cutter.write_table(data, make_table, order))
+        say(cutter.write_table(data, make_table, order))
     else:
         (print_json if json else print_cut)(cutter.cut(data))
 

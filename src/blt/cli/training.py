@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from blt.errors import UserError
+from blt.views.console import say
 
 FEW_STEPS = 20  # after which a model knows next to nothing
 
@@ -63,11 +64,10 @@ def train(
     """
     from time import strftime
 
-    from rich.console import Console
-
     from blt.train.job import train_recipe
     from blt.train.loop import Latest
     from blt.train.recipe import read_recipe
+    from blt.views.console import Console
     from blt.views.progress import training_bar
 
     if resume and run is None:
@@ -114,11 +114,10 @@ def byteify(
     """
     import json
 
-    from rich.console import Console
-
     from blt.byteify import byteify as run_byteify
     from blt.train.recipe import read_recipe
     from blt.views.byteify import show_result
+    from blt.views.console import Console
     from blt.views.progress import training_bar
 
     changes = (*overrides, f"byteify.source={json.dumps(source)}")
@@ -150,10 +149,9 @@ def study(
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
     """
-    from rich.console import Console
-
     from blt.study import read_results, read_study, run_study
     from blt.study.figures import write_figures
+    from blt.views.console import Console
     from blt.views.progress import points
 
     folder = out or Path("runs") / file.stem
@@ -162,7 +160,7 @@ def study(
         with points(Console()) as show:
             run_study(made, folder, on_point=show)
     for path in write_figures(read_results(folder), folder):
-        print(path)
+        say(path)
 
 
 def report(
@@ -181,7 +179,7 @@ def report(
     """
     from blt.views.report import report_runs
 
-    print(report_runs(runs, out, os.fsencode(prompt)))
+    say(report_runs(runs, out, os.fsencode(prompt)))
 
 
 def demo(

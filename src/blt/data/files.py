@@ -100,11 +100,13 @@ def _matches(pattern: str, found: Found) -> Iterator[str]:
 
 def _walk(root: str, found: Found, folders: Found) -> Iterator[tuple[str, list[str]]]:
     """Folders from ``root`` downwards, each once, with their files; hidden ones are left out."""
+    for above in Path(root).resolve().parents:
+        folders.first(str(above))  # a link back there would lead to what was not named
     waiting = [root]
     while waiting:
         folder = waiting.pop()
         if not folders.first(folder or "."):
-            found.left_out.add("links to folders named before", folder)
+            found.left_out.add("links to folders above or read before", folder)
             continue
         try:
             entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)

@@ -60,6 +60,19 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         unreadable(error)
 
 
+def text_of(path: Path) -> str:
+    """All text of a file that must be UTF-8.
+
+    Raises:
+        UserError: it is not, or as of :func:`unpacked`.
+    """
+    with unpacked(path) as file:
+        try:
+            return file.read().decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: is not UTF-8 ({error}); save it so") from None
+
+
 def needed(module: str, extra: str = "data") -> Any:
     """A module of an extra.
 

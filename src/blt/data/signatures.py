@@ -68,9 +68,9 @@ class NotTextError(UserError):
         kind: of such files, a plural.
     """
 
-    def __init__(self, path: Path, what: str, way_out: str) -> None:
+    def __init__(self, path: Path, what: str, way_out: str, kind: str) -> None:
         super().__init__(f"{path}: {what}; {way_out}")
-        self.kind = "files that hold no plain text"
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,13 @@ def check_name(path: Path) -> None:
     """
     name = name_of(path)
     if name.suffix in BY_SUFFIX:
-        raise NotTextError(path, f"{name.suffix} files are not read", BY_SUFFIX[name.suffix])
+        kind = f"{name.suffix} files"
+        raise NotTextError(path, f"{kind} are not read", BY_SUFFIX[name.suffix], kind)
     if name.suffix in PARQUET and name.packing:
-        raise NotTextError(path, f"is Parquet within {name.packing}", UNPACK)
+        what = f"is Parquet within {name.packing}"
+        raise NotTextError(path, what, UNPACK, "packed Parquet files")
     if name.suffix in PACKED and name.packing:
-        raise NotTextError(path, "is packed twice", "unpack it once")
+        raise NotTextError(path, "is packed twice", "unpack it once", "files packed twice")
 
 
 def check_head(path: Path, head: bytes) -> None:
@@ -126,7 +128,8 @@ def check_head(path: Path, head: bytes) -> None:
         what, way_out = found
         inside = " inside" if name_of(path).packing else ""
         way_out = UNPACK if inside and way_out.startswith("name it") else way_out
-        raise NotTextError(path, f"is {what}{inside}, whatever its name says", way_out)
+        kind = f"files that are {what}{inside} under another name"
+        raise NotTextError(path, f"is {what}{inside}, whatever its name says", way_out, kind)
 
 
 def _is_bzip2(head: bytes) -> bool:

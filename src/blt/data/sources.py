@@ -160,5 +160,6 @@ def _hub(name: str, broken: Broken) -> Iterator[bytes]:
 
 @lru_cache(1024)
 def warn_once(remark: str) -> None:
-    """Log a warning, unless the same was logged before."""
-    log.warning("%s", printable(remark))
+    """Log a warning, unless the same was logged before, or another process does."""
+    if os.environ.get("RANK", "0") == "0":
+        log.warning("%s", printable(remark))

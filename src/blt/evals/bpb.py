@@ -20,8 +20,11 @@ BATCH_BYTES = 16384  # scored together
 def choose(documents: Sequence[bytes], max_bytes: int | None = None) -> list[bytes]:
     """The same part of ``documents`` every time: in the order of their hashes, at most so many.
 
+    Documents are taken whole until the limit, so few long ones may be all that is taken: of twelve
+    texts of equal length and a twelfth of their bytes, one text. It is no even sample.
+
     Args:
-        max_bytes: limit for all together; the last document is cut there. None: all of them.
+        max_bytes: bytes of all together; the last document is cut there. None: all of them.
     """
     chosen: list[bytes] = []
     left = sum(map(len, documents)) if max_bytes is None else max_bytes

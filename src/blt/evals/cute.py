@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blt.data.formats import unpacked
+from blt.data.packing import text_of
 from blt.errors import UserError
 from blt.evals.choices import Question
 from blt.lm import LanguageModel
@@ -49,8 +49,7 @@ def read_task(path: Path) -> list[Item]:
     Raises:
         UserError: unreadable, or a row of another width; names it.
     """
-    with unpacked(path) as file:
-        rows = [line.rstrip("\n").split("\t") for line in file.read().decode().splitlines()]
+    rows = [line.split("\t") for line in text_of(path).splitlines()]
     if not rows or rows[0][-1] != "label":
         raise UserError(f"{path}: the last column of its head must be called label")
     for number, row in enumerate(rows, 1):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blt.data.formats import unpacked
+from blt.data.packing import text_of, unpacked
 from blt.errors import UserError
 from blt.evals.choices import Question
 
@@ -37,7 +37,7 @@ def blimp(path: Path, limit: int | None = None) -> list[Question]:
 def piqa(path: Path, limit: int | None = None) -> list[Question]:
     """Which of two ways reaches a goal? The labels lie beside, as in ``valid-labels.lst``."""
     beside = path.parent / f"{path.name.split('.')[0]}-labels.lst"
-    labels = beside.read_text().split()
+    labels = text_of(beside).split()
 
     def ask(row: Any) -> Question:
         ways = (f" {row['sol1']}".encode(), f" {row['sol2']}".encode())

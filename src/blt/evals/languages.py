@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blt.data.formats import unpacked
+from blt.data.packing import unpacked
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte
 from blt.lm import LanguageModel
@@ -19,14 +19,17 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
     """Sentences of each language: one file per language, a sentence on each line.
 
     Raises:
-        UserError: no such folder, no files, or files of different numbers of lines.
+        UserError: no such folder, no files, two of a language, or different numbers of lines.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: name a folder with one file per language")
     found = {}
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        language = path.name.split(".")[0]
+        if language in found:
+            raise UserError(f"{path}: a second file for {language!r}; leave one of them")
         with unpacked(path) as file:
-            found[path.name.split(".")[0]] = file.read().splitlines()[:limit]
+            found[language] = file.read().splitlines()[:limit]
     counts = {name: len(lines) for name, lines in found.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         first = next(iter(counts.items()), ("", 0))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from blt.byteify import SCRATCH
 from blt.views.colours import COLOURS
+from blt.views.console import Console, say
 from blt.views.evals import print_table
 from blt.views.report import read_run
 
@@ -23,7 +22,7 @@ def show_result(result: dict[str, Any], folder: Path) -> None:
     share = result["gap_closed"]
     if share is not None:
         Console().print(f"{share:.1%} of the gap between scratch and source closed")
-    print(draw(result, folder))
+    say(draw(result, folder))
 
 
 def draw(result: dict[str, Any], folder: Path) -> Path:

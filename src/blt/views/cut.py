@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 
-from rich.console import Console
 from rich.table import Table
 
 from blt.cutting import Cut
 from blt.patching import PatchingConfig
+from blt.views.console import Console
 from blt.views.terminal import legend, print_patches, render_patches, summary_line
 
 MOST_ROWS = 40  # patches listed one by one; --json has them all

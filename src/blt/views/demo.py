@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from blt.lm import BLT, LanguageModel
 from blt.patching import PatchingConfig
 from blt.train.loop import OnProgress, Report
 from blt.train.run import RECIPE
+from blt.views.console import Console
 from blt.views.glyphs import visible
 from blt.views.html import Curve, HeatText, ReportData, Scored, Written, write_report
 from blt.views.progress import clock, training_bar

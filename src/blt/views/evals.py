@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from blt.errors import require
 from blt.evals.compare import MODEL
 from blt.evals.languages import RATIO
 from blt.evals.tasks import Row
+from blt.printable import printable
 from blt.views.colours import COLOURS
+from blt.views.console import Console
 
 FIGURES = (".png", ".svg", ".pdf")
 GAP = 0.6  # between the bars of one name and the next, in bars
@@ -28,7 +30,7 @@ def print_table(rows: Iterable[Row]) -> list[Row]:
         found = []
         for row in rows:
             found.append(row)
-            status.update(f"measured {next(iter(row.values()))}")
+            status.update(Text(f"measured {next(iter(row.values()))}"))
     columns, found = list(found[0]), grouped(found)
     numbers = {name for name in columns if not isinstance(found[0][name], str)}
     table = Table(box=None, pad_edge=False)
@@ -95,10 +97,10 @@ def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
         axes.margins(x=0.18, y=0.5 / len(rows))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    panels[0].set_yticks(list(ticks.values()), list(ticks))
+    panels[0].set_yticks(list(ticks.values()), [_label(name) for name in ticks])
     panels[0].invert_yaxis()
     if len(models) > 1:
-        keys = [Patch(color=shade[model], label=model) for model in models]
+        keys = [Patch(color=shade[model], label=_label(model)) for model in models]
         figure.legend(handles=keys, frameon=False, fontsize=8, loc="outside lower center")
     figure.savefig(path, dpi=150)
 
@@ -114,6 +116,11 @@ def _places(names: Sequence[str], gap: float) -> tuple[list[float], dict[str, fl
         middles[name] = (bars[0] + bars[-1]) / 2
         start = bars[-1] + 1 + gap
     return heights, middles
+
+
+def _label(name: str) -> str:
+    """Text of a figure, in which dollars are no formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def _shown(value: Any) -> str:

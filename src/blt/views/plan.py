@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from blt.plan import Hardware, Plan
+from blt.views.console import Console
 
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
@@ -31,7 +32,7 @@ def print_plan(plan: Plan, hardware: Hardware, mfu: float) -> None:
         ],
     )
     memory = plan.memory
-    verdict = "fits" if plan.fits else "[red]does not fit[/]"
+    verdict = Text("fits") if plan.fits else Text("does not fit", "red")
     _table(
         console,
         f"memory of each device, {on}",
@@ -41,7 +42,7 @@ def print_plan(plan: Plan, hardware: Hardware, mfu: float) -> None:
             ("optimiser", _bytes(memory.optimizer)),
             ("activations, gathered weights", _bytes(memory.working)),
             ("all tensors at the peak", _bytes(memory.peak)),
-            ("needed", f"{_bytes(plan.needed)} of {_bytes(hardware.memory)}: {verdict}"),
+            ("needed", Text(f"{_bytes(plan.needed)} of {_bytes(hardware.memory)}: ") + verdict),
         ],
     )
     _table(
@@ -84,7 +85,7 @@ def _bytes(value: float) -> str:
     return f"{amount(value)}B"
 
 
-def _table(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+def _table(console: Console, title: str, rows: list[tuple[str, str | Text]]) -> None:
     table = Table(title=title, show_header=False, title_justify="left", min_width=44)
     table.add_column()
     table.add_column(justify="right")

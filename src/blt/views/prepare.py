@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from blt.data.heldout import split_remarks
 from blt.data.left_out import Tally
 from blt.data.prepare import OnProgress, Outcome
+from blt.views.console import Console
 
 
 @contextmanager

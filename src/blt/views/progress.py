@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column
 
 from blt.train.loop import OnProgress, Report
+from blt.views.console import Console
 
 if TYPE_CHECKING:
     from blt.study.config import Point
@@ -30,10 +30,10 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
         return
     whole_or_cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal's end
     columns = (
-        TextColumn(f"[bold]{{task.description:<{NAME_WIDTH}}}"),
+        TextColumn(f"{{task.description:<{NAME_WIDTH}}}", "bold", markup=False),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
-        TextColumn("{task.fields[status]}", table_column=whole_or_cut),
+        TextColumn("{task.fields[status]}", markup=False, table_column=whole_or_cut),
     )
     with Progress(*columns, console=console, refresh_per_second=4, expand=True) as progress:
         task = progress.add_task(name, total=1.0, status="reading text, finding θ")

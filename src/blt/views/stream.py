@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from blt.generate import Engine, Generation, Handle, Sampling
+from blt.printable import printable
+from blt.views.console import Console
 from blt.views.glyphs import glyphs
 from blt.views.terminal import ALTERNATING, SEPARATOR
 
@@ -155,6 +156,8 @@ class Clock:
 
 
 def _write(text: str) -> None:
+    if sys.stdout.isatty():  # which would obey what the model writes
+        text = printable(text)
     # A terminal that cannot show a character shows a question mark.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

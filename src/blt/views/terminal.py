@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal
 
-from rich.console import Console
 from rich.text import Text
 
+from blt.views.console import Console
 from blt.views.glyphs import glyphs
 
 SEPARATOR = "│"
