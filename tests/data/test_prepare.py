@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import blt
 from blt import lm, patching, vocab
-from blt.data import Loader
+from blt.data import Loader, split
 from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
 from blt.data.shards import HELDOUT, MANIFEST, ShardSegments, ShardWriter
@@ -73,8 +74,8 @@ def test_every_byte_lies_in_one_segment(
     options = Options((source,), heldout=0.3, segment_bytes=longest, shard_bytes=shard)
     manifest = prepare(folder / "out", options)
     found: list[bytes] = []
-    for split in ("train", "heldout"):
-        segments = ShardSegments(folder / "out", split)
+    for side in ("train", "heldout"):
+        segments = ShardSegments(folder / "out", side)
         text = b""
         for index in range(len(segments)):
             piece = segments.read(index, 0, segments.length(index))
@@ -87,7 +88,7 @@ def test_every_byte_lies_in_one_segment(
             else:
                 assert piece.following == segments.read(index + 1, 0, 1).data[0] + vocab.OFFSET
         assert text == b""
-        assert sum(map(len, rows(segments))) == manifest["splits"][split]["bytes"]
+        assert sum(map(len, rows(segments))) == manifest["splits"][side]["bytes"]
     assert Counter(found) == Counter(t.encode() for t in ["some text", *texts] if t)
 
 
@@ -98,6 +99,63 @@ def test_the_end_of_a_long_document_is_held_out(tmp_path: Path) -> None:
     heldout = b"".join(rows(ShardSegments(tmp_path / "out", HELDOUT)))
     assert b"".join(rows(ShardSegments(tmp_path / "out"))) + heldout == text
     assert len(heldout) == pytest.approx(0.1 * len(text), rel=0.01)
+    train = ShardSegments(tmp_path / "out")
+    assert not any(train.ends(index) for index in range(len(train)))  # it does not end there
+    last = len(train) - 1
+    assert train.read(last, 0, train.length(last)).following == vocab.PAD
+    assert content(tmp_path / "out")[1]["cut_documents"] == 1
+    for batch in (next(Loader([train], batch_bytes=9000, context_bytes=9000)) for _ in range(200)):
+        assert not (batch.targets == vocab.EOS).any()
+
+
+def test_of_few_documents_some_are_held_out_whole(tmp_path: Path) -> None:
+    """Where no hash falls into the share, as within :func:`blt.data.split`."""
+    texts = [f"Item {n % 7} answer: {'AB'[n % 2]}" for n in range(500)]
+    sources = tuple(
+        write_lines(tmp_path / f"{name}.jsonl", part)
+        for name, part in (("a", texts[:300]), ("b", texts[300:]))
+    )
+    out = tmp_path / "out"
+    manifest = prepare(out, Options(sources, heldout=1e-4))
+    heldout, train = rows(ShardSegments(out, HELDOUT)), rows(ShardSegments(out))
+    parts = split([text.encode() for text in texts], 1e-4)
+    assert sorted(heldout) == sorted(parts.heldout)
+    assert sorted(train) == sorted(parts.train)
+    assert manifest["cut_documents"] == 0
+    before = content(out)
+    assert prepare(out, Options(sources, heldout=1e-4)) == before[1]  # nothing to do again
+    assert content(out) == before
+
+
+def test_a_kill_while_text_is_divided_anew_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tuple(write_lines(tmp_path / f"{n}.jsonl", [f"text {n}"] * 9) for n in range(3))
+    options = Options(sources, heldout=1e-4)
+    prepare(tmp_path / "whole", options)
+    replace_folder = os.replace
+
+    def killed(old: Any, new: Any) -> None:
+        replace_folder(old, new)
+        if str(old).endswith("00001"):  # the first division has been moved away
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "cut", options)
+    monkeypatch.setattr(os, "replace", replace_folder)
+    assert not (tmp_path / "cut/units/00001").exists()
+    prepare(tmp_path / "cut", options)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_what_a_single_short_file_holds_out_has_no_end_in_training(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"word " * 20_000)
+    manifest = prepare(tmp_path / "out", Options((str(tmp_path / "a.txt"),), heldout=0.1))
+    assert manifest["cut_documents"] == 1
+    assert manifest["splits"]["heldout"]["bytes"] == 10_000
+    train = ShardSegments(tmp_path / "out")
+    assert not any(train.ends(index) for index in range(len(train)))
 
 
 @pytest.mark.parametrize("newline_reset", [False, True])
