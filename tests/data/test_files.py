@@ -162,6 +162,14 @@ def test_text_that_blt_prepare_left_unfinished_is_not_trained_on(folder: Path) -
     assert open_sources([str(out)], **options)[0].train.num_bytes == 21
 
 
+def test_a_prepared_folder_is_named_once(folder: Path) -> None:
+    out = folder.parent / "out"
+    prepare(out, Options((str(folder),), heldout=0.0))
+    options = {"heldout": 0.1, "max_bytes": None, "context_bytes": 99, "heldout_bytes": 99}
+    with pytest.raises(UserError, match="is named twice"):
+        open_sources([str(out), f"{out}/"], **options)
+
+
 def test_the_manifest_and_the_metrics_count_what_was_left_out(folder: Path) -> None:
     (folder / "a.png").write_text("x")
     (folder / "a.json").write_text("[1]")

@@ -96,7 +96,8 @@ def prepare(
         entropy_model: Store this model's entropies: its folder, or "pretrained".
         newline_reset: The entropy model forgets everything after each newline.
         precision: Of the entropy model's matrix products.
-        heldout: Share of documents that is kept from training, by a hash of their content.
+        heldout: Share of documents that is kept from training, by a hash of their content; of those
+            of a megabyte or more, and of a handful of long ones, their end.
         segment_bytes: Longest run of bytes that can be trained on at once.
         shard_mb: Megabytes of text in a shard.
         max_broken: Lines without a document that are left out of one file before it is an error.

@@ -18,7 +18,7 @@ from blt.errors import UserError, how_to_install
 
 CHUNK = 2**17  # bytes read at once
 SLICE = 2**13  # of packed Zstandard, which may unpack to 32,768 times as much
-MAX_UNPACKED = 2**32  # bytes of one document, or line, in a packed file
+MAX_UNPACKED = 2**31  # bytes of one document, or line, in a packed file
 
 
 def unreadable(error: OSError) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,11 @@ def open_sources(
         UserError: missing, unreadable or damaged sources; names the file and the way out.
     """
     plain = [name for name in names if not is_prepared(name)]
-    found = [_prepared(name, heldout_bytes) for name in names if is_prepared(name)]
+    prepared = [name for name in names if is_prepared(name)]
+    for name, path in zip(prepared, map(os.path.realpath, prepared), strict=True):
+        if sum(path == os.path.realpath(other) for other in prepared) > 1:
+            raise UserError(f"{name}: is named twice; to have more of it, give it a weight")
+    found = [_prepared(name, heldout_bytes) for name in prepared]
     if plain:
         found.insert(0, _plain(plain, heldout, max_bytes, context_bytes))
     return found
