@@ -209,6 +209,6 @@ def test_a_document_that_does_not_fit_in_memory_is_named(
 def test_lines_without_text_say_which_keys_they_have(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "one", "id": 1}\n' * 3)
-    message = r"no text in it.*a\.jsonl:1: no 'text' among its keys, which are content, id"
+    message = r"no text in it; .*a\.jsonl:1: no 'text' among its keys, which are content, id"
     with pytest.raises(UserError, match=message):
         read([path])

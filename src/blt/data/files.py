@@ -30,8 +30,8 @@ class Found:
 
     def first(self, path: str) -> bool:
         """Is it the first of its names under which a file is read? Links are followed."""
-        about = os.stat(path)
-        return self.new((about.st_dev, about.st_ino))
+        about = os.stat(path)  # some file systems have no inodes
+        return self.new((about.st_dev, about.st_ino or os.path.realpath(path)))
 
     def new(self, key: object) -> bool:
         """Has this not been asked before?"""
@@ -95,7 +95,7 @@ def _matches(pattern: str, found: Found) -> Iterator[str]:
         if os.path.isdir(root or "."):
             for folder, files in _walk(root, found, Found()):
                 below_it = os.path.join(glob.escape(folder), tail)
-                yield from _matches(below_it, found) if tail else files
+                yield from _matches(below_it, Found()) if tail else files
 
 
 def _walk(root: str, found: Found, folders: Found) -> Iterator[tuple[str, list[str]]]:

@@ -88,11 +88,9 @@ class Broken:
             )
 
     def remarks(self) -> list[str]:
-        """Sentences for the user about files."""
+        """Sentences for the user."""
         found = {"left out": self.left_out, "read as one text": self.as_text}
-        return [f"{what}: {tally}" for what, tally in found.items() if tally]
-
-    def why_nothing(self, since: int = 0) -> str:
-        """After "no text in it": the first broken line but ``since``, and what was left out."""
-        parts = [f"the first line without a document is {line}" for line in self.named[since:][:1]]
-        return "".join(f"; {part}" for part in [*parts, *self.remarks()])
+        lines = []
+        if self.count:
+            lines = [f"left out: {self.count:,} lines or rows, the first is {self.named[0]}"]
+        return lines + [f"{what}: {tally}" for what, tally in found.items() if tally]

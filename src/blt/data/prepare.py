@@ -85,7 +85,9 @@ def _work(
 
 def _division(out: Path, tasks: Sequence[Task], heldout: float) -> Division | None:
     found = [_outcome(out, task).census for task in tasks]
-    return division_of([Census(**census) for census in found if census], heldout)
+    if not all(found):  # some were written by an earlier version
+        return None
+    return division_of([Census(**census) for census in found], heldout)
 
 
 def _tasks(sources: Sequence[str], found: Found) -> Iterator[Task]:
@@ -97,7 +99,7 @@ def _tasks(sources: Sequence[str], found: Found) -> Iterator[Task]:
             number += 1
         if number == before:
             left_out = f"; left out: {found.left_out}" if found.left_out else ""
-            raise UserError(f"{source}: no text in it; name a file that has some{left_out}")
+            raise UserError(f"{source}: no text in it{left_out}; name a file that has some")
 
 
 def _outcome(out: Path, task: Task) -> Outcome:
@@ -143,10 +145,11 @@ def _finish(
     shards = [shard for outcome in outcomes for shard in outcome.shards]
     if not shards:
         shutil.rmtree(out)  # it holds nothing
-        raise UserError(
-            f"{', '.join(options.sources)}: no text in there; name files that have some"
-            f"{_why_nothing(outcomes, left_out)}"
-        )
+        lines = [line for outcome in outcomes for line in outcome.broken_lines]
+        parts = [f"{', '.join(options.sources)}: no text in there"]
+        parts += [f"the first line left out is {line}" for line in lines[:1]]
+        parts += [f"left out: {left_out}"] if left_out else []
+        raise UserError("; ".join([*parts, "name files that have some"]))
     infos = [ShardInfo(**shard) for shard in shards]
     write_lengths(out, infos)
     model = {"name": options.entropy_model, "identity": identity}
@@ -172,13 +175,6 @@ def _listed(outcome: Outcome) -> dict[str, Any]:
     """A unit in the manifest."""
     found = {**asdict(outcome), "shards": len(outcome.shards)}
     return {name: value for name, value in found.items() if name not in ("census", "division")}
-
-
-def _why_nothing(outcomes: Sequence[Outcome], left_out: Tally) -> str:
-    lines = [line for outcome in outcomes for line in outcome.broken_lines]
-    parts = [f"the first line without a document is {line}" for line in lines[:1]]
-    parts += [f"left out: {left_out}"] if left_out else []
-    return "".join(f"; {part}" for part in parts)
 
 
 def _write_whole(path: Path, data: dict[str, Any]) -> None:

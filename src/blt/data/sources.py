@@ -92,11 +92,10 @@ def read(sources: Sequence[str | os.PathLike[str]], max_bytes: int | None = None
     broken, documents = Broken(), list[bytes]()
     found = Found(broken.left_out)
     for source in (os.fspath(name) for name in sources):
-        before = broken.count
         texts = _read_one(source, share, broken, found)
         if not texts:
-            why = broken.why_nothing(before)
-            raise UserError(f"{source}: no text in it; name a file that has some{why}")
+            why = "; ".join([f"{source}: no text in it", *broken.remarks()])
+            raise UserError(f"{why}; name a file that has some")
         documents.extend(texts)
     for remark in broken.remarks():
         warn_once(remark)

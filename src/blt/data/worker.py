@@ -152,7 +152,7 @@ class Worker:
 
         documents = Unit(task.unit, task.named).documents(broken)
         for document, entropies in self._with_entropies(self._counted(documents, outcome)):
-            value = content_hash(document)
+            value = content_hash(document) if options.heldout else 1.0
             census.add(document, value, options.heldout)
             at = (division.at if division else by_hash)(document, value, options.heldout)
             outcome.cut += 0 < at < len(document)
