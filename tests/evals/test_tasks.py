@@ -19,6 +19,7 @@ from blt.evals import cute
 from blt.evals.choices import Question, accuracy
 from blt.evals.compare import short_names
 from blt.evals.datasets import hellaswag
+from blt.evals.languages import read_languages
 from blt.evals.samples import prompts, validity
 from blt.generate import Generation
 from blt.lm import LanguageModel
@@ -90,6 +91,12 @@ def cute_folder(folder: Path) -> Path:
         with gzip.open(folder / f"{task}.tsv.gz", "wt") as file:
             file.write(ROWS[kind])
     return folder
+
+
+def test_a_file_of_cute_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spell.tsv").write_bytes(b"input\tlabel\ncaf\xe9\tc a f\n")
+    with pytest.raises(UserError, match=r"spell\.tsv: is not UTF-8"):
+        cute.read_task(tmp_path / "spell.tsv")
 
 
 def test_questions_of_cute_have_one_right_answer_among_different_ones(tmp_path: Path) -> None:
@@ -246,6 +253,16 @@ def test_languages_are_compared_sentence_by_sentence(
     (folder / "fra_Latn.txt").write_text("Une seule\n")
     assert cli.main(["eval", "languages", str(folder), "--model", str(model)]) == 2
     assert "not parallel: 'deu_Latn' has 3 lines, 'fra_Latn' has 1" in capsys.readouterr().err
+    (folder / "fra_Latn.txt").rename(folder / "eng_Latn.old")
+    assert cli.main(["eval", "languages", str(folder), "--model", str(model)]) == 2
+    assert "eng_Latn.txt: a second file for 'eng_Latn'" in capsys.readouterr().err
+
+
+def test_lines_that_a_limit_leaves_out_must_be_parallel_too(tmp_path: Path) -> None:
+    (tmp_path / "eng.txt").write_text("One.\nTwo.\n")
+    (tmp_path / "deu.txt").write_text("Eins.\n")
+    with pytest.raises(UserError, match="not parallel"):
+        read_languages(tmp_path, 1)
 
 
 def test_invalid_utf8_is_counted_in_samples_and_characters() -> None:

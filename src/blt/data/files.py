@@ -58,7 +58,7 @@ def below(folder: str, found: Found) -> Iterator[str]:
     here = folder_written_as(folder)
     if here is not None:
         raise UserError(f"{folder}: is {here[0]}, not text; {here[1]}")
-    for _, files in _walk("" if folder == "." else folder, found, Found()):
+    for _, files in _walk("" if folder == "." else folder, found):
         yield from (path for path in files if found.readable(path))
 
 
@@ -93,13 +93,14 @@ def _matches(pattern: str, found: Found) -> Iterator[str]:
     head = "/" if at and not head else head
     for root in glob.glob(head) if head else [""]:
         if os.path.isdir(root or "."):
-            for folder, files in _walk(root, found, Found()):
+            for folder, files in _walk(root, found):
                 below_it = os.path.join(glob.escape(folder), tail)
                 yield from _matches(below_it, Found()) if tail else files
 
 
-def _walk(root: str, found: Found, folders: Found) -> Iterator[tuple[str, list[str]]]:
+def _walk(root: str, found: Found) -> Iterator[tuple[str, list[str]]]:
     """Folders from ``root`` downwards, each once, with their files; hidden ones are left out."""
+    folders = Found()
     for above in Path(root).resolve().parents:
         folders.first(str(above))  # a link back there would lead to what was not named
     waiting = [root]

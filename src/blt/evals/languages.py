@@ -29,7 +29,7 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
         if language in found:
             raise UserError(f"{path}: a second file for {language!r}; leave one of them")
         with unpacked(path) as file:
-            found[language] = file.read().splitlines()[:limit]
+            found[language] = file.read().splitlines()
     counts = {name: len(lines) for name, lines in found.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         first = next(iter(counts.items()), ("", 0))
@@ -37,7 +37,7 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
         raise UserError(
             f"{folder}: not parallel: {first[0]!r} has {first[1]} lines, {odd[0]!r} has {odd[1]}"
         )
-    return found
+    return {name: lines[:limit] for name, lines in found.items()}
 
 
 def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[str, Any]:
