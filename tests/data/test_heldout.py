@@ -108,6 +108,17 @@ def test_training_never_ends_a_text_where_it_was_cut(
         assert not any((ids == vocab.EOS).any() for ids in batch.documents)
 
 
+@given(st.sets(st.integers(0, 99), max_size=9))
+def test_what_a_limit_cut_has_no_end_in_training_either(endless: set[int]) -> None:
+    documents = MANY[:100]
+    parts = split(documents, 0.1, endless)
+    assert {parts.train[index] for index in parts.cut} == {
+        documents[index] for index in endless
+    } & set(parts.train)
+    assert parts.divided == 0
+    assert not any("the end of" in remark for remark in parts.remarks("x"))
+
+
 def test_what_a_user_should_know_of_a_split_is_said() -> None:
     assert split(MANY * 20).remarks("x") == []
     (cut,) = split([b"word " * 100_000]).remarks("one.txt")

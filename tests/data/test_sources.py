@@ -96,7 +96,10 @@ def test_a_limit_is_shared_among_the_sources_and_kept(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a" * 100)
     (tmp_path / "b.txt").write_bytes(b"b" * 100)
     sources = [tmp_path / "a.txt", tmp_path / "b.txt"]
-    assert read(sources, max_bytes=20).documents == [b"a" * 10, b"b" * 10]
+    corpus = read(sources, max_bytes=20)
+    assert corpus.documents == [b"a" * 10, b"b" * 10]
+    assert corpus.endless == {0, 1}
+    assert read(sources, max_bytes=200).endless == set()
 
 
 def test_broken_lines_are_named_and_skipped_up_to_a_limit(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from blt.errors import UserError
@@ -20,16 +20,18 @@ class Split:
     """Documents of both sides.
 
     Attributes:
-        cut: which of ``train`` were cut: they have no end, which is in ``heldout``.
+        cut: which of ``train`` have no end.
+        divided: of how many of them the end is in ``heldout``.
     """
 
     train: list[bytes]
     heldout: list[bytes]
     cut: frozenset[int] = frozenset()
+    divided: int = 0
 
     def remarks(self, name: str) -> list[str]:
         """What a user should know of it, in sentences."""
-        return split_remarks(name, len(self.cut), sum(map(len, self.heldout)))
+        return split_remarks(name, self.divided, sum(map(len, self.heldout)))
 
 
 def split_remarks(name: str, cut: int, held: int) -> list[str]:
@@ -107,7 +109,9 @@ def divide(
     return Division(frozenset(chosen))
 
 
-def split(documents: Sequence[bytes], heldout: float = 0.05) -> Split:
+def split(
+    documents: Sequence[bytes], heldout: float = 0.05, endless: Collection[int] = ()
+) -> Split:
     """Hold out about ``heldout`` of the documents, by a hash of their content.
 
     Each document's side depends on its content alone, so adding, removing or reordering others
@@ -119,6 +123,7 @@ def split(documents: Sequence[bytes], heldout: float = 0.05) -> Split:
     Args:
         documents: none empty.
         heldout: share, between 0 and 1.
+        endless: which of the documents were cut before, and have no end.
 
     Raises:
         UserError: nothing to divide.
@@ -130,16 +135,17 @@ def split(documents: Sequence[bytes], heldout: float = 0.05) -> Split:
     division = divide(sizes, total, min(lengths, default=0), max(lengths, default=0), heldout)
     if not division.held and division.cut_from is None:
         division = Division(frozenset(), 1)
-    train, ends, cut = list[bytes](), list[bytes](), set[int]()
-    for document, value in zip(documents, hashes, strict=True):
+    train, ends, cut, divided = list[bytes](), list[bytes](), set[int](), 0
+    for index, (document, value) in enumerate(zip(documents, hashes, strict=True)):
         at = division.at(document, value, heldout)
-        if 0 < at < len(document):
+        divided += 0 < at < len(document)
+        if 0 < at < len(document) or (at and index in endless):
             cut.add(len(train))
         train.extend([document[:at]] * (at > 0))
         ends.extend([document[at:]] * (at < len(document)))
     if not ends:
         raise UserError(f"{total} bytes of text are too few to hold some out; use more")
-    return Split(train, ends, frozenset(cut))
+    return Split(train, ends, frozenset(cut), divided)
 
 
 def end_held_out(document: bytes, heldout: float) -> int:

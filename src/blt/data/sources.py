@@ -65,7 +65,8 @@ class Corpus:
     """What was read, and what was not."""
 
     documents: list[bytes]  # none is empty
-    broken: Broken  # lines and rows without a document
+    broken: Broken  # lines, rows and files without a document
+    endless: frozenset[int] = frozenset()  # which documents a limit cut, so that they have no end
 
     @property
     def num_bytes(self) -> int:
@@ -89,17 +90,19 @@ def read(sources: Sequence[str | os.PathLike[str]], max_bytes: int | None = None
     if not sources:
         raise UserError("no text to read: name at least one file, folder or glob")
     share = None if max_bytes is None else max(1, max_bytes // len(sources))
-    broken, documents = Broken(), list[bytes]()
+    broken, documents, endless = Broken(), list[bytes](), set[int]()
     found = Found(broken.left_out)
     for source in (os.fspath(name) for name in sources):
-        texts = _read_one(source, share, broken, found)
+        texts, whole = _read_one(source, share, broken, found)
         if not texts:
             why = "; ".join([f"{source}: no text in it", *broken.remarks()])
             raise UserError(f"{why}; name a file that has some")
         documents.extend(texts)
+        if not whole:
+            endless.add(len(documents) - 1)
     for remark in broken.remarks():
         warn_once(remark)
-    return Corpus(documents, broken)
+    return Corpus(documents, broken, frozenset(endless))
 
 
 def units(source: str, found: Found | None = None) -> Iterator[Unit]:
@@ -134,15 +137,18 @@ def units(source: str, found: Found | None = None) -> Iterator[Unit]:
         yield from (Unit(file, named=False) for file in behind(source, found))
 
 
-def _read_one(source: str, max_bytes: int | None, broken: Broken, found: Found) -> list[bytes]:
+def _read_one(
+    source: str, max_bytes: int | None, broken: Broken, found: Found
+) -> tuple[list[bytes], bool]:
+    """Documents of a source, and whether the last one is whole."""
     documents: list[bytes] = []
     left = max_bytes
     for unit in units(source, found):
         for document in unit.documents(broken):
             documents.append(document if left is None else document[:left])
             if left is not None and (left := left - len(documents[-1])) == 0:
-                return documents
-    return documents
+                return documents, len(documents[-1]) == len(document)
+    return documents, True
 
 
 def _hub(name: str, broken: Broken) -> Iterator[bytes]:

@@ -70,13 +70,13 @@ def _plain(
     names: Sequence[str], heldout: float, max_bytes: int | None, context_bytes: int
 ) -> Source:
     corpus = read(names, max_bytes)
-    parts = split(corpus.documents, heldout)
+    parts = split(corpus.documents, heldout, corpus.endless)
     facts = {
         "train_documents": len(parts.train),
         "train_bytes": sum(map(len, parts.train)),
         "heldout_documents": len(parts.heldout),
         "heldout_bytes": sum(map(len, parts.heldout)),
-        "cut_documents": len(parts.cut),
+        "cut_documents": parts.divided,
         "broken_lines": corpus.broken.count,
         "broken": corpus.broken.named[:10],
         "left_out": corpus.broken.left_out.facts(),
