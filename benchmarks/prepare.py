@@ -22,7 +22,7 @@ import transformers
 import blt
 from blt.bench import shape
 from blt.bench.jobs import fastest, numerics
-from blt.data.formats import Broken
+from blt.data.left_out import Broken
 from blt.data.prepare import Options, prepare
 from blt.data.shards import ShardSegments
 from blt.data.sources import units

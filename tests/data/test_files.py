@@ -85,14 +85,15 @@ def test_whatever_is_left_out_is_counted_named_and_logged(
     for name in (".git/config", ".hidden", "__pycache__/x.txt", "a.png", "z/blob"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x\0")
-    (folder / "empty.txt").touch()
+    for name in ("empty.txt", "lines.jsonl"):
+        (folder / name).touch()
     os.mkfifo(folder / "pipe")
     with caplog.at_level(logging.WARNING):
         corpus = read([folder])
     assert counts(corpus) == {
         "hidden": 3,
         "binary files": 2,
-        "empty files": 1,
+        "empty files": 2,
         "special files": 1,
     }
     for name in (".git", "a.png", "empty.txt", "pipe"):

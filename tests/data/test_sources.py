@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.data import python_corpus, read
-from blt.data.formats import MAX_BROKEN_LINES
+from blt.data.left_out import MAX_BROKEN_LINES
 from blt.errors import UserError
 
 

@@ -111,7 +111,7 @@ def bench(
     from blt.bench import run
 
     if suite == "serve":
-        from blt.data.formats import needed
+        from blt.data.packing import needed
 
         needed("aiohttp", extra="bench")
         from blt.bench.serve import Load

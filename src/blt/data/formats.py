@@ -8,22 +8,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from blt.data.left_out import MAX_BROKEN_LINES, TEXT, Broken
-from blt.data.packing import needed, unpacked, unreadable
+from blt.data.left_out import TEXT, Broken
+from blt.data.packing import needed, unpacked
 from blt.data.signatures import BINARY, JSON, LINES, PARQUET, NotTextError, check_name, name_of
 from blt.errors import UserError
 from blt.vocab import to_bytes
-
-__all__ = [
-    "MAX_BROKEN_LINES",
-    "TEXT",
-    "Broken",
-    "documents",
-    "needed",
-    "rows",
-    "unpacked",
-    "unreadable",
-]
 
 SNIFF_BYTES = 8000
 KEYS_SHOWN, LONGEST_KEY = 8, 40  # of an object without text
@@ -63,14 +52,15 @@ def documents(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
 def _in_stream(path: Path, named: bool, broken: Broken) -> Iterator[bytes]:
     suffix = name_of(path).suffix
     with unpacked(path) as file:
+        if not file.peek(1):  # type: ignore[attr-defined]
+            _note(broken, "empty files", path, named)
+            return
         if suffix in LINES:
             yield from _lines(str(path), file, broken)
             return
         lines, data = _lines_of_json(file) if suffix in JSON else (None, file.read())
         if lines is not None:
             yield from _lines(str(path), lines, broken)
-        elif not data:
-            _note(broken, "empty files", path, named)
         elif b"\0" in data[:SNIFF_BYTES]:
             if _note(broken, "binary files", path, named):
                 yield data

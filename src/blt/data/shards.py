@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from blt import vocab
-from blt.data.formats import needed
+from blt.data.packing import needed
 from blt.data.segments import Piece
 from blt.errors import UserError
 
