@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blt.data import read
 from blt.data.prepare import Options, prepare
-from blt.data.text import open_sources
+from blt.data.text import open_sources, weighted_sources
 from blt.errors import UserError
 
 
@@ -169,6 +169,21 @@ def test_a_prepared_folder_is_named_once(folder: Path) -> None:
     options = {"heldout": 0.1, "max_bytes": None, "context_bytes": 99, "heldout_bytes": 99}
     with pytest.raises(UserError, match="is named twice"):
         open_sources([str(out), f"{out}/"], **options)
+
+
+def test_what_one_source_holds_out_and_another_trains_on_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"text {number}")
+    (small := folder.parent / "small.jsonl").write_text(
+        "".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(3))
+    )
+    options = {"heldout": 0.05, "max_bytes": None, "context_bytes": 99, "heldout_bytes": 99}
+    weighted_sources([str(folder)], **options)
+    assert "trains on" not in caplog.text
+    weighted_sources([str(folder), str(small)], **options)
+    assert f"{folder}: trains on 1 of the documents that {small} holds out" in caplog.text
 
 
 def test_the_manifest_and_the_metrics_count_what_was_left_out(folder: Path) -> None:

@@ -122,6 +122,15 @@ def test_a_text_that_standard_output_has_no_characters_for_is_shown_nevertheless
     assert b"\\u03b8" in raw.getvalue()
 
 
+def test_there_is_one_console() -> None:
+    """Whoever takes rich's own prints names as commands and styles."""
+    source = Path(blt.__file__).parent
+    taken = [
+        path.name for path in source.rglob("*.py") if "rich.console import" in path.read_text()
+    ]
+    assert taken == []
+
+
 def test_warnings_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--version"])
     cli.main(["patch", "a", "--rule", "byte"])

@@ -40,8 +40,8 @@ def split_remarks(name: str, cut: int, held: int) -> list[str]:
     if cut:
         documents = "1 document" if cut == 1 else f"each of {cut:,} documents"
         found.append(
-            f"{name}: the end of {documents} is held out, as there are too few to hold some out "
-            "whole; training does not see where they end"
+            f"{name}: the end of {documents} is held out, instead of whole ones; training sees no "
+            "end of text there"
         )
     if 0 < held < FEW_BYTES:
         found.append(

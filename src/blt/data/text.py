@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blt.data.heldout import split
+from blt.data.heldout import split, split_remarks
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import HELDOUT, ShardSegments, is_prepared
 from blt.data.sources import read, warn_once
@@ -63,7 +63,22 @@ def open_sources(
 
 def weighted_sources(names: Sequence[str], **options: Any) -> list[Source]:
     """The same, each source on its own, so that each can have a share of its own."""
-    return [source for name in names for source in open_sources([name], **options)]
+    found = [source for name in names for source in open_sources([name], **options)]
+    _warn_of_shared_text(found)
+    return found
+
+
+def _warn_of_shared_text(sources: Sequence[Source]) -> None:
+    """Say what one source holds out and another one trains on."""
+    held = {document: source.name for source in sources for document in source.heldout}
+    for source in sources:
+        if isinstance(source.train, MemorySegments):
+            shared = [held[document] for document in source.train.documents if document in held]
+            if shared:
+                warn_once(
+                    f"{source.name}: trains on {len(shared):,} of the documents that "
+                    f"{shared[0]} holds out; name each text in one source"
+                )
 
 
 def _plain(
@@ -101,6 +116,8 @@ def _prepared(name: str, heldout_bytes: int) -> Source:
         "left_out": train.manifest.get("left_out", {}),  # earlier manifests have none
         "cut_documents": train.manifest.get("cut_documents", 0),
     }
+    for remark in split_remarks(name, facts["cut_documents"], heldout.num_bytes):
+        warn_once(remark)
     return Source(name, train, heldout.sample(heldout_bytes), facts)
 
 
