@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blt import cli
 from blt.data import read
 from blt.data.prepare import Options, prepare
 from blt.data.text import open_sources, weighted_sources
@@ -161,6 +162,19 @@ def test_text_that_blt_prepare_left_unfinished_is_not_trained_on(folder: Path) -
         open_sources([str(out)], **options)
     prepare(out, Options((str(folder),), heldout=0.0))
     assert open_sources([str(out)], **options)[0].train.num_bytes == 21
+
+
+def test_blt_prepare_shows_what_it_left_out_and_cut(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.png").write_text("x")
+    (folder / "a.json").write_text("[1]")
+    (folder / "long.txt").write_bytes(b"word " * 2**19)
+    assert cli.main(["prepare", str(folder), "--out", str(folder.parent / "out")]) == 0
+    out = capsys.readouterr().out
+    assert f"left out: binary files: 1 ({folder}/a.png)" in out
+    assert f"read as one text: JSON without documents: 1 ({folder}/a.json)" in out
+    assert "the end of 1 document is held out" in out
 
 
 def test_a_prepared_folder_is_named_once(folder: Path) -> None:
