@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import reprlib
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -22,6 +23,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
         UserError: unknown key (names the nearest known one), wrong type, impossible value.
     """
     _forbid_unknown(cls, data, where, "")
+    _forbid_infinite(data, where, "")
     try:
         # As JSON, strict mode still takes lists for tuples and whole numbers for floats.
         adapter = TypeAdapter(cls)
@@ -32,7 +34,7 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
         reason = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] in NOTHING_GIVEN else f", got {reprlib.repr(first['input'])}"
         raise UserError(f"{where}: {key + ': ' if key else ''}{reason}{given}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: {error}") from None
 
 
@@ -64,3 +66,15 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
         for nested in (hints[key], *get_args(hints[key])):
             if dataclasses.is_dataclass(nested):
                 _forbid_unknown(nested, value, where, f"{prefix}{key}.")
+
+
+def _forbid_infinite(data: Any, where: str, key: str) -> None:
+    """TOML has inf and nan, which no number of a config may be."""
+    if isinstance(data, float) and not math.isfinite(data):
+        raise UserError(f"{where}: {key}: must be a finite number, got {data}")
+    if isinstance(data, dict):
+        for name, value in data.items():
+            _forbid_infinite(value, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, list | tuple):
+        for value in data:
+            _forbid_infinite(value, where, key)

@@ -41,6 +41,14 @@ def require_number(name: str, value: Any) -> None:
     require(number and math.isfinite(value), f"{name} must be a number, got {value!r}")
 
 
+def require_within(name: str, value: Any, least: float, most: float) -> None:
+    """A number from ``least`` to ``most``; a whole one, where ``least`` is an int."""
+    if isinstance(least, int):
+        require_whole(name, value, least)
+    require_number(name, value)
+    require(least <= value <= most, f"{name} must be {least} to {most}, got {value}")
+
+
 def how_to_install(extra: str) -> str:
     """The command that brings what an extra needs: the end of an error's message."""
     return f"pip install '.[{extra}]' in blt's source folder"

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from blt.errors import require_within
 from blt.vocab import OFFSET, VOCAB_SIZE
 
 Rule = Literal[
@@ -22,6 +23,13 @@ Rule = Literal[
 ]
 ENTROPY_RULES: tuple[Rule, ...] = ("entropy", "entropy-monotonic", "entropy-combined")
 MAX_ORDER = 3  # of a lookup table: 260 ** 4 entries would take 4.6 GB
+RANGES: dict[str, tuple[float, float]] = {
+    "threshold": (-1e3, 1e3),  # entropies lie in 0..5.6 nats, their rises in -5.6..5.6
+    "threshold_add": (-1e3, 1e3),
+    "stride": (1, 2**30),
+    "lookup_order": (1, MAX_ORDER),
+    "max_patch_length": (1, 2**30),
+}
 
 
 @dataclass(frozen=True)
@@ -37,16 +45,9 @@ class PatchingConfig:
     newline_reset: bool = False  # entropy model's context restarts after each newline (paper §4.4)
 
     def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise ValueError(f"patching.stride must be at least 1, got {self.stride}")
-        if not 1 <= self.lookup_order <= MAX_ORDER:
-            raise ValueError(
-                f"patching.lookup_order must be 1..{MAX_ORDER} bytes, got {self.lookup_order}"
-            )
-        if self.max_patch_length is not None and self.max_patch_length < 1:
-            raise ValueError(
-                f"patching.max_patch_length must be at least 1, got {self.max_patch_length}"
-            )
+        for name, (least, most) in RANGES.items():
+            if (value := getattr(self, name)) is not None:
+                require_within(f"patching.{name}", value, least, most)
 
     @property
     def needs_entropies(self) -> bool:

@@ -297,9 +297,10 @@ def test_bad_json_is_refused(folder: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("part", "change", "named"),
     [
-        ("global_config", {"num_hidden_layers": 10**9}, "1000000000 layers"),
-        ("global_config", {"hidden_size": 2**40}, "shape"),
-        ("global_config", {"intermediate_size": 2**62}, "shape"),
+        ("global_config", {"num_hidden_layers": 4000}, "4000 layers"),
+        ("global_config", {"num_hidden_layers": 10**9}, "global_layers must be 1 to"),
+        ("global_config", {"hidden_size": 2**40}, "global_dim must be 2 to"),
+        ("global_config", {"intermediate_size": 2**62}, "global_ff_dim must be 1 to"),
         ("patcher_config", {"num_hidden_layers": -1}, "layers"),
     ],
 )

@@ -251,8 +251,9 @@ def test_an_entropy_model_of_metas_is_a_byte_model_here(tmp_path: Path) -> None:
         ({"dim_local_decoder": 8}, "dim_local_decoder 8"),
         ({"local_attention_window_len": None}, "local_attention_window_len"),
         ({"n_layers_global": "many"}, "global_layers"),
-        ({"n_layers_global": 10**9}, "asks for 1000000000 layers"),
-        ({"dim_global": 2**62}, "shape"),
+        ({"n_layers_global": 4000}, "asks for 4000 layers"),
+        ({"n_layers_global": 10**9}, "global_layers must be 1 to"),
+        ({"dim_global": 2**62}, "global_dim must be 2 to"),
         ({"encoder_hash_byte_group_size": "3,x"}, "no numbers"),
     ],
 )

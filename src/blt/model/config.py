@@ -5,16 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blt.errors import require
+from blt.errors import require, require_within
 from blt.patching import PatchingConfig
 
+# What a number in a config may be, by its name in any of the classes below: far beyond every model
+# that there is, and far below what asks for terabytes or leaves the range of float32.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("dim", "local_dim", "global_dim"), (2, 2**17)),
+    **dict.fromkeys(("heads", "local_heads", "global_heads"), (1, 2**12)),
+    **dict.fromkeys(("layers", "encoder_layers", "decoder_layers", "global_layers"), (1, 2**12)),
+    **dict.fromkeys(("ff_dim", "encoder_ff_dim", "decoder_ff_dim", "global_ff_dim"), (1, 2**20)),
+    "sliding_window": (1, 2**16),  # generation keeps so many positions of every text
+    "cross_attention_k": (1, 2**8),
+    "hash_functions": (1, 11),  # so many primes are given
+    "hash_rows": (1, 2**31),
+    "vocab_size": (1, 2**24),
+    "rope_theta": (1.0, 1e15),
+    "norm_eps": (1e-12, 1.0),
+    # of RopeScaling
+    **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), (1e-3, 1e6)),
+    "original_max_position_embeddings": (1, 2**31),
+}
+NGRAM_SIZES = (1, 32)  # bytes
 
-def _check_heads(name: str, dim: int, heads: int) -> None:
-    require(dim > 0 and heads > 0, f"{name}_dim and {name}_heads must be positive")
-    require(dim % heads == 0, f"{name}_dim {dim} is not a multiple of {name}_heads {heads}")
+
+def _check_ranges(config: object) -> None:
+    for name, value in vars(config).items():
+        if name in RANGES:
+            require_within(name, value, *RANGES[name])
+
+
+def _check_heads(config: object, part: str = "") -> None:
+    """Can the width of a part be divided among its heads?"""
+    dim, heads = getattr(config, f"{part}dim"), getattr(config, f"{part}heads")
+    require(dim % heads == 0, f"{part}dim {dim} is not a multiple of {part}heads {heads}")
     require(
         dim // heads % 2 == 0,
-        f"{name}_dim / {name}_heads must be even (RoPE rotates pairs), got {dim // heads}",
+        f"{part}dim / {part}heads must be even (RoPE rotates pairs), got {dim // heads}",
     )
 
 
@@ -27,7 +54,7 @@ class RopeScaling:
     the two, something between.
 
     Raises:
-        ValueError: a value that is not positive, or factors in the wrong order; names the field.
+        ValueError: a value out of its range, or factors in the wrong order; names the field.
     """
 
     factor: float
@@ -36,8 +63,7 @@ class RopeScaling:
     original_max_position_embeddings: int  # positions
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require(0 < value < float("inf"), f"{name} must be positive, got {value}")
+        _check_ranges(self)
         require(
             self.low_freq_factor < self.high_freq_factor,
             f"low_freq_factor {self.low_freq_factor} must be below high_freq_factor "
@@ -62,9 +88,8 @@ class ByteTransformerConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_heads("entropy_model.", self.dim, self.heads)
-        for name in ("layers", "ff_dim", "sliding_window"):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        _check_ranges(self)
+        _check_heads(self)
 
 
 @dataclass(frozen=True)
@@ -85,23 +110,8 @@ class TokenTransformerConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_heads("", self.dim, self.heads)
-        for name in ("vocab_size", "layers", "ff_dim"):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-
-
-_POSITIVE = (
-    "encoder_layers",
-    "encoder_ff_dim",
-    "decoder_layers",
-    "decoder_ff_dim",
-    "sliding_window",
-    "global_layers",
-    "global_ff_dim",
-    "cross_attention_k",
-    "hash_functions",
-    "hash_rows",
-)
+        _check_ranges(self)
+        _check_heads(self)
 
 
 @dataclass(frozen=True)
@@ -141,10 +151,9 @@ class Config:
     entropy_model: ByteTransformerConfig | None = field(default_factory=ByteTransformerConfig)
 
     def __post_init__(self) -> None:
-        _check_heads("local", self.local_dim, self.local_heads)
-        _check_heads("global", self.global_dim, self.global_heads)
-        for name in _POSITIVE:
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        _check_ranges(self)
+        _check_heads(self, "local_")
+        _check_heads(self, "global_")
         require(
             self.encoder_cross_attention in ("last", "all", "none"),
             "encoder_cross_attention: last, all or none",
@@ -153,8 +162,8 @@ class Config:
             self.decoder_cross_attention in ("first", "all", "none"),
             "decoder_cross_attention: first, all or none",
         )
-        require(self.hash_functions <= 11, "hash_functions: at most 11 are defined")
-        require(all(n >= 1 for n in self.hash_ngram_sizes), "hash_ngram_sizes must be positive")
+        for size in self.hash_ngram_sizes:
+            require_within("hash_ngram_sizes", size, *NGRAM_SIZES)
         require(
             self.entropy_model is not None or not self.patching.needs_entropies,
             f"patching rule {self.patching.rule!r} needs an entropy_model",
