@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from blt import checksums
 from blt.errors import UserError
 from blt.json_files import read_object
 from blt.stored import WEIGHTS
@@ -93,6 +94,7 @@ def save(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
         )
         (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
+        checksums.record(new)
         move_into_place(new, target)
 
 

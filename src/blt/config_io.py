@@ -29,13 +29,18 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
         adapter = TypeAdapter(cls)
         return adapter.validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] in NOTHING_GIVEN else f", got {reprlib.repr(first['input'])}"
-        raise UserError(f"{where}: {key + ': ' if key else ''}{reason}{given}") from None
+        raise UserError(f"{where}: {first_error(error)}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def first_error(error: ValidationError) -> str:
+    """The first of pydantic's errors in one line: key, reason, and what was given."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in NOTHING_GIVEN else f", got {reprlib.repr(first['input'])}"
+    return f"{key + ': ' if key else ''}{reason}{given}"
 
 
 def to_dict(config: Any, *, keep_none: bool = True) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from blt import checkpoint, lm
+from blt import checkpoint, checksums, lm
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.json_files import read_object
@@ -122,4 +122,5 @@ def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> Non
     path = Path(folder) / PATCHING
     beside = path.with_name(f".{PATCHING}.new")
     beside.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    os.replace(beside, path)
+    with checksums.changing(Path(folder), PATCHING):
+        os.replace(beside, path)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from blt.errors import UserError, require
 from blt.json_files import MAX_BYTES, RESTORE, parse_object, read_object
-from blt.tensors import BLOCK_BYTES, Spec, Tensors
+from blt.tensors import BLOCK_BYTES, Spec, Tensors, check_finite
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file; a larger tensor has one of its own
@@ -48,7 +48,7 @@ class Entry:
 
 
 class Stored(Tensors):
-    """The tensors of a model folder.
+    """The tensors of a model folder; what is read of them is finite, but for mapped ones.
 
     Raises:
         UserError: no weights, damaged ones, an index that names what is not there; says which.
@@ -71,6 +71,7 @@ class Stored(Tensors):
             row_bytes = entry.spec.nbytes // max(1, entry.spec.shape[0])
             file.seek(entry.offset + start * row_bytes)
             _fill(file, out)
+        check_finite(out, str(entry.path), name)
         return out
 
     def read(self, name: str) -> Tensor:
@@ -154,7 +155,24 @@ def _what_else(folder: Path) -> str:
 
 
 def _file_entries(path: Path) -> dict[str, Entry]:
-    """What a safetensors file holds, once its header has been checked against its size."""
+    """What a safetensors file holds."""
+    data, found = _read_header(path)
+    return {name: _entry(path, data, name, info) for name, info in found.items()}
+
+
+def spans(path: Path) -> dict[str, tuple[int, int]]:
+    """First byte and end in a safetensors file of each tensor, of any type.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    data, found = _read_header(path)
+    offsets = {name: info["data_offsets"] for name, info in found.items()}
+    return {name: (data + start, data + end) for name, (start, end) in offsets.items()}
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where data begins in a safetensors file, and what it holds: checked against its size."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_BYTES:
@@ -167,7 +185,7 @@ def _file_entries(path: Path) -> dict[str, Entry]:
         raise UserError(f"{path}: damaged ({error}); {RESTORE}") from None
     found = parse_object(header, str(path))
     found.pop("__metadata__", None)
-    return {name: _entry(path, 8 + length, name, info) for name, info in found.items()}
+    return 8 + length, found
 
 
 def _entry(path: Path, data: int, name: str, info: dict[str, Any]) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -51,6 +52,21 @@ class Tensors:
         return name
 
 
+def check_finite(tensor: Tensor, where: str, name: str) -> None:
+    """Refuse weights that are no numbers: every text would have none either.
+
+    Raises:
+        UserError: names the tensor.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    if not all(map(math.isfinite, torch.stack(tensor.aminmax()).tolist())):  # one pass
+        raise UserError(
+            f"{where}: tensor {name!r} has values that are not finite: damaged, or of a training "
+            "that diverged; restore it, or take an earlier checkpoint"
+        )
+
+
 def widest(tensors: Tensors) -> str:
     """Name of the widest dtype among them, such as "bfloat16"."""
     dtype = max((spec.dtype for spec in tensors.specs.values()), key=lambda dtype: dtype.itemsize)
@@ -58,14 +74,20 @@ def widest(tensors: Tensors) -> str:
 
 
 class Held(Tensors):
-    """Tensors that are in memory, or mapped into it."""
+    """Tensors that are in memory, or mapped into it.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+    Args:
+        where: they come from, for messages.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], where: str = "weights") -> None:
+        self.tensors, self.where = tensors, where
         self.specs = {name: Spec(t.dtype, tuple(t.shape)) for name, t in tensors.items()}
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self.tensors[name][start:stop]
+        found = self.tensors[name][start:stop]
+        check_finite(found, self.where, name)
+        return found
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from blt import stored
+from blt import checksums, stored
 from blt.checkpoint import (
     CONFIG,
     FORMAT,
+    TRAINER,
     Checkpoint,
     check_target,
     move_into_place,
@@ -42,12 +43,17 @@ def open_checkpoint(folder: Path, entropy_model: Path | None = None) -> Checkpoi
     """
     layout, data = _layout_of(folder)
     if layout == "meta":
-        return meta.open_folder(folder, entropy_model)
-    require(
-        entropy_model is None,
-        f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
-    )
-    return (ours if layout == "blt" else transformers).open_folder(folder, data)
+        found = meta.open_folder(folder, entropy_model)
+    else:
+        require(
+            entropy_model is None,
+            f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
+        )
+        found = (ours if layout == "blt" else transformers).open_folder(folder, data)
+    _check_files(folder)
+    if layout == "meta":
+        _check_files(entropy_model or folder / meta.INSIDE)
+    return found
 
 
 def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
@@ -61,11 +67,18 @@ def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
     """
     folder = local_folder(source)
     data = read_config(folder)
-    if data.get("format") != FORMAT:
-        return llama.open_folder(folder, data)
-    found = ours.open_folder(folder, data)
-    require(found.kind == "token", f"{folder}: is a {found.kind} model; name a token model")
+    if data.get("format") == FORMAT:
+        found = ours.open_folder(folder, data)
+        require(found.kind == "token", f"{folder}: is a {found.kind} model; name a token model")
+    else:
+        found = llama.open_folder(folder, data)
+    _check_files(folder)
     return found
+
+
+def _check_files(folder: Path) -> None:
+    """Of the model; what a training goes on with is checked when it does."""
+    checksums.check(folder, but=TRAINER)
 
 
 def layout_of(folder: Path) -> Layout:
@@ -136,6 +149,7 @@ def convert(
             (new / name).mkdir()
             _write_json(new / name, files)
             stored.write(new / name, tensors, shard_bytes)
+            checksums.record(new / name)
         move_into_place(new, target)
 
 

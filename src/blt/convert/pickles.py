@@ -38,7 +38,7 @@ def read_pth(path: Path) -> Held:
     for name, tensor in state.items():
         if not isinstance(name, str) or not _is_plain(tensor):
             raise UserError(f"{path}: {name!r} is not a plain tensor of weights")
-    return Held(state)
+    return Held(state, str(path))
 
 
 def _is_plain(value: object) -> bool:

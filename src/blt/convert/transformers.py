@@ -68,7 +68,8 @@ def from_transformers(hf_model: Any) -> BLT:
     """
     where = "the transformers model"
     config = read_config(hf_model.config.to_dict(), where)
-    held = Held({name: tensor.detach() for name, tensor in hf_model.state_dict().items()})
+    state = {name: tensor.detach() for name, tensor in hf_model.state_dict().items()}
+    held = Held(state, where)
     tensors = _renamed(held, config, where, tied=False)
     model = skeleton(BLT, config, where)
     assert isinstance(model, BLT)
@@ -76,7 +77,7 @@ def from_transformers(hf_model: Any) -> BLT:
         name: torch.cat([held.tensors[piece.name] for piece in pieces])  # also copies
         for name, pieces in tensors.pieces.items()
     }
-    fill(model, Held(made))
+    fill(model, Held(made, where))
     return model.eval()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from blt import vocab
 from blt.data.order import Permutation
 from blt.data.segments import MemorySegments, Segments
+from blt.errors import require
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,21 @@ class Loader(Iterator[Batch]):
         return {"seed": self.seed, "sources": [asdict(stream.at) for stream in self._streams]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on exactly where a loader over the same sources stood, in any number of processes."""
+        """Go on exactly where a loader over the same sources stood, in any number of processes.
+
+        Raises:
+            UserError: a place that the sources do not have.
+        """
+        positions, count = [Position(**at) for at in state["sources"]], len(self.sources)
+        require(len(positions) == count, f"a place in {len(positions)} sources of {count}")
+        for at, source in zip(positions, self.sources, strict=True):
+            require(at.index < len(source), f"segment {at.index} of {len(source)}: beyond the text")
         self.seed = state["seed"]
-        self._begin([Position(**at) for at in state["sources"]])
+        self._begin(positions)
+        for stream in self._streams:
+            longest = stream.segments.length(stream.order[stream.at.index])
+            inside = stream.at.offset < max(1, longest)
+            require(inside, f"byte {stream.at.offset} of a segment of {longest}: beyond its end")
 
     @property
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from blt import checksums
 from blt.data import read
 from blt.data.shards import is_prepared
 from blt.errors import UserError, named
@@ -245,7 +246,9 @@ def _each(
 
 def _forget_optimisers(out: StudyFolder, point: Point) -> None:
     """Their state is of no use any more."""
-    shutil.rmtree(out.run(point.name) / CHECKPOINT / TENSORS, ignore_errors=True)
+    checkpoint = out.run(point.name) / CHECKPOINT
+    checksums.forget(checkpoint, f"{TENSORS}/")
+    shutil.rmtree(checkpoint / TENSORS, ignore_errors=True)
 
 
 class _Watch:

@@ -33,15 +33,17 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
+from blt import checksums
 from blt.checkpoint import CONFIG, TRAINER, move_into_place
 from blt.errors import UserError
+from blt.json_files import read_object
 from blt.lm import LanguageModel
 from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
+from blt.train.state import NAMES
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
 TENSORS = "trainer"
-NAMES = "tensors"  # of the trainer's state
 OLDER = "checkpoints"
 
 
@@ -168,6 +170,7 @@ class RunFolder:
         if parallel.main:
             values = {**state.values, NAMES: sorted(state.tensors)}
             (new / TRAINER).write_text(json.dumps(values, indent=2) + "\n")
+            checksums.record(new, [TRAINER, *_parts(new)])
             move_into_place(new, self.checkpoint)
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
@@ -178,7 +181,7 @@ class RunFolder:
         kept = self.path / OLDER
         if count and old is not None and (old / TRAINER).is_file():
             kept.mkdir(exist_ok=True)
-            step = json.loads((old / TRAINER).read_text())["step"]
+            step = read_object(old / TRAINER)["step"]
             if not (kept / f"step-{step:09d}").exists():
                 os.replace(old, kept / f"step-{step:09d}")
         for path in sorted(kept.glob("step-*"))[: -count or None]:
@@ -190,14 +193,13 @@ class RunFolder:
         Raises:
             UserError: missing or damaged.
         """
-        path = self.checkpoint / TRAINER
         try:
-            values = json.loads(path.read_text())
-            if not isinstance(values, dict):
-                raise ValueError(f"expected a JSON object, got {type(values).__name__}")
-            return values
-        except (OSError, ValueError) as error:
-            raise self._damaged(path, error) from None
+            checksums.check(self.checkpoint, [TRAINER])
+            return read_object(self.checkpoint / TRAINER, "restore it")
+        except OSError as error:
+            raise _cannot_resume(f"{self.checkpoint / TRAINER}: {error.strerror}") from None
+        except UserError as error:
+            raise _cannot_resume(str(error)) from None
 
     def trainer_tensors(self, templates: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of the checkpoint, whole or divided like their templates, which are filled.
@@ -207,6 +209,12 @@ class RunFolder:
         """
         path = self.checkpoint / TENSORS
         try:
+            noted = checksums.read(self.checkpoint).sha256
+            parts = [name for name in noted if name.startswith(f"{TENSORS}/")]
+            checksums.check(self.checkpoint, parts)
+        except UserError as error:
+            raise _cannot_resume(str(error)) from None
+        try:
             reader = HuggingFaceStorageReader(str(path))
             # Parameters that no gradient has reached have no state.
             tensors = {name: templates[name] for name in self.trainer_values()[NAMES]}
@@ -214,13 +222,7 @@ class RunFolder:
                 load_parts(tensors, storage_reader=reader, no_dist=self.parallel.mesh is None)
             return tensors
         except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
-            raise self._damaged(path, error) from None
-
-    def _damaged(self, path: Path, error: BaseException) -> UserError:
-        return UserError(
-            f"{path}: missing or damaged ({error}); the model beside it may still be whole, "
-            "but this run cannot be resumed: start another with --run"
-        )
+            raise _cannot_resume(f"{path}: missing or damaged ({_reason(error)})") from None
 
     def recover(self) -> None:
         """Clear up after a kill: drop what is half-written, put back what lies beside."""
@@ -239,6 +241,18 @@ class RunFolder:
         beside = path.with_name(f"{METRICS}.new")
         beside.write_text("".join(f"{line}\n" for line in kept))
         os.replace(beside, path)
+
+
+def _cannot_resume(reason: str) -> UserError:
+    return UserError(
+        f"{reason}; the model beside it may still be whole, but this run cannot be resumed: start "
+        "another with --run"
+    )
+
+
+def _parts(checkpoint: Path) -> list[str]:
+    """The files of the trainer's tensors, by their names in the checkpoint."""
+    return sorted(f"{TENSORS}/{path.name}" for path in (checkpoint / TENSORS).iterdir())
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.optim import Muon, Optimizer
 
 from blt import vocab
+from blt.checkpoint import TRAINER
 from blt.data.loader import Batch, Loader
 from blt.data.prefetch import Prefetch
-from blt.errors import UserError
+from blt.errors import UserError, named
 from blt.lm import LanguageModel
 from blt.precision import autocast, choose_dtype
 from blt.train.byteify import LAYERS, Byteify
@@ -25,6 +26,7 @@ from blt.train.optim import LR_SHARE, RowwiseAdam, clip_gradients, learning_rate
 from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
+from blt.train.state import check_values
 
 USUAL_STEPS = 50  # over which the usual norm of the gradient is averaged
 RNG = "rng"
@@ -201,7 +203,8 @@ class Trainer:
         Raises:
             UserError: the checkpoint is damaged, or belongs to other text or another model.
         """
-        values = run.trainer_values()
+        values, where = run.trainer_values(), str(run.checkpoint / TRAINER)
+        check_values(values, where)
         if values["documents"] != self.loader.loader.fingerprint:
             raise UserError(
                 "the text to train on has changed since the checkpoint; restore it, or start "
@@ -209,7 +212,9 @@ class Trainer:
             )
         templates = {RNG: torch.get_rng_state(), **dict(self._templates())}
         tensors = run.trainer_tensors(templates)
-        torch.set_rng_state(tensors.pop(RNG))
+        with named(where):
+            _set_rng(tensors.pop(RNG))
+            self.loader.restore(values["loader"])
         for index, optimizer in enumerate(self.optimizers):
             entries: dict[int, dict[str, Tensor]] = {}
             for name, tensor in tensors.items():
@@ -221,7 +226,6 @@ class Trainer:
         self.flops = values.get("flops", 0.0)
         self.skipped, self._skipped_in_a_row = values["skipped"], values["skipped_in_a_row"]
         self._usual_norm = values["usual_norm"]
-        self.loader.restore(values["loader"])
 
     def _templates(self) -> Iterator[tuple[str, Tensor]]:
         """What the state of every parameter looks like, under the names of :meth:`state`."""
@@ -230,6 +234,13 @@ class Trainer:
             for number, parameter in enumerate(parameters):
                 for name, tensor in _new_state(optimizer, parameter).items():
                     yield f"{index}.{number}.{name}", tensor
+
+
+def _set_rng(state: Tensor) -> None:
+    try:
+        torch.set_rng_state(state)
+    except RuntimeError as error:
+        raise UserError(f"rng: damaged ({str(error).splitlines()[0]})") from None
 
 
 def _new_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
