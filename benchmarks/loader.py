@@ -21,8 +21,9 @@ import torch
 
 from blt import vocab
 from blt.data import Loader
+from blt.data.manifest import FORMAT, MANIFEST
 from blt.data.segments import Piece
-from blt.data.shards import FORMAT, MANIFEST, TRAIN, ShardSegments, ShardWriter, write_lengths
+from blt.data.shards import TRAIN, ShardSegments, ShardWriter, write_lengths
 
 SHARDS = 16384
 SEGMENTS, SEGMENT_BYTES = 8192, 8192  # of a shard
@@ -40,6 +41,8 @@ def write_terabyte(folder: Path) -> None:
     # Hashes differ, as those of different shards would.
     shards = [asdict(replace(shard, sha256=f"{number:064x}")) for number in range(SHARDS)]
     manifest = {"format": FORMAT, "shards": shards, "entropy_model": None}
+    manifest |= {"options": {"newline_reset": False}, "splits": {}, "units": []}
+    manifest |= {"documents": 0, "bytes": 0, "broken": 0}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     write_lengths(folder, [shard])
     lengths = (folder / "train.lengths").read_bytes()

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 import blt
 from blt import lm, patching, vocab
 from blt.data import Loader, split
+from blt.data.manifest import MANIFEST
 from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
-from blt.data.shards import HELDOUT, MANIFEST, ShardSegments, ShardWriter
+from blt.data.shards import HELDOUT, ShardSegments, ShardWriter
 from blt.errors import UserError
 from blt.model.config import ByteTransformerConfig
 from texts import MULTILINGUAL
@@ -325,7 +326,7 @@ def test_damaged_lengths_are_named_and_preparing_again_restores_them(
 
 
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
-    for text, message in (("{", "damaged"), ("{}", "is not the manifest"), ("[]", "is not")):
+    for text, message in (("{", "damaged"), ("{}", "is not the manifest"), ("[]", "damaged")):
         (tmp_path / MANIFEST).write_text(text)
         with pytest.raises(UserError, match=message):
             ShardSegments(tmp_path)
@@ -345,6 +346,8 @@ def test_a_terabyte_of_shards_opens_without_touching_them(tmp_path: Path) -> Non
         for n in range(16384)
     ]
     manifest = {"format": "blt-shards-1", "shards": shards, "entropy_model": None}
+    manifest |= {"options": {"newline_reset": False}, "splits": {}, "units": []}
+    manifest |= {"documents": 0, "bytes": 0, "broken": 0}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with (tmp_path / "train.lengths").open("wb") as file:
         file.truncate(4 * 16384 * 8192)  # sparse

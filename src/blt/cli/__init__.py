@@ -31,6 +31,7 @@ VERBS: dict[str, Any] = {
     "report": training.report,
     "generate": writing.generate,
     "convert": models.convert,
+    "verify": models.verify,
     "push": models.push,
     "serve": writing.serve,
     "bench": models.bench,
@@ -47,7 +48,8 @@ WAYS_OUT = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run one verb; returns the exit status: 0, 1 where damage was looked for and found, 2 for a
+    user's mistake, 130 for Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args in (["--version"], ["-V"]):
         print(f"blt {__version__}")

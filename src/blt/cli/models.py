@@ -151,6 +151,22 @@ def convert(
     say(out)
 
 
+def verify(folder: Positional[Path], /) -> int:
+    """Read a model, a run or prepared text whole, and name what is damaged in it.
+
+    Ends with status 1 where something is.
+
+    Args:
+        folder: Model folder in any layout, run folder of blt train, or folder of blt prepare.
+    """
+    from blt.verify import verify as run
+    from blt.views.verify import print_verdict
+
+    verdict = run(folder)
+    print_verdict(folder, verdict)
+    return 1 if verdict.faults else 0
+
+
 def push(
     folder: Positional[Path],
     repository: Positional[str],

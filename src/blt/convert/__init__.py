@@ -41,19 +41,22 @@ def open_checkpoint(folder: Path, entropy_model: Path | None = None) -> Checkpoi
     Raises:
         UserError: missing, damaged, foreign or inconsistent; says which file and the way out.
     """
+    found = open_layout(folder, entropy_model)
+    for place in (folder, entropy_model or folder / meta.INSIDE):
+        _check_files(place)
+    return found
+
+
+def open_layout(folder: Path, entropy_model: Path | None = None) -> Checkpoint:
+    """As :func:`open_checkpoint`, without its files being compared with their checksums."""
     layout, data = _layout_of(folder)
     if layout == "meta":
-        found = meta.open_folder(folder, entropy_model)
-    else:
-        require(
-            entropy_model is None,
-            f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
-        )
-        found = (ours if layout == "blt" else transformers).open_folder(folder, data)
-    _check_files(folder)
-    if layout == "meta":
-        _check_files(entropy_model or folder / meta.INSIDE)
-    return found
+        return meta.open_folder(folder, entropy_model)
+    require(
+        entropy_model is None,
+        f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
+    )
+    return (ours if layout == "blt" else transformers).open_folder(folder, data)
 
 
 def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:

@@ -16,15 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blt.config_io import to_dict
+from blt.config_io import from_dict, to_dict
 from blt.data.census import Census, division_of, to_json
 from blt.data.files import Found
 from blt.data.heldout import Division
 from blt.data.left_out import Tally
-from blt.data.shards import FORMAT, MANIFEST, ShardInfo, read_manifest, totals, write_lengths
+from blt.data.manifest import FORMAT, MANIFEST, Shard, read_manifest
+from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
 from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of
 from blt.errors import UserError
+from blt.json_files import parse_object
 
 __all__ = ["OnProgress", "Options", "Outcome", "Task", "Worker", "prepare"]
 
@@ -103,7 +105,12 @@ def _tasks(sources: Sequence[str], found: Found) -> Iterator[Task]:
 
 
 def _outcome(out: Path, task: Task) -> Outcome:
-    return Outcome(**json.loads((place_of(out, task.number) / UNIT).read_text()))
+    """What became of a unit that was written whole."""
+    place = place_of(out, task.number)
+    outcome = from_dict(Outcome, _read(place / UNIT, place), str(place / UNIT))
+    for shard in outcome.shards:
+        Shard.check(shard, str(place / UNIT))
+    return outcome
 
 
 def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Task]) -> None:
@@ -115,7 +122,7 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
     }
     path = out / PLAN
     if path.is_file():
-        if json.loads(path.read_text()) != json.loads(json.dumps(plan)):
+        if _read(path, out) != json.loads(json.dumps(plan)):
             raise UserError(
                 f"{path}: this folder is being written with other sources, options or entropy "
                 "model; use those again, or choose another folder"
@@ -151,7 +158,7 @@ def _finish(
         parts += [f"left out: {left_out}"] if left_out else []
         raise UserError("; ".join([*parts, "name files that have some"]))
     infos = [ShardInfo(**shard) for shard in shards]
-    write_lengths(out, infos)
+    lengths = write_lengths(out, infos)
     model = {"name": options.entropy_model, "identity": identity}
     manifest = {
         "format": FORMAT,
@@ -166,6 +173,7 @@ def _finish(
         "splits": totals(infos),
         "units": [_listed(outcome) for outcome in outcomes],
         "shards": shards,
+        "lengths": lengths,
     }
     _write_whole(out / MANIFEST, manifest)
     return read_manifest(out)
@@ -175,6 +183,10 @@ def _listed(outcome: Outcome) -> dict[str, Any]:
     """A unit in the manifest."""
     found = {**asdict(outcome), "shards": len(outcome.shards)}
     return {name: value for name, value in found.items() if name not in ("census", "division")}
+
+
+def _read(path: Path, delete: Path) -> dict[str, Any]:
+    return parse_object(path.read_bytes(), str(path), f"delete {delete} and run it again")
 
 
 def _write_whole(path: Path, data: dict[str, Any]) -> None:

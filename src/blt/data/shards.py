@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -30,14 +29,17 @@ from typing import Any
 import numpy as np
 
 from blt import vocab
+from blt.checksums import digest
+from blt.data.manifest import MANIFEST, read_manifest
 from blt.data.packing import needed
 from blt.data.segments import Piece
 from blt.errors import UserError
 
-FORMAT = "blt-shards-1"
-MANIFEST = "manifest.json"
 TRAIN, HELDOUT = "train", "heldout"
 OPEN_SHARDS = 256  # mapped at the same time
+# Up to so much of a split, each shard is compared with its checksum when it is first mapped, and
+# its lengths when it is opened: seconds of a training. Of more, `blt verify` does it.
+CHECKED_BYTES, CHECKED_LENGTHS = 2**33, 2**26
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,8 @@ class ShardWriter:
             arrow.ipc.new_file(sink, batch.schema) as writer,
         ):
             writer.write_batch(batch)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         rows, size = len(self._texts), path.stat().st_size
-        return ShardInfo(path.name, split, rows, self.bytes, size, digest)
+        return ShardInfo(path.name, split, rows, self.bytes, size, digest(path))
 
 
 @dataclass(frozen=True)
@@ -107,28 +107,11 @@ def is_prepared(source: str | os.PathLike[str]) -> bool:
     return (Path(source) / MANIFEST).is_file()
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a prepared folder.
-
-    Raises:
-        UserError: missing, damaged, or of something else.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: missing or damaged ({error}); run blt prepare again: it goes on where it was"
-        ) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: is not the manifest of a folder written by blt prepare")
-    return manifest
-
-
 class ShardSegments:
     """Segments of a prepared folder; see :class:`blt.data.segments.Segments`.
 
-    Opening reads the manifest and maps lengths. Shards are mapped when something of them is read.
+    Opening reads the manifest and maps lengths. Shards are mapped when something of them is read,
+    and checked then: against the lengths, and against their checksums up to CHECKED_BYTES.
 
     Args:
         folder: written by ``blt prepare``.
@@ -136,11 +119,14 @@ class ShardSegments:
     """
 
     def __init__(self, folder: str | os.PathLike[str], split: str = TRAIN) -> None:
-        self.folder, self.manifest = Path(folder), read_manifest(folder)
+        self.folder, self.manifest = Path(folder), read_manifest(Path(folder))
         self._shards = [ShardInfo(**s) for s in self.manifest["shards"] if s["split"] == split]
         self._ends = list(accumulate(shard.rows for shard in self._shards))
-        self._lengths = _map_lengths(self.folder, split, len(self))
-        self._columns = lru_cache(OPEN_SHARDS)(lambda n: _map_shard(self.folder, self._shards[n]))
+        noted = self.manifest.get("lengths") or {}
+        self._lengths = _map_lengths(self.folder, split, len(self), noted.get(split))
+        self.checked = sum(shard.size for shard in self._shards) <= CHECKED_BYTES
+        self._unchecked = set(range(len(self._shards)) if self.checked else ())
+        self._columns = lru_cache(OPEN_SHARDS)(self._map)
 
     @property
     def entropy_model(self) -> str | None:
@@ -185,48 +171,110 @@ class ShardSegments:
         picked = [index * len(self) // count for index in range(count)]
         return [self.read(index, 0, self.length(index)).data for index in picked]
 
+    def _map(self, number: int) -> _Columns:
+        shard, first = self._shards[number], self._ends[number] - self._shards[number].rows
+        columns = _map_shard(self.folder, shard, check=number in self._unchecked)
+        self._unchecked.discard(number)
+        if not np.array_equal(_lengths_of(columns), self._lengths[first : first + shard.rows]):
+            raise UserError(
+                f"{self.folder / shard.file}: has other segments than {shard.split}.lengths says; "
+                f"{_again(self.folder)}"
+            )
+        return columns
+
     def _at(self, index: int) -> tuple[_Columns, int]:
         shard = bisect.bisect_right(self._ends, index)
         return self._columns(shard), index - (self._ends[shard - 1] if shard else 0)
 
 
-def write_lengths(folder: Path, shards: Sequence[ShardInfo]) -> None:
-    """Write the lengths of all segments of ``shards``, which lie in ``folder``."""
+def write_lengths(folder: Path, shards: Sequence[ShardInfo]) -> dict[str, str]:
+    """Write the lengths of all segments of ``shards``, which lie in ``folder``.
+
+    Returns:
+        SHA-256 of the lengths of each split.
+    """
+    digests = {}
     for split in (TRAIN, HELDOUT):
         path = folder / f"{split}.lengths"
         with path.with_name(f"{path.name}.new").open("wb") as file:
             for shard in (shard for shard in shards if shard.split == split):
-                columns = _map_shard(folder, shard)
-                lengths = 2 * np.diff(columns.offsets) + (columns.following == vocab.EOS)
-                file.write(lengths.astype("<u4").tobytes())
+                file.write(_lengths_of(_map_shard(folder, shard)).tobytes())
         os.replace(file.name, path)
+        digests[split] = digest(path)
+    return digests
 
 
-def _map_lengths(folder: Path, split: str, count: int) -> np.ndarray:
-    path = folder / f"{split}.lengths"
+def faults_of_shards(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """The files of a prepared folder, read whole, and what is wrong with each; None: nothing."""
     try:
-        if path.stat().st_size != 4 * count:
-            raise ValueError(f"{path.stat().st_size} bytes, the manifest says {4 * count}")
-        return np.asarray(np.memmap(path, "<u4", "r")) if count else np.empty(0, "<u4")
-    except (OSError, ValueError) as error:
+        manifest = read_manifest(folder)
+    except UserError as error:
+        yield folder / MANIFEST, str(error).removeprefix(f"{folder / MANIFEST}: ")
+        return
+    yield folder / MANIFEST, None
+    shards = [ShardInfo(**shard) for shard in manifest["shards"]]
+    noted = manifest.get("lengths") or {}
+    for split in (TRAIN, HELDOUT):
+        count = sum(shard.rows for shard in shards if shard.split == split)
+        fault = _fault_of_lengths(folder / f"{split}.lengths", count, noted.get(split))
+        yield folder / f"{split}.lengths", fault
+    for shard in shards:
+        yield folder / shard.file, _fault_of_shard(folder / shard.file, shard)
+
+
+def _lengths_of(columns: _Columns) -> np.ndarray:
+    """Of a shard's segments, as they are stored  # [rows] uint32."""
+    ends = columns.following == vocab.EOS
+    return (2 * np.diff(columns.offsets) + ends).astype("<u4")
+
+
+def _fault_of_lengths(path: Path, count: int, sha256: str | None) -> str | None:
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size != 4 * count:
+        return f"{path.stat().st_size} bytes, the manifest says {4 * count}"
+    return None if sha256 in (None, digest(path)) else "another SHA-256 than the manifest says"
+
+
+def _fault_of_shard(path: Path, shard: ShardInfo) -> str | None:
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size != shard.size:
+        return f"{path.stat().st_size} bytes, the manifest says {shard.size}"
+    return None if shard.sha256 == digest(path) else "another SHA-256 than the manifest says"
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and run blt prepare again"
+
+
+def _map_lengths(folder: Path, split: str, count: int, sha256: str | None) -> np.ndarray:
+    path = folder / f"{split}.lengths"
+    fault = _fault_of_lengths(path, count, sha256 if 4 * count <= CHECKED_LENGTHS else None)
+    if fault is not None:
         raise UserError(
-            f"{path}: missing or damaged ({error}); run blt prepare again with the same options: "
+            f"{path}: missing or damaged ({fault}); run blt prepare again with the same options: "
             "it goes on where it was"
-        ) from None
+        )
+    return np.asarray(np.memmap(path, "<u4", "r")) if count else np.empty(0, "<u4")
 
 
-def _map_shard(folder: Path, shard: ShardInfo) -> _Columns:
+def _map_shard(folder: Path, shard: ShardInfo, check: bool = False) -> _Columns:
     arrow, path = needed("pyarrow"), folder / shard.file
     try:
         if path.stat().st_size != shard.size:
             raise ValueError(f"{path.stat().st_size} bytes, the manifest says {shard.size}")
+        if check and (fault := _fault_of_shard(path, shard)):
+            raise ValueError(fault)
         batch = arrow.ipc.open_file(arrow.memory_map(str(path))).get_batch(0)
         if batch.num_rows != shard.rows:
             raise ValueError(f"{batch.num_rows} rows, the manifest says {shard.rows}")
-    except (OSError, ValueError, arrow.ArrowException) as error:
-        raise UserError(
-            f"{path}: missing or damaged ({error}); delete {folder} and run blt prepare again"
-        ) from None
+        return _columns_of(batch)
+    except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); {_again(folder)}") from None
+
+
+def _columns_of(batch: Any) -> _Columns:
     _, offsets, text = batch.column("text").buffers()
     entropies = None
     if "entropies" in batch.schema.names:

@@ -115,6 +115,7 @@ def _prepared(name: str, heldout_bytes: int) -> Source:
         "broken_lines": train.manifest["broken"],
         "left_out": train.manifest.get("left_out", {}),  # earlier manifests have none
         "cut_documents": train.manifest.get("cut_documents", 0),
+        "checked": train.checked,  # against the checksums, as shards are read
     }
     for remark in split_remarks(name, facts["cut_documents"], heldout.num_bytes):
         warn_once(remark)

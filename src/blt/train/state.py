@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import model_validator
 
-from blt.config_io import first_error
-from blt.errors import UserError, require
+from blt.errors import require
+from blt.schema import Amount, Count, Schema
 
 NAMES = "tensors"  # names of the trainer's tensors
-MOST = 2**60  # of steps and bytes: what fits in 64 bits, with room to count on
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Amount = Annotated[float, Field(ge=0, le=1e30)]  # of seconds or FLOPs; finite
+RNG = "rng"  # that of the random numbers' state
 
 
-class _Values(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-
-class Position(_Values):
+class Place(Schema, extra="forbid"):
     """Of one source's stream."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     epoch: Count
     index: Count
     offset: Count
     given: Count
 
 
-class LoaderState(_Values):
+class LoaderState(Schema):
     seed: Count
-    sources: list[Position]
+    sources: list[Place]
 
 
-class TrainerValues(_Values):
-    """What every checkpoint has; more may come with later versions."""
+class TrainerValues(Schema):
+    """What every checkpoint has, and what no training can have come to."""
 
     step: Count
     bytes_seen: Count
@@ -55,17 +47,5 @@ class TrainerValues(_Values):
         require(self.step <= self.bytes_seen, f"step {self.step}: has not seen a byte each")
         counts = self.step >= self.skipped >= self.skipped_in_a_row
         require(counts, f"skipped {self.skipped}: of {self.step} steps, not so many")
-        require("rng" in self.tensors, "tensors: without rng")
+        require(RNG in self.tensors, f"{NAMES}: without {RNG}")
         return self
-
-
-def check_values(values: dict[str, Any], where: str) -> None:
-    """Refuse what no training can have come to.
-
-    Raises:
-        UserError: opens with ``where``, and names the key.
-    """
-    try:
-        TrainerValues.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        raise UserError(f"{where}: {first_error(error)}") from None

@@ -26,10 +26,9 @@ from blt.train.optim import LR_SHARE, RowwiseAdam, clip_gradients, learning_rate
 from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
-from blt.train.state import check_values
+from blt.train.state import RNG, TrainerValues
 
 USUAL_STEPS = 50  # over which the usual norm of the gradient is averaged
-RNG = "rng"
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class Trainer:
             UserError: the checkpoint is damaged, or belongs to other text or another model.
         """
         values, where = run.trainer_values(), str(run.checkpoint / TRAINER)
-        check_values(values, where)
+        TrainerValues.check(values, where)
         if values["documents"] != self.loader.loader.fingerprint:
             raise UserError(
                 "the text to train on has changed since the checkpoint; restore it, or start "

@@ -1,0 +1,76 @@
+"""manifest.json of prepared text: what it must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from blt.errors import UserError
+from blt.json_files import parse_object
+from blt.schema import Count, Inside, Schema, Sha256
+
+FORMAT = "blt-shards-1"
+MANIFEST = "manifest.json"
+
+
+class Shard(Schema, extra="forbid"):
+    file: Inside
+    split: Literal["train", "heldout"]
+    rows: Count
+    bytes: Count
+    size: Count
+    sha256: Sha256
+
+
+class EntropyModel(Schema):
+    name: str
+    identity: str
+
+
+class Options(Schema):
+    newline_reset: bool
+
+
+class Total(Schema):
+    segments: Count
+    bytes: Count
+
+
+class Unit(Schema):
+    broken_lines: list[str]
+
+
+class Lengths(Schema):
+    """Checksums of the files of lengths."""
+
+    train: Sha256
+    heldout: Sha256
+
+
+class Manifest(Schema):
+    options: Options
+    entropy_model: EntropyModel | None
+    documents: Count
+    bytes: Count
+    broken: Count
+    splits: dict[Literal["train", "heldout"], Total]
+    units: list[Unit]
+    shards: list[Shard]
+    lengths: Lengths | None = None  # earlier versions wrote none
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared folder, checked.
+
+    Raises:
+        UserError: missing, damaged, or of something else; names the key.
+    """
+    path = folder / MANIFEST
+    way_out = "run blt prepare again: it goes on where it was"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; {way_out}")
+    manifest = parse_object(path.read_bytes(), str(path), way_out)
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: is not the manifest of a folder written by blt prepare")
+    Manifest.check(manifest, str(path))
+    return manifest

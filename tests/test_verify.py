@@ -1,0 +1,112 @@
+"""What is read is what was saved: flipped bits and weights that are no numbers are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import blt
+from blt import checksums
+from blt.cli import main
+from blt.data.prepare import Options, prepare
+from blt.data.shards import ShardSegments
+from blt.errors import UserError
+from blt.train.state import TrainerValues
+from shapes import TINY
+
+GOOD = {
+    "step": 2,
+    "bytes_seen": 9,
+    "skipped": 0,
+    "skipped_in_a_row": 0,
+    "usual_norm": 1.0,
+    "documents": "x",
+    "seconds": 1.0,
+    "evals_done": 0,
+    "tensors": ["rng"],
+    "loader": {"seed": 0, "sources": [{"epoch": 0, "index": 0, "offset": 0, "given": 0}]},
+}
+WRONG = (None, [], "x", -1, 1e30, float("nan"), True, {"a": {}}, 10**30)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    blt.ByteLM(TINY).save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_a_flipped_bit_names_file_tensor_and_way_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(folder)]) == 0
+    flip(folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged.*tensor '.*delete .*checks"):
+        blt.load(folder)
+    assert main(["verify", str(folder)]) == 1
+    assert "in tensor" in capsys.readouterr().out
+    (folder / checksums.CHECKSUMS).unlink()
+    blt.load(folder)  # as another program's
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    folder: Path, value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = blt.load(folder)
+    with torch.no_grad():
+        model.head.weight[3, 2] = value
+    model.save(folder)
+    with pytest.raises(UserError, match=r"model\.safetensors: tensor 'head\.weight'.*finite"):
+        blt.load(folder)
+    assert main(["verify", str(folder)]) == 1
+    assert "head.weight" in capsys.readouterr().out
+
+
+def test_flipped_bits_of_prepared_text_are_not_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 20)
+    out = tmp_path / "out"
+    prepare(out, Options((str(tmp_path / "a.txt"),), heldout=0.0))
+    assert main(["verify", str(out)]) == 0
+    path = next(out.glob("units/*/train*.arrow"))
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[whole.index(bytes(range(256))) + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="another SHA-256"):
+        ShardSegments(out).read(0, 0, 1)
+    assert main(["verify", str(out)]) == 1
+    path.write_bytes(whole)
+    flip(out / "train.lengths")
+    with pytest.raises(UserError, match=r"train\.lengths.*another SHA-256"):
+        ShardSegments(out)
+
+
+@pytest.mark.parametrize("key", [*GOOD])
+def test_no_value_of_trainer_json_of_a_wrong_kind_is_taken(key: str) -> None:
+    TrainerValues.check(GOOD, "x")
+    allowed = {"documents": ("x",), "usual_norm": (1e30,), "seconds": (1e30,)}
+    for wrong in WRONG:
+        if wrong not in allowed.get(key, ()):
+            with pytest.raises(UserError, match=r"^x: "):
+                TrainerValues.check(GOOD | {key: wrong}, "x")
+
+
+def test_no_value_of_a_manifest_of_a_wrong_kind_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"text")
+    out = tmp_path / "out"
+    prepare(out, Options((str(tmp_path / "a.txt"),), heldout=0.0))
+    good = json.loads((out / "manifest.json").read_text())
+    for key in good:
+        for wrong in ("x", -1, 1e30, True, {"a": {}}):
+            (out / "manifest.json").write_text(json.dumps(good | {key: wrong}))
+            with pytest.raises(UserError, match=r"manifest\.json"):
+                ShardSegments(out)
