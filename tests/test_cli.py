@@ -307,9 +307,6 @@ def test_generate_mistakes(
 ) -> None:
     assert "no config.json" in fails(capsys, "generate", "x", "--model", tmp_path)
     assert "no such folder" in fails(capsys, "generate", "x", "--model", tmp_path / "none")
-    run = tmp_path / "run"
-    blt.ByteLM(TINY).save(run / "checkpoint")
-    assert f"its model is {run}/checkpoint" in fails(capsys, "generate", "x", "--model", run)
     assert f"--model {byte_model}" in fails(capsys, "generate", byte_model)
     assert "--batch" in fails(capsys, "generate", "x", "--model", byte_model, "--batch", "0")
     assert "seed" in fails(capsys, "generate", "x", "--model", byte_model, "--seed", "-1")

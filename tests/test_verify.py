@@ -14,6 +14,7 @@ from blt.cli import main
 from blt.data.prepare import Options, prepare
 from blt.data.shards import ShardSegments
 from blt.errors import UserError
+from blt.train.recipe import read_recipe
 from blt.train.state import TrainerValues
 from shapes import TINY
 
@@ -93,7 +94,7 @@ def test_flipped_bits_of_prepared_text_are_not_trained_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize("key", [*GOOD])
 def test_no_value_of_trainer_json_of_a_wrong_kind_is_taken(key: str) -> None:
     TrainerValues.check(GOOD, "x")
-    allowed = {"documents": ("x",), "usual_norm": (1e30,), "seconds": (1e30,)}
+    allowed = {"documents": ("x",), "usual_norm": (1e30, 10**30), "seconds": (1e30, 10**30)}
     for wrong in WRONG:
         if wrong not in allowed.get(key, ()):
             with pytest.raises(UserError, match=r"^x: "):
@@ -110,3 +111,27 @@ def test_no_value_of_a_manifest_of_a_wrong_kind_is_taken(tmp_path: Path) -> None
             (out / "manifest.json").write_text(json.dumps(good | {key: wrong}))
             with pytest.raises(UserError, match=r"manifest\.json"):
                 ShardSegments(out)
+
+
+@pytest.mark.parametrize(("rule", "option"), [("space", "stride"), ("static", "threshold")])
+def test_an_option_that_a_rule_does_not_use_is_refused(
+    rule: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["patch", "text", "--rule", rule, f"--{option}", "3"]) == 2
+    assert f"{option}: does nothing for rule '{rule}'" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_stands_for_its_model(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = folder.parent / "run"
+    run.mkdir()
+    folder.rename(run / "checkpoint")
+    assert blt.load(run).kind == "byte"
+    assert "is a run; its model is taken" in caplog.text
+
+
+def test_a_key_without_its_section_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('kind = "byte"\n')
+    with pytest.raises(UserError, match=r"did you mean 'train\.seconds'"):
+        read_recipe(tmp_path / "x.toml", ["seconds=60"])

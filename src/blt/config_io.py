@@ -67,10 +67,23 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
     hints = get_type_hints(cls)
     for key, value in data.items():
         if key not in hints:
-            raise UserError(f"{where}: unknown key {prefix + key!r}; {nearest(key, list(hints))}")
+            inner = [name for name in _dotted(cls) if name.endswith(f".{key}")]
+            hint = f"did you mean {prefix + inner[0]!r}?" if inner else nearest(key, list(hints))
+            raise UserError(f"{where}: unknown key {prefix + key!r}; {hint}")
         for nested in (hints[key], *get_args(hints[key])):
             if dataclasses.is_dataclass(nested):
                 _forbid_unknown(nested, value, where, f"{prefix}{key}.")
+
+
+def _dotted(cls: Any) -> list[str]:
+    """Names of all fields, those of nested dataclasses behind a dot."""
+    names = []
+    for name, hint in get_type_hints(cls).items():
+        names.append(name)
+        for nested in (hint, *get_args(hint)):
+            if dataclasses.is_dataclass(nested):
+                names += [f"{name}.{inner}" for inner in _dotted(nested)]
+    return names
 
 
 def _forbid_infinite(data: Any, where: str, key: str) -> None:

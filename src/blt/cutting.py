@@ -145,6 +145,7 @@ def build(
     if rule is None or config.needs_entropies or model is not None:
         patcher = load_patcher(model) if model is not None else load_shipped()
         config = from_dict(PatchingConfig, to_dict(patcher.config) | given, "blt patch")
+    patching.refuse_unused(config.rule, given)
     return Cutter(
         config,
         patcher.entropy_model if config.needs_entropies else None,

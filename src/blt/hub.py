@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from blt.errors import UserError, how_to_install
 
+log = logging.getLogger("blt")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WANTED = ["*.json", "*.safetensors"]  # nothing that could be run
 
@@ -16,18 +18,31 @@ WANTED = ["*.json", "*.safetensors"]  # nothing that could be run
 def local_folder(source: str | os.PathLike[str]) -> Path:
     """The folder itself, or a copy of the hub's for an id ("owner/name") that is no folder here.
 
+    Of the folder of a run its model's is meant, and that is said.
+
     Raises:
         UserError: no such model on the hub, or the hub cannot be reached.
     """
     folder, text = Path(source), os.fspath(source)
+    inside = folder / "checkpoint"
+    if not (folder / "config.json").is_file() and (inside / "config.json").is_file():
+        log.warning("%s: is a run; its model is taken, %s", folder, inside)
+        return inside
     if folder.exists() or not HUB_ID.fullmatch(text):
         return folder
     hub = library(f"{text}: no such folder here; to look on the hub")
     try:
         return Path(hub.snapshot_download(text, allow_patterns=WANTED))
-    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
+    except (hub.errors.HFValidationError, *failures(hub)) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{text}: no such folder here, and not from the hub ({reason})") from None
+
+
+def failures(hub: Any) -> tuple[type[Exception], ...]:
+    """What the hub, or a network that is not there, ends in."""
+    import httpx
+
+    return (hub.errors.HfHubHTTPError, httpx.HTTPError, OSError)
 
 
 def library(why: str) -> Any:

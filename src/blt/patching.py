@@ -8,14 +8,14 @@ than a view of T positions needs: whether a patch would open right after the las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from blt.errors import require_within
+from blt.errors import require, require_within
 from blt.vocab import OFFSET, VOCAB_SIZE
 
 Rule = Literal[
@@ -30,6 +30,28 @@ RANGES: dict[str, tuple[float, float]] = {
     "lookup_order": (1, MAX_ORDER),
     "max_patch_length": (1, 2**30),
 }
+
+
+# Options of some rules alone.
+OWNERS: dict[str, tuple[Rule, ...]] = {
+    "threshold": ENTROPY_RULES,
+    "threshold_add": ("entropy-combined",),
+    "stride": ("static",),
+    "newline_reset": ENTROPY_RULES,
+}
+
+
+def refuse_unused(rule: Rule, given: Collection[str]) -> None:
+    """Refuse options that a rule does nothing with.
+
+    Raises:
+        UserError: names the option, and the rules that it is for.
+    """
+    for name in given:
+        rules = OWNERS.get(name, (rule,))
+        require(
+            rule in rules, f"{name}: does nothing for rule {rule!r}, only for {', '.join(rules)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from blt import checkpoint, checksums, lm
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
+from blt.hub import local_folder
 from blt.json_files import read_object
 from blt.model.byte_transformer import ByteTransformer
 from blt.patching import PatchingConfig
@@ -84,7 +85,7 @@ def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
         return Patcher(model.entropy_model, model.config.patching)
     if not isinstance(model, lm.ByteLM):
         raise UserError(f"{folder}: a {model.kind} model cannot cut text; name a BLT or byte model")
-    return Patcher(model, read_patching(Path(folder) / PATCHING))
+    return Patcher(model, read_patching(local_folder(folder) / PATCHING))
 
 
 def find_entropy_model(name: str | None) -> ByteTransformer | None:

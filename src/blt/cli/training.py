@@ -174,7 +174,8 @@ def report(
 
     Args:
         runs: Run folders of blt train, finished or not.
-        out: File to write. Left out: report.html in the first folder.
+        out: File to write. Left out: report.html in the folder; of several, compared.html in the
+            first.
         prompt: Of a single run: a text that its model is to continue in the report.
     """
     from blt.views.report import report_runs

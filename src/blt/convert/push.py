@@ -9,7 +9,7 @@ from blt.checkpoint import CARD
 from blt.convert import layout_of, open_checkpoint
 from blt.convert.card import write_card
 from blt.errors import UserError, require
-from blt.hub import HUB_ID, WANTED, library
+from blt.hub import HUB_ID, WANTED, failures, library, local_folder
 from blt.stored import inside
 
 
@@ -36,7 +36,7 @@ def push_to_hub(
     Raises:
         UserError: not a whole model, a link out of the folder, or the hub refuses.
     """
-    source = Path(folder)
+    source = local_folder(folder) if Path(folder).exists() else Path(folder)
     require(HUB_ID.fullmatch(repo_id) is not None, f"{repo_id!r} is not of the form owner/name")
     found = open_checkpoint(source)
     hub = library("to push a model")
@@ -49,8 +49,8 @@ def push_to_hub(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(repo_id, operations, commit_message="Upload a model")
-    except (hub.errors.HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except failures(hub) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{repo_id}: the hub has not taken it ({reason})") from None
     return f"https://huggingface.co/{repo_id}"
 

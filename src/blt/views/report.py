@@ -42,7 +42,7 @@ def report_runs(folders: Sequence[Path], out: Path | None = None, prompt: bytes 
 
     Args:
         folders: run folders, finished or not.
-        out: the file; None: ``report.html`` in the first folder.
+        out: the file; None: ``report.html`` in the folder, or ``compared.html`` in the first.
         prompt: of a single run: what its model is to continue, for a sample.
 
     Raises:
@@ -56,7 +56,8 @@ def report_runs(folders: Sequence[Path], out: Path | None = None, prompt: bytes 
         read_run(folder, folder.resolve().name if unique else str(folder)) for folder in folders
     ]
     data = _one(runs[0], prompt) if len(runs) == 1 else _several(runs)
-    return write_report(out or runs[0].path / "report.html", data)
+    own = "report.html" if len(runs) == 1 else "compared.html"  # beside the report of the first
+    return write_report(out or runs[0].path / own, data)
 
 
 def read_run(folder: Path, name: str) -> RunData:
