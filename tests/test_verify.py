@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from blt.data.shards import ShardSegments
 from blt.errors import UserError
 from blt.train.recipe import read_recipe
 from blt.train.state import TrainerValues
-from shapes import TINY
+from shapes import TINY, TINY_BLT
 
 GOOD = {
     "step": 2,
@@ -135,3 +136,28 @@ def test_a_key_without_its_section_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('kind = "byte"\n')
     with pytest.raises(UserError, match=r"did you mean 'train\.seconds'"):
         read_recipe(tmp_path / "x.toml", ["seconds=60"])
+
+
+def _keys(data: dict[str, Any], before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inner = [_keys(value, (*before, k)) for k, value in data.items() if isinstance(value, dict)]
+    return [(*before, key) for key in data] + [path for paths in inner for path in paths]
+
+
+def test_no_value_of_a_config_gives_a_traceback_or_nonsense(tmp_path: Path) -> None:
+    blt.BLT(TINY_BLT).save(tmp_path / "m")
+    (tmp_path / "m" / checksums.CHECKSUMS).unlink()  # what is meant is the schema alone
+    path = tmp_path / "m" / "config.json"
+    good = path.read_text()
+    for keys in _keys(json.loads(good)):
+        for wrong in (None, [], [[]], "x", -1, 0, 1e30, 10**30, float("nan"), True, {"a": {}}):
+            data = json.loads(good)
+            inner = data
+            for key in keys[:-1]:
+                inner = inner[key]
+            inner[keys[-1]] = wrong
+            path.write_text(json.dumps(data))
+            try:
+                logits = blt.load(tmp_path / "m").logits(blt.encode("some text"))
+            except UserError:
+                continue
+            assert logits.isfinite().all(), (keys, wrong)

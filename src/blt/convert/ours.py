@@ -7,7 +7,7 @@ from typing import Any
 
 from blt.checkpoint import CONFIG, FORMAT, Checkpoint, check, check_layers, skeleton
 from blt.config_io import from_dict, to_dict
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.json_files import read_object
 from blt.lm import kinds
 from blt.pretrained import PATCHING
@@ -23,9 +23,11 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
         UserError: a config or weights that do not belong together.
     """
     kind, known = data.get("kind"), kinds()
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise UserError(f"{folder}/{CONFIG}: unknown kind {kind!r}; known: {', '.join(known)}")
-    config = from_dict(known[kind][1], data.get("model", {}), f"{folder}/{CONFIG}: model")
+    shape = data.get("model", {})
+    require(isinstance(shape, dict), f"{folder}/{CONFIG}: model must be an object, got {shape!r}")
+    config = from_dict(known[kind][1], shape, f"{folder}/{CONFIG}: model")
     tensors = Stored(folder)
     check_against(str(folder), kind, config, tensors)
     others = (folder / name for name in (PATCHING, TOKENIZER))

@@ -14,6 +14,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
+from blt.json_files import parse_object
+from blt.schema import Amount, Count, Schema
 from blt.study.config import Point, Study
 from blt.train.recipe import Recipe, differences, read_recipe
 from blt.train.run import RECIPE
@@ -25,6 +27,17 @@ SCORED = "scored.json"  # how much of each kind of held-out text
 MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 Result = dict[str, Any]
+
+
+class Line(Schema):
+    """What every line of results has."""
+
+    name: str
+    family: str
+    budget: Amount
+    seed: Count | None = None
+    lr: Amount
+    heldout_bits_per_byte: Amount | None = None
 
 
 def overrun(result: Result) -> float | None:
@@ -91,13 +104,18 @@ class StudyFolder:
     def read(self, file: str = RESULTS) -> list[Result]:
         """Lines of a file of results, which is always whole; none where there is no file."""
         path = self.path / file
-        lines = path.read_text().splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        results = []
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            results.append(parse_object(line, where, "delete the line, and it is run again"))
+            Line.check(results[-1], where)
+        return results
 
     def planned(self) -> list[str]:
         """Names of all runs, in the order of the study; none before it has begun."""
         path = self.path / PLAN
-        return list(json.loads(path.read_text())["runs"]) if path.is_file() else []
+        return list(_read_plan(path)["runs"]) if path.is_file() else []
 
     def append(self, result: Result, file: str = RESULTS) -> None:
         with self._lock("results"):
@@ -161,7 +179,7 @@ class StudyFolder:
             "runs": {point.name: to_dict(point.recipe) for point in study.points()},
         }
         plan, path = json.loads(json.dumps(made)), self.path / PLAN  # as it is read back
-        old = json.loads(path.read_text()) if path.is_file() else plan
+        old = _read_plan(path) if path.is_file() else plan
         if old["scored"] != plan["scored"]:
             raise UserError(
                 f"{self.path}: its runs were scored on other text; choose another folder"
@@ -184,6 +202,17 @@ class StudyFolder:
                 )
         gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
         _write(path, {**plan, "runs": {**plan["runs"], **gone}})
+
+
+class Plan(Schema):
+    scored: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    plan = parse_object(path.read_bytes(), str(path), "restore it, or choose another folder")
+    Plan.check(plan, str(path))
+    return plan
 
 
 def _write(path: Path, data: Any) -> None:
