@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -57,7 +58,7 @@ def test_a_wrong_or_missing_key_gets_401_before_the_body(tmp_path: Path) -> None
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         # Answered although the body that is announced never comes.
         with socket.create_connection(address(server)) as raw:
-            raw.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+            raw.sendall(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n")
             assert b" 401 " in raw.recv(1000)
 
 
@@ -89,7 +90,8 @@ def test_a_site_that_no_browser_would_name_so_is_refused(origin: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--batch", "0"), ("--queue", "-1"), ("--memory-mb", "0"), ("--max-body", "0"),
-     ("--timeout", "0"), ("--drain", "nan"), ("--draft-bytes", "-1"), ("--cors-origin", "foo")],
+     ("--timeout", "0"), ("--drain", "nan"), ("--draft-bytes", "-1"), ("--cors-origin", "foo"),
+     ("--allowed-host", "a:1"), ("--max-connections", "0"), ("--max-per-address", "-1")],
 )  # fmt: skip
 def test_an_impossible_option_is_refused_by_its_own_name(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
@@ -100,7 +102,7 @@ def test_an_impossible_option_is_refused_by_its_own_name(
 
 def test_the_page_comes_from_the_package_and_nothing_else_does(served: Served) -> None:
     for path in ("/page/../server.py", "/page/%2e%2e/app.py", "/page/app.py", "/page/..%2fapp.py"):
-        assert raw_status(served, f"GET {path} HTTP/1.1\r\nHost: x") in (400, 404)
+        assert raw_status(served, f"GET {path} HTTP/1.1\r\nHost: localhost") in (400, 404)
     index = httpx.get(served.url)
     if index.status_code == 200:
         assert index.headers["content-security-policy"].startswith("default-src 'self'")
@@ -126,17 +128,17 @@ def raw_status(served: Served, request: str | bytes) -> int:
 @pytest.mark.parametrize(
     "request_",
     [
-        "GET / HTTP/1.1\r\nHost: x\r\nX-Huge: " + "a" * 200_000,
-        "GET /" + "a" * 200_000 + " HTTP/1.1\r\nHost: x",
-        "GET /\x00 HTTP/1.1\r\nHost: x",
-        "GET /%00 HTTP/1.1\r\nHost: x",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + "a" * 200_000,
+        "GET /" + "a" * 200_000 + " HTTP/1.1\r\nHost: localhost",
+        "GET /\x00 HTTP/1.1\r\nHost: localhost",
+        "GET /%00 HTTP/1.1\r\nHost: localhost",
         "NONSENSE",
         b"\x16\x03\x01\x00\xff",
         "GET / HTTP/1.1",  # no host
-        "POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: -1",
-        "POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6",
-        "DELETE /v1/models HTTP/1.1\r\nHost: x",
-        "GET http://other/page/../../x HTTP/1.1\r\nHost: x",
+        "POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1",
+        "POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6",
+        "DELETE /v1/models HTTP/1.1\r\nHost: localhost",
+        "GET http://other/page/../../x HTTP/1.1\r\nHost: localhost",
     ],
 )
 def test_what_is_not_quite_http_gets_4xx(served: Served, request_: str | bytes) -> None:
@@ -227,7 +229,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
         serving(Settings("tiny", limits=Limits(body_seconds=0.2))) as server,
         socket.create_connection(address(server), timeout=20) as raw,
@@ -452,6 +454,14 @@ def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(tmp_path: Pa
         assert process.wait(timeout=30) == 0
 
 
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve` ends where a server would begin to answer."""
+    monkeypatch.setattr(run.Server, "run", lambda *_, sockets: sockets[0].close())
+    monkeypatch.setattr(run.pretrained, "load", lambda _: random_blt())
+    monkeypatch.setattr(run.logs, "to_stderr", lambda: None)
+
+
 @pytest.mark.parametrize(
     ("host", "keys", "warned"), [("0.0.0.0", "", 1), ("0.0.0.0", "keys", 0), ("127.0.0.2", "", 0)]
 )
@@ -459,20 +469,47 @@ def test_whoever_opens_the_port_without_keys_is_warned(
     host: str,
     keys: str,
     warned: int,
+    starts: None,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "keys").write_text("secret\n")
-    monkeypatch.setattr(run.Server, "run", lambda *_, sockets: sockets[0].close())
-    monkeypatch.setattr(run.pretrained, "load", lambda _: random_blt())
-    monkeypatch.setattr(run.logs, "to_stderr", lambda: None)
+    (tmp_path / "keys").chmod(0o600)
     with caplog.at_level(logging.INFO, "blt.serve"):
         run.serve(Settings("tiny", keys=keys and str(tmp_path / keys)), host, 0)
     warnings = [found.getMessage() for found in caplog.records if found.levelname == "WARNING"]
     assert logged(caplog)[0].getMessage() == "listening"  # first: that is where others look
     assert len(warnings) == warned
     assert all("--keys" in message for message in warnings)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_when_it_says_that_it_listens_it_does(
+    host: str, starts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+
+    def connect(event: str, **values: object) -> None:
+        if event == "listening":
+            address = urlsplit(str(values["url"]))
+            socket.create_connection((address.hostname, address.port), timeout=5).close()  # type: ignore[arg-type]
+        said.append(event)
+
+    monkeypatch.setattr(run.logs, "log", connect)
+    run.serve(Settings("tiny"), host, 0)
+    assert said == ["listening"]
+
+
+def test_keys_that_others_can_read_are_warned_of(
+    starts: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "keys").write_text("secret\n")
+    (tmp_path / "keys").chmod(0o644)
+    with caplog.at_level(logging.INFO, "blt.serve"):
+        run.serve(Settings("tiny", keys=str(tmp_path / "keys")), "127.0.0.1", 0)
+    first, warning = logged(caplog)
+    assert first.getMessage() == "listening"
+    assert "chmod o-r" in warning.getMessage()
 
 
 def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:

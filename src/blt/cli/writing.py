@@ -112,6 +112,7 @@ def serve(
     port: int = 8000,
     name: str = "",
     keys: str = "",
+    allowed_host: UseAppendAction[tuple[str, ...]] = (),
     cors_origin: UseAppendAction[tuple[str, ...]] = (),
     batch: int = 16,
     queue: int = 256,
@@ -124,6 +125,8 @@ def serve(
     max_bytes: int = 8192,
     max_choices: int = 64,
     max_body: int = 2097152,
+    max_connections: int = 1024,
+    max_per_address: int = 512,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to browsers.
 
@@ -132,7 +135,11 @@ def serve(
         host: Address to listen on; 0.0.0.0 for the whole network (give --keys then).
         port: 0 takes a free one.
         name: Of the model, for clients; left out: that of its folder.
-        keys: File with one API key per line; left out: everybody is served.
+        keys: File with one API key per line, read again when it changes; left out: everybody is
+            served.
+        allowed_host: A name that requests may call this server by, such as blt.example; may be
+            given several times, * for any. Left out: with --keys any, else localhost, addresses
+            and --host.
         cors_origin: A web site whose scripts may call, such as https://site.example; may be given
             several times.
         batch: How many texts are written at the same time.
@@ -146,19 +153,24 @@ def serve(
         max_bytes: Bytes that may be written for a choice.
         max_choices: Choices of one request.
         max_body: Bytes of an HTTP body.
+        max_connections: Requests in progress; as many connections may wait beside them.
+        max_per_address: Of these, from one address; behind a proxy all have the proxy's.
     """
     try:
         from blt.serve.run import serve as run
-        from blt.serve.settings import Limits, Settings, require_origin
+        from blt.serve.settings import Limits, Settings, require_host, require_origin
     except ImportError as error:
         raise UserError(f"{error}; blt serve needs: {how_to_install('serve')}") from None
 
     counts = {"batch": batch, "queue": queue, "memory-mb": memory_mb, "max-prompt": max_prompt,
-              "max-bytes": max_bytes, "max-choices": max_choices, "max-body": max_body}  # fmt: skip
+              "max-bytes": max_bytes, "max-choices": max_choices, "max-body": max_body,
+              "max-connections": max_connections, "max-per-address": max_per_address}  # fmt: skip
     check_options(counts, {"timeout": timeout, "drain": drain})
     require_whole("--draft-bytes", draft_bytes, 0)
     for origin in cors_origin:
         require_origin("--cors-origin", origin)
+    for allowed in allowed_host:
+        require_host("--allowed-host", allowed)
     limits = Limits(
         body_bytes=max_body,
         prompt_bytes=max_prompt,
@@ -175,7 +187,10 @@ def serve(
         precision=precision,
         draft_bytes=draft_bytes,
         keys=keys,
+        allowed_hosts=allowed_host,
         cors_origins=cors_origin,
+        max_connections=max_connections,
+        max_per_address=max_per_address,
         drain_seconds=drain,
         limits=limits,
     )

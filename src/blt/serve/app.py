@@ -18,6 +18,7 @@ from blt.serve.analysis import used
 from blt.serve.completions import complete
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.guard import Door, Guard
+from blt.serve.hosts import Hosts
 from blt.serve.keys import Keys
 from blt.serve.logs import log
 from blt.serve.schemas import (
@@ -63,7 +64,14 @@ def create_app(lm: LanguageModel, settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     add_routes(app, service, door)
     static.mount(app)
-    app.add_middleware(Guard, keys=keys, door=door, metrics=service.metrics, limits=settings.limits)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        hosts=Hosts.of(settings),
+        door=door,
+        metrics=service.metrics,
+        limits=settings.limits,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

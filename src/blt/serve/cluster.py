@@ -25,6 +25,7 @@ class Options(BaseModel):
     model: str = pretrained.PRETRAINED
     name: str = ""
     keys: str = ""
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     batch: int = Field(default=16, ge=1)
     queue: int = Field(default=64, ge=1)  # of each replica
@@ -42,6 +43,7 @@ class Options(BaseModel):
             self.model,
             name=self.name,
             keys=self.keys,
+            allowed_hosts=self.allowed_hosts,
             cors_origins=self.cors_origins,
             max_batch=self.batch,
             max_queue=self.queue,

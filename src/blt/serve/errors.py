@@ -16,6 +16,7 @@ from blt.serve.schemas import NEUTRAL
 
 TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
     500: "server_error",
@@ -70,14 +71,16 @@ class APIError(Exception):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "Not JSON, or not HTTP"},
     401: {"model": ErrorBody, "description": "A wrong or missing API key"},
+    403: {"model": ErrorBody, "description": "A web site that is not named"},
     404: {"model": ErrorBody, "description": "No such model"},
-    408: {"model": ErrorBody, "description": "The body did not come in time"},
+    408: {"model": ErrorBody, "description": "The header or the body did not come in time"},
     413: {"model": ErrorBody, "description": "The body is too large"},
     415: {"model": ErrorBody, "description": "Not application/json, or compressed"},
+    421: {"model": ErrorBody, "description": "A host name that is not this server's"},
     422: {"model": ErrorBody, "description": "A parameter that is impossible or beyond a limit"},
-    429: {"model": ErrorBody, "description": "The queue is full; Retry-After says when to return"},
+    429: {"model": ErrorBody, "description": "A full queue or a busy address; see Retry-After"},
     431: {"model": ErrorBody, "description": "The headers are too large"},
-    503: {"model": ErrorBody, "description": "The server is shutting down"},
+    503: {"model": ErrorBody, "description": "Too many requests, or the server is shutting down"},
     504: {"model": ErrorBody, "description": "Not finished in time"},
 }
 

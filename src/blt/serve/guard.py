@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: key, drain, body; and what is noted of it."""
+"""What every request passes before a route sees it: host, key, drain, body; and its notes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blt.serve.errors import APIError
+from blt.serve.hosts import Hosts
 from blt.serve.keys import Keys
 from blt.serve.logs import log
 from blt.serve.metrics import Metrics
 from blt.serve.settings import Limits
 
-OPEN = ("/", "/healthz", "/openapi.json")  # need no key, as do the page's own files
+HEALTH = "/healthz"
+OPEN = ("/", HEALTH, "/openapi.json")  # need no key, as do the page's own files
 HEADER_BYTES = 32768  # of a request; h11 refuses only what does not come in one piece
-HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+HEADERS_TOO_LARGE = f"headers may have {HEADER_BYTES} bytes in all"
+# With no referrer at all, some browsers would call the page's own origin null.
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 
 
 class Door:
@@ -54,9 +58,16 @@ class Guard:
     """ASGI middleware; the outermost but for CORS."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: Keys, door: Door, metrics: Metrics, limits: Limits
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        hosts: Hosts,
+        door: Door,
+        metrics: Metrics,
+        limits: Limits,
     ) -> None:
-        self.app, self.keys, self.door = app, keys, door
+        self.app, self.keys, self.hosts, self.door = app, keys, hosts, door
         self.metrics, self.limits = metrics, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,10 +97,20 @@ class Guard:
             self._note(scope, status, time.monotonic() - begun)
 
     async def _admit(self, scope: Scope, body: _Body, send: Send) -> None:
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self.app(scope, body.receive, send)
+        else:
+            await refusal.response()(scope, body.receive, send)
+
+    def _refusal(self, scope: Scope) -> APIError | None:
         headers, path = Headers(scope=scope), scope["path"]
-        refusal = None
         if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
-            refusal = APIError(431, f"headers may have {HEADER_BYTES} bytes in all")
+            return APIError(431, HEADERS_TOO_LARGE)
+        if path == HEALTH:  # says the same to everybody, and always
+            return None
+        crowded: APIError | None = scope.get("state", {}).get("refusal")  # Connection's
+        refusal = crowded or self.hosts.refusal(scope["method"], headers)
         if refusal is None and not _is_open(path) and self.keys.wanted:
             given = headers.get("authorization", "").encode("latin-1")
             if not self.keys.accept(given):
@@ -98,10 +119,7 @@ class Guard:
             refusal = APIError(503, "the server is shutting down", code="draining")
         if refusal is None and scope["method"] == "POST":
             refusal = self._refuse_body(headers)
-        if refusal is None:
-            await self.app(scope, body.receive, send)
-        else:
-            await refusal.response()(scope, body.receive, send)
+        return refusal
 
     def _refuse_body(self, headers: Headers) -> APIError | None:
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -119,7 +137,7 @@ class Guard:
         path = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.seconds.labels(path).observe(seconds)
-        if path not in ("/healthz", "/metrics"):
+        if path not in (HEALTH, "/metrics"):
             log("request", method=scope["method"][:8], path=path, status=status,
                 seconds=round(seconds, 4), **scope["blt"])  # fmt: skip
 

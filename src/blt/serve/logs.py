@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 logger = logging.getLogger("blt.serve")
+LEVELS = {"blt.serve": logging.INFO, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
 
 
 class JSONLines(logging.Formatter):
@@ -36,10 +37,10 @@ def warn(event: str, **values: Any) -> None:
 
 
 def to_stderr() -> None:
-    """Send the server's log, and that of uvicorn, there."""
+    """Send the server's log there, and what uvicorn and the event loop complain about."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines())
-    for name, level in (("blt.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in LEVELS.items():
         target = logging.getLogger(name)
         target.handlers, target.propagate = [handler], False
         target.setLevel(level)

@@ -31,6 +31,8 @@ class Metrics:
         self.completion_bytes = counter("completion_bytes", "Bytes written")
         self.completion_patches = counter("completion_patches", "Patches written")
         self.left = counter("clients_left", "Requests whose client left before the answer")
+        text = "Connections ended by a limit: header, unread or places"
+        self.dropped = counter("connections_dropped", text, "limit")
         self.seconds = Histogram(
             "blt_request_seconds",
             "Time of a request",

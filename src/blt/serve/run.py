@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import os
 import socket
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -15,11 +17,14 @@ from blt import pretrained
 from blt.errors import UserError
 from blt.serve import logs
 from blt.serve.app import create_app
-from blt.serve.guard import Door
+from blt.serve.connections import Connections, connections_for
+from blt.serve.guard import HEADER_BYTES, Door
+from blt.serve.keys import others_can_read
+from blt.serve.protocol import Connection
+from blt.serve.service import Service
 from blt.serve.settings import Settings
 
-CONNECTIONS = 1024  # at the same time; more are told 503 at once
-HEADER_BYTES = 32768  # of one request; more is a 400
+BACKLOG = 2048  # connections that the system holds until they are accepted
 
 
 class Server(uvicorn.Server):
@@ -47,9 +52,15 @@ class Server(uvicorn.Server):
 
 def make_server(app: FastAPI, drain_seconds: float) -> Server:
     """A uvicorn server with our limits."""
+    service: Service = app.state.service
+    settings, metrics = service.settings, service.metrics
+    most = connections_for(settings.max_connections)
+    connections = Connections(most, settings.max_per_address)
+    metrics.gauge("connections", "Open connections", lambda: len(connections))
+    limited = partial(Connection, connections=connections, limits=settings.limits, metrics=metrics)
     config = uvicorn.Config(
         app,
-        http="h11",  # limits headers, and refuses what is not quite HTTP
+        http=limited,  # type: ignore[arg-type]  # h11 refuses what is not quite HTTP
         h11_max_incomplete_event_size=HEADER_BYTES,
         ws="none",
         lifespan="on",
@@ -57,19 +68,24 @@ def make_server(app: FastAPI, drain_seconds: float) -> Server:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=5,
     )
     return Server(config, app.state.door, drain_seconds)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises UserError where it cannot."""
+    """A socket that takes connections from now on, though nobody answers yet.
+
+    Raises:
+        UserError: it cannot be.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         listener.close()
@@ -79,12 +95,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; port 0 takes a free one, and the log says which."""
+    settings = replace(settings, host=f"[{host}]" if ":" in host else host)
     app = create_app(pretrained.load(settings.model), settings)
     logs.to_stderr()
     listener = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    logs.log("listening", url=f"http://{shown}:{listener.getsockname()[1]}", pid=os.getpid())
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    logs.log("listening", url=url, pid=os.getpid())
     if not settings.keys and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         logs.warn("without --keys FILE everybody who reaches this port is served", host=host)
+    if settings.keys and others_can_read(settings.keys):
+        logs.warn("every user of this machine can read the keys; chmod o-r", file=settings.keys)
     server = make_server(app, settings.drain_seconds)
     server.run(sockets=[listener])

@@ -21,6 +21,9 @@ class Limits:
     max_bytes: int = 8192  # to write, for each choice
     choices: int = 64  # prompts times n
     timeout: float = 300.0  # from the first byte of the request to the last of the answer
+    header_seconds: float = 10.0  # from the accept, or a header's first byte, to all of it
+    idle_seconds: float = 75.0  # from an answer to the next request; proxies keep 60
+    unread_seconds: float = 30.0  # in which nothing of an answer that waits is read
 
     def __post_init__(self) -> None:
         _check(self)
@@ -38,7 +41,11 @@ class Settings:
     precision: Precision | None = None
     draft_bytes: int = 0  # self-speculation, where a request says nothing
     keys: str = ""  # file with one API key per line
+    host: str = ""  # that it listens on
+    allowed_hosts: tuple[str, ...] = ()  # what requests may call it besides, or * for anything
     cors_origins: tuple[str, ...] = ()  # https://site.example, or * for all
+    max_connections: int = 1024  # requests in progress, and as many connections beside them
+    max_per_address: int = 512  # of these, from one address
     drain_seconds: float = 60.0  # that accepted requests get after SIGTERM
     limits: Limits = field(default_factory=Limits)
 
@@ -46,6 +53,8 @@ class Settings:
         _check(self)
         for origin in self.cors_origins:
             require_origin("cors_origins", origin)
+        for host in self.allowed_hosts:
+            require_host("allowed_hosts", host)
 
 
 def require_origin(name: str, origin: str) -> None:
@@ -54,6 +63,15 @@ def require_origin(name: str, origin: str) -> None:
         origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+", origin) is not None,
         f"{name}: {origin!r} is no origin; give one such as https://site.example or "
         "http://localhost:3000: scheme, host and port, in lower case, without a path",
+    )
+
+
+def require_host(name: str, host: str) -> None:
+    """A host as the Host header has it, without its port, or ``*``."""
+    require(
+        host == "*" or re.fullmatch(r"[^:/?#@*\sA-Z\[\]]+|\[[0-9a-f:.]+\]", host) is not None,
+        f"{name}: {host!r} is no host; give a name such as blt.example or an address such as "
+        "192.0.2.7 or [2001:db8::7], in lower case, without scheme, port and path",
     )
 
 

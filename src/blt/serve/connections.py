@@ -1,0 +1,133 @@
+"""Who is connected, and who has to go when places are short."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Protocol
+
+from blt.serve.errors import APIError
+from blt.serve.logs import warn
+
+OTHER_FILES = 256  # that the process has open beside its connections
+
+
+class Connected(Protocol):
+    """What a connection is to this file."""
+
+    address: str
+
+    def drop(self) -> None:
+        """End it now, without a word."""
+
+
+class Places:
+    """Connections under one limit: requests in progress, and as many that have not asked yet."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.waiting: dict[Connected, None] = {}  # for a request; longest first
+        self.asking: set[Connected] = set()
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.asking)
+
+
+class Connections:
+    """All that are open, together and by address.
+
+    Whoever has not asked yet holds a place only until it is needed: silence and half a header cost
+    a client nothing, so they must not cost others theirs.
+    """
+
+    def __init__(self, most: int, per_address: int) -> None:
+        self.all, self.per_address = Places(most), per_address
+        self._of_address: dict[str, Places] = {}
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def _places(self, connection: Connected) -> Iterator[Places]:
+        """Its address's first: a client takes places from itself before it does from others."""
+        yield self._of_address.setdefault(connection.address, Places(self.per_address))
+        yield self.all
+
+    def wait(self, connection: Connected) -> int:
+        """It is new, or has its answer. How many were dropped for it: who has waited longest."""
+        dropped = 0
+        for places in self._places(connection):
+            places.asking.discard(connection)
+            places.waiting[connection] = None
+        for places in self._places(connection):
+            if len(places.waiting) > places.most:
+                longest = next(iter(places.waiting))
+                self.leave(longest)
+                longest.drop()
+                dropped += 1
+        return dropped
+
+    def ask(self, connection: Connected) -> APIError | None:
+        """Its request begins; the refusal if too many are in progress."""
+        if connection not in self.all.waiting:
+            return None  # it has left
+        own, everybody = self._places(connection)
+        for places in (own, everybody):
+            del places.waiting[connection]
+            places.asking.add(connection)
+        if len(own.asking) > own.most:
+            message = (
+                f"{own.most} requests of this address are in progress; blt serve "
+                "--max-per-address says how many may be"
+            )
+            return APIError(429, message, code="address_busy")
+        if len(everybody.asking) > everybody.most:
+            message = f"{everybody.most} requests are in progress; try again later"
+            return APIError(503, message, code="server_busy")
+        return None
+
+    def leave(self, connection: Connected) -> None:
+        """It has ended, or is as good as that."""
+        for places in self._places(connection):
+            places.asking.discard(connection)
+            places.waiting.pop(connection, None)
+        if not self._of_address[connection.address]:
+            del self._of_address[connection.address]
+
+
+def address_of(client: tuple[str, int] | None) -> str:
+    """What counts as one client: an IPv4 address, or a /64 of IPv6, which is one household."""
+    if client is None:
+        return ""
+    found = ipaddress.ip_address(client[0].partition("%")[0])
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def open_files(wanted: int) -> int:
+    """How many files the process may open; its own limit is raised to ``wanted`` if it can be."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    able = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (able, hard))
+    except (OSError, ValueError):  # macOS has another limit behind this one
+        return soft
+    return able
+
+
+def connections_for(wanted: int) -> int:
+    """As many, or as the limit on open files lets there be; fewer than wanted are told."""
+    files = open_files(2 * wanted + OTHER_FILES)  # each in progress, and as many that wait
+    most = max(1, (files - OTHER_FILES) // 2)
+    if most < wanted:
+        message = "the limit on open files (ulimit -n) is too low for --max-connections"
+        warn(message, limit=files, needed=2 * wanted + OTHER_FILES, connections=most)
+    return min(most, wanted)
