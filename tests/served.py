@@ -53,8 +53,8 @@ def wait_until(holds: object, seconds: float = 30) -> bool:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
-    lm = random_blt()
+def serving(settings: Settings, lm: blt.BLT | None = None) -> Iterator[Served]:
+    lm = random_blt() if lm is None else lm
     app = create_app(lm, settings)
     server = make_server(app, settings.drain_seconds)
     listener = listen("127.0.0.1", 0)

@@ -47,6 +47,13 @@ class Lengths(Schema):
     heldout: Sha256
 
 
+class Left(Schema):
+    """Files of one kind."""
+
+    count: Count
+    first: list[str]
+
+
 class Manifest(Schema):
     options: Options
     entropy_model: EntropyModel | None
@@ -56,7 +63,11 @@ class Manifest(Schema):
     splits: dict[Literal["train", "heldout"], Total]
     units: list[Unit]
     shards: list[Shard]
-    lengths: Lengths | None = None  # earlier versions wrote none
+    # Earlier versions wrote none of these.
+    lengths: Lengths | None = None
+    left_out: dict[str, Left] = {}
+    read_as_one_text: dict[str, Left] = {}
+    cut_documents: Count = 0
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

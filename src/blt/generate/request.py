@@ -55,8 +55,10 @@ class Piece:
     logprobs: list[float] = field(default_factory=list)  # nats
     starts: list[bool] = field(default_factory=list)  # does it start a patch?
     kept: list[bool | None] = field(default_factory=list)  # a draft; in place of one; not drafted
-    top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest bytes, nats
+    top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest bytes or END, nats
     finish_reason: FinishReason | None = None  # set: nothing follows
+    end: tuple[float, list[tuple[int, float]]] | None = None  # of EOS, where it ended the text
+    special: str | None = None  # name of an id before the bytes that is none of them
 
     def __repr__(self) -> str:
         return f"Piece({self.data!r}, finish_reason={self.finish_reason!r})"
@@ -70,13 +72,14 @@ class Request:
     sampling: Sampling
     state: State | None = None  # what was read before the prompt
     draft_bytes: int = 0
-    alternatives: int = 0  # so many of the likeliest bytes are noted at each byte
+    alternatives: int = 0  # so many of the likeliest bytes (and END) are noted at each byte
     memory: int = 0  # bytes reserved for it
     data: bytearray = field(default_factory=bytearray)
     logprobs: list[float] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)
     kept: list[bool | None] = field(default_factory=list)  # see Piece
     top: list[list[tuple[int, float]]] = field(default_factory=list)
+    end: tuple[float, list[tuple[int, float]]] | None = None  # see Piece
     prompt_patches: int = 0
     visible: int = 0  # bytes that are certainly not part of a stop string
     token: int = vocab.BOS  # chosen last, not read by the model yet
@@ -104,6 +107,7 @@ class Request:
         """One more id; ends the request where it must end."""
         self.token = token_id
         if token_id == vocab.EOS:
+            self.end = (logprob, top)
             self.finish("eos")
             return
         self.chooser = self.chooser.after(token_id)
@@ -182,6 +186,7 @@ class Handle:
             request.kept[part],
             request.top[part],
             finish_reason,
+            None if finish_reason is None else request.end,
         )
 
     @property

@@ -14,6 +14,7 @@ from blt import vocab
 from blt.errors import nearest, require, require_number, require_whole
 from blt.generate import utf8
 
+END = -1  # the end of a text, among likely bytes
 NEVER = [vocab.BOE, vocab.BOS, vocab.BPE]  # only bytes and EOS can be written
 
 
@@ -170,12 +171,17 @@ def _truncated(p: np.ndarray, sampling: Sampling) -> np.ndarray:
 def likeliest(logits: np.ndarray, total: float, count: int) -> list[tuple[int, float]]:
     """The most likely bytes after logits [260], and their log-probabilities in nats.
 
+    END is among them where it is likelier than the last of them.
+
     Args:
         total: log of the sum of all exponentials.
     """
-    of_bytes = logits[vocab.OFFSET :]
-    best = np.argsort(-of_bytes, kind="stable")[:count]
-    return [(int(byte), float(of_bytes[byte] - total)) for byte in best]
+    of_bytes, of_end = logits[vocab.OFFSET :], logits[vocab.EOS]
+    best = [int(byte) for byte in np.argsort(-of_bytes, kind="stable")[:count]]
+    found = [(byte, float(of_bytes[byte] - total)) for byte in best]
+    if best and of_end > of_bytes[best[-1]]:
+        found.append((END, float(of_end - total)))
+    return sorted(found, key=lambda one: -one[1])
 
 
 def draw(p: np.ndarray, generator: random.Random) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
+from pydantic_core import PydanticCustomError
 from starlette.middleware.cors import CORSMiddleware
 
-from blt import __version__
+from blt import __version__, vocab
 from blt.lm import LanguageModel
 from blt.serve import errors, static
 from blt.serve.analysis import used
@@ -22,14 +23,21 @@ from blt.serve.hosts import Hosts
 from blt.serve.keys import Keys
 from blt.serve.logs import log
 from blt.serve.schemas import (
+    SPECIALS,
     Completion,
     CompletionRequest,
+    DetokenizeRequest,
+    DetokenizeResponse,
     ModelCard,
     ModelList,
     PatchesRequest,
     PatchesResponse,
     ScoreRequest,
     ScoreResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+    bytes_of,
 )
 from blt.serve.service import Service
 from blt.serve.settings import Settings
@@ -89,9 +97,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
 
     def check(body: CompletionRequest | PatchesRequest | ScoreRequest, *texts: bytes) -> None:
-        if body.model not in (None, service.name):
-            message = f"no model of this name; there is {service.name}"
-            raise APIError(404, message, param="model", code="model_not_found")
+        check_name(body.model)
         longest = max(map(len, texts), default=0)
         if longest > limits.prompt_bytes:
             message = (
@@ -99,11 +105,9 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             )
             raise APIError(422, message, param=body.source, code="context_length_exceeded")
 
-    @app.get("/v1/models", **v1)
-    async def models() -> ModelList:
-        """The one model that is served."""
+    def card() -> ModelCard:
         own = service.analysis.own
-        card = ModelCard(
+        return ModelCard(
             id=service.name,
             created=started,
             kind=service.lm.kind,  # type: ignore[arg-type]
@@ -113,7 +117,22 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             max_bytes=limits.max_bytes,
             draft_bytes=service.drafts,
         )
-        return ModelList(data=[card])
+
+    def check_name(model: str | None) -> None:
+        if model not in (None, service.name):
+            message = f"no model of this name; there is {service.name}"
+            raise APIError(404, message, param="model", code="model_not_found")
+
+    @app.get("/v1/models", **v1)
+    async def models() -> ModelList:
+        """The one model that is served."""
+        return ModelList(data=[card()])
+
+    @app.get("/v1/models/{model:path}", **v1)
+    async def model(model: str) -> ModelCard:
+        """The model of this name."""
+        check_name(model)
+        return card()
 
     @app.post(
         "/v1/completions",
@@ -154,6 +173,30 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
         http.scope["blt"]["prompt_patches"] = scored.patches
         return scored
 
+    @app.get("/tokenizer_info", responses=RESPONSES, openapi_extra=security)
+    async def tokenizer_info() -> TokenizerInfo:
+        """What ids there are besides bytes."""
+        return TokenizerInfo()
+
+    @app.post("/tokenize", responses=RESPONSES, openapi_extra=security)
+    async def tokenize(body: TokenizeRequest) -> TokenizeResponse:
+        """Ids of a text: its bytes, each + 4; or of one special id, by its name alone."""
+        check_name(body.model)
+        special = {name: token_id for token_id, name in SPECIALS.items()}
+        ids = [special[body.prompt]] if body.prompt in special else _ids(body)
+        longest = limits.prompt_bytes + limits.max_bytes
+        return TokenizeResponse(tokens=ids, count=len(ids), max_model_len=longest)
+
+    @app.post("/detokenize", responses=RESPONSES, openapi_extra=security)
+    async def detokenize(body: DetokenizeRequest) -> DetokenizeResponse:
+        """The text of ids; what is not UTF-8 is U+FFFD."""
+        check_name(body.model)
+        try:
+            data = bytes_of(body.tokens, "tokens")
+        except PydanticCustomError as error:
+            raise APIError(422, str(error), param="tokens") from None
+        return DetokenizeResponse(prompt=data.decode("utf-8", "replace"))
+
     @app.get("/healthz", responses={503: {"model": ErrorBody, "description": UNHEALTHY}})
     async def healthz() -> dict[str, str]:
         """For load balancers: 503 once no more requests are taken."""
@@ -172,3 +215,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     async def metrics() -> Any:
         """For Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _ids(body: TokenizeRequest) -> list[int]:
+    return vocab.encode(body.prompt.encode(), bos=body.add_special_tokens).tolist()

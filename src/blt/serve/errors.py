@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from blt.errors import UserError
-from blt.serve.schemas import NEUTRAL
 
 TYPES = {
     401: "authentication_error",
@@ -22,6 +21,20 @@ TYPES = {
     500: "server_error",
     503: "server_error",
     504: "timeout_error",
+}
+
+
+ROUTES = (
+    *("/v1/models", "/v1/completions", "/v1/score", "/v1/patches"),
+    *("/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/metrics"),
+)
+INSTEAD = {  # ends of paths that clients of other servers ask for
+    "/chat/completions": "this is no chat model: send the text to go on with to /v1/completions",
+    "/responses": "this is no chat model: send the text to go on with to /v1/completions",
+    "/embeddings": "there are no embeddings",
+    "/tokenize": "ids of a text are at /tokenize",
+    "/completions": "completions are at /v1/completions",
+    "/models": "models are at /v1/models",
 }
 
 
@@ -98,10 +111,9 @@ def of_validation(error: RequestValidationError) -> APIError:
     path = max(paths, key=len)
     first = same[paths.index(path)]
     param = ".".join(path) or first.get("ctx", {}).get("param")
-    if param in NEUTRAL:
-        message = f"{param} is not supported: only {NEUTRAL[param]} is accepted"
-    else:
-        message = f"{param or 'the body'}: {first['msg']}"
+    message = f"{param or 'the body'}: {first['msg']}"
+    if kind == "not_supported":
+        message = first["msg"]  # which begins with the name
     return APIError(422, message, param=param, code=first["type"])
 
 
@@ -126,6 +138,13 @@ def of_unreadable(cause: BaseException | None) -> str:
     return "the body is not read: a number in it has too many digits"
 
 
+def no_route(path: str) -> str:
+    """What there is instead of what was asked for; the path itself is not repeated."""
+    instead = next((hint for end, hint in INSTEAD.items() if path.rstrip("/").endswith(end)), None)
+    message = f"no such route; there are {', '.join(ROUTES)}"
+    return f"{instead}; there are {', '.join(ROUTES)}" if instead else message
+
+
 def install(app: FastAPI) -> None:
     """Answer whatever is raised in a route."""
 
@@ -142,8 +161,10 @@ def install(app: FastAPI) -> None:
         return APIError(422, str(error)).response()
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> JSONResponse:
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
         message, code = str(error.detail), None
+        if error.status_code == 404:
+            message = no_route(request.url.path)
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI's, of the body
             message, code = of_unreadable(error.__cause__), "json_invalid"
         answer = APIError(error.status_code, message, code=code).response()

@@ -9,18 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from blt import vocab
 from blt.generate.cache import MAX_ROWS
+from blt.serve.neutral import COMPLETIONS, STREAMS, describe, drop
 
 Base64 = Annotated[str, Field(description="bytes in base64", pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 Rule = Literal[
     "model", "entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"
 ]
-NEUTRAL = {  # parameters of OpenAI's that are accepted only where they change nothing
-    "frequency_penalty": "0",
-    "presence_penalty": "0",
-    "logit_bias": "an empty object",
-    "suffix": "null",
-}
 
 
 class Strict(BaseModel):
@@ -44,6 +40,26 @@ def decode(text: str, param: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise refusal(param, f"not base64: {error}") from None
+
+
+SPECIALS = {vocab.BOS: "<bos>", vocab.EOS: "<eos>"}  # what a prompt of ids may begin with
+
+
+def bytes_of(ids: list[int], where: str) -> bytes:
+    """Of a prompt of ids; a BOS or EOS in front only says that a text begins.
+
+    Raises:
+        PydanticCustomError: another id that is no byte; names its place.
+    """
+    first = 1 if ids and ids[0] in SPECIALS else 0
+    for index, token_id in enumerate(ids[first:], first):
+        if not vocab.OFFSET <= token_id < vocab.VOCAB_SIZE:
+            message = (
+                f"{where}.{index}: id {token_id} is no byte; a byte's is the byte + "
+                f"{vocab.OFFSET}, and only the first may be BOS ({vocab.BOS}) or EOS ({vocab.EOS})"
+            )
+            raise refusal("prompt", message)
+    return bytes(token_id - vocab.OFFSET for token_id in ids[first:])
 
 
 def encode(data: bytes) -> str:
@@ -74,6 +90,37 @@ class TextIn(Strict):
         return (self.text or "").encode()
 
 
+class TokenizeRequest(Strict):
+    """As vLLM's; evaluation harnesses ask for ids before they send them."""
+
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool = Field(default=False, description="BOS in front")
+
+
+class TokenizeResponse(BaseModel):
+    tokens: list[int]
+    count: int
+    max_model_len: int
+
+
+class DetokenizeRequest(Strict):
+    model: str | None = None
+    tokens: list[int]
+
+
+class DetokenizeResponse(BaseModel):
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    tokenizer_class: str = "bytes"
+    vocab_size: int = vocab.VOCAB_SIZE
+    bos_token: str = SPECIALS[vocab.BOS]
+    eos_token: str = SPECIALS[vocab.EOS]
+    pad_token: None = None
+
+
 class ScoreRequest(TextIn):
     model: str | None = None
 
@@ -92,14 +139,23 @@ class PatchesRequest(TextIn):
 
 
 class StreamOptions(Strict):
+    model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, STREAMS))
     include_usage: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, data: Any) -> Any:
+        return drop(data, STREAMS, cls.model_fields)
 
 
 class CompletionRequest(Strict):
     """OpenAI's, and what bytes and patches add to it. Lengths are in bytes."""
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, COMPLETIONS))
     model: str | None = None
-    prompt: str | list[str] | None = None
+    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
+        default=None, description="text, or ids: a byte's is the byte + 4"
+    )
     prompt_bytes: Base64 | list[Base64] | None = None
     max_tokens: int | None = Field(default=256, ge=0, description="bytes to write at most")
     n: int | None = Field(default=1, ge=1, le=128)
@@ -113,20 +169,19 @@ class CompletionRequest(Strict):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="taken, and not looked at")
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0, description="only 0")
-    presence_penalty: float | None = Field(default=None, ge=0, le=0, description="only 0")
-    logit_bias: dict[str, float] | None = Field(
-        default=None, max_length=0, description="only empty"
-    )
-    suffix: None = Field(default=None, description="only null")
     # Beyond OpenAI's:
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=-1, description="0 and -1: off")
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     valid_utf8: bool = False
     ignore_eos: bool = False
     draft_bytes: int | None = Field(default=None, ge=0, lt=MAX_ROWS, description="self-speculation")
     patches: bool = Field(default=False, description="adds `blt` to each choice and chunk")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, data: Any) -> Any:
+        return drop(data, COMPLETIONS, cls.model_fields)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
@@ -153,8 +208,28 @@ class CompletionRequest(Strict):
             return [decode(self.prompt_bytes, "prompt_bytes")]
         if self.prompt_bytes is not None:
             return [decode(prompt, "prompt_bytes") for prompt in self.prompt_bytes]
-        prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
-        return [prompt.encode() for prompt in prompts]
+        return [
+            prompt.encode() if isinstance(prompt, str) else bytes_of(prompt, where)
+            for where, prompt in self._listed()
+        ]
+
+    def specials(self) -> list[str | None]:
+        """Name of the special id that each prompt begins with, if it is one of ids."""
+        if self.prompt_bytes is not None:
+            return [None] * len(self.prompts())
+        return [
+            SPECIALS.get(prompt[0]) if prompt and not isinstance(prompt, str) else None
+            for _, prompt in self._listed()
+        ]
+
+    def _listed(self) -> list[tuple[str, Any]]:
+        """Where each prompt stands, and what it is: a string or ids."""
+        prompt = self.prompt
+        if prompt is None or isinstance(prompt, str):
+            return [("prompt", prompt or "")]
+        if prompt and isinstance(prompt[0], int):
+            return [("prompt", prompt)]
+        return [(f"prompt.{index}", one) for index, one in enumerate(prompt)]
 
     def stops(self) -> tuple[bytes, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []

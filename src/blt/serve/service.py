@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -122,7 +123,9 @@ class Service:
         if not shown and request.max_tokens != 0:
             return [Piece(prompt) for prompt in prompts]
         read = partial(self.analysis.piece, alternatives=request.logprobs or 0)
-        return [await self.analyse(partial(read, prompt)) for prompt in prompts]
+        pieces = [await self.analyse(partial(read, prompt)) for prompt in prompts]
+        both = zip(pieces, request.specials(), strict=True)
+        return [replace(piece, special=special) for piece, special in both]
 
     def usage(
         self, request: CompletionRequest, prompts: list[Piece], handles: list[Handle]
@@ -166,7 +169,7 @@ def sampling_of(request: CompletionRequest, seed: int) -> Sampling:
     return Sampling(
         max_bytes=256 if request.max_tokens is None else request.max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
-        top_k=request.top_k,
+        top_k=None if request.top_k in (-1, 0) else request.top_k,
         top_p=1.0 if request.top_p is None else request.top_p,
         min_p=request.min_p,
         repetition_penalty=request.repetition_penalty,

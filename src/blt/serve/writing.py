@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from blt.generate.request import Piece
+from blt.generate.sampling import END
 from blt.serve.schemas import BytesOut, Choice, CompletionRequest, Logprobs, encode
 from blt.vocab import OFFSET, Utf8Stream
 
@@ -12,8 +14,13 @@ REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 DRAFTED = {None: None, True: "accepted", False: "rejected-replacement"}
 
 
+EOS_TOKEN = "<eos>"
+
+
 def token(byte: int) -> str:
-    """A byte as OpenAI writes tokens that are no text of their own."""
+    """A byte as OpenAI writes tokens that are no text of their own; END as EOS."""
+    if byte == END:
+        return EOS_TOKEN
     return chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}"
 
 
@@ -45,19 +52,21 @@ class Writer:
         )
 
     def _tokens(self, pieces: tuple[Piece, ...], offsets: list[int]) -> Logprobs:
-        top = None
-        if self.logprobs:
-            top = [
-                {token(byte): nats for byte, nats in [*likeliest, (written, logprob)]}
-                for piece in pieces
-                for written, logprob, likeliest in zip(
-                    piece.data, piece.logprobs, piece.top, strict=True
-                )
-            ]
+        """An entry for each byte, for EOS where it ended the text, and for a special id before it.
+
+        Clients tell the prompt's entries from what was written by their number.
+        """
+        found = [entry for piece in pieces for entry in _entries(piece)]
+        if pieces[-1].end is not None:
+            offsets = [*offsets, self._characters]
+        if pieces[0].special is not None:
+            offsets = [0, *offsets]
         return Logprobs(
-            tokens=[token(byte) for piece in pieces for byte in piece.data],
-            token_logprobs=[nats for piece in pieces for nats in piece.logprobs],
-            top_logprobs=top,
+            tokens=[name for name, _, _ in found],
+            token_logprobs=[nats for _, nats, _ in found],
+            top_logprobs=[top | {name: nats} for name, nats, top in found]
+            if self.logprobs
+            else None,
             text_offset=offsets,
         )
 
@@ -67,6 +76,21 @@ class Writer:
             bytes=encode(b"".join(piece.data for piece in pieces)),
             starts=[starts for piece in pieces for starts in piece.starts],
             logprobs=[nats for piece in pieces for nats in piece.logprobs],
-            top=[top for piece in pieces for top in piece.top],
+            top=[
+                [(byte, nats) for byte, nats in top if byte != END]
+                for piece in pieces
+                for top in piece.top
+            ],
             drafted=kept if self.drafts else None,
         )
+
+
+def _entries(piece: Piece) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Token, nats, and likely tokens of each of its ids."""
+    if piece.special is not None:
+        yield piece.special, 0.0, {}
+    for byte, nats, top in zip(piece.data, piece.logprobs, piece.top, strict=True):
+        yield token(byte), nats, {token(likely): p for likely, p in top}
+    if piece.end is not None:
+        nats, top = piece.end
+        yield EOS_TOKEN, nats, {token(likely): p for likely, p in top}
