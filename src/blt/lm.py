@@ -388,14 +388,14 @@ def patch(
     )
 
 
-def group_documents(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of non-empty documents, in groups of about SCORING_BYTES; a longer one alone."""
+def group_documents(lengths: Sequence[int], most: int = SCORING_BYTES) -> list[list[int]]:
+    """Indices of non-empty documents, in groups of at most ``most`` bytes; a longer one alone."""
     groups: list[list[int]] = []
-    size = SCORING_BYTES
+    size = most
     for index, length in enumerate(lengths):
         if length == 0:
             continue
-        if size + length > SCORING_BYTES:
+        if size + length > most:
             groups.append([])
             size = 0
         groups[-1].append(index)

@@ -238,7 +238,7 @@ def test_an_exception_or_close_cancels_what_is_unfinished() -> None:
 def test_what_cannot_fit_is_refused_by_name() -> None:
     lm = blt.BLT(TINY_BLT)
     engine = Engine(lm, max_batch=1, max_queue=2, memory_budget=10_000_000)
-    with pytest.raises(UserError, match=r"max_bytes 1000000 can need 256.1 MB .* memory_budget"):
+    with pytest.raises(UserError, match=r"max_bytes 1000000 can need 320.2 MB .* memory_budget"):
         engine.submit("x", max_bytes=1_000_000)
     with pytest.raises(UserError, match="a prompt of 900000 bytes"):
         engine.submit(b"x" * 900_000)
@@ -252,8 +252,9 @@ def test_what_cannot_fit_is_refused_by_name() -> None:
 
 def test_requests_wait_for_memory() -> None:
     lm = blt.BLT(TINY_BLT)
-    one = Engine(lm, max_batch=1)._memory_of(101)
-    engine = Engine(lm, max_batch=8, memory_budget=3 * one)
+    alone = Engine(lm, max_batch=1)
+    working = alone._working_of(2)
+    engine = Engine(lm, max_batch=8, memory_budget=3 * alone._memory_of(101) + working)
     handles = [engine.submit("x", max_bytes=100, ignore_eos=True) for _ in range(7)]
     engine.step()
     assert len(engine.model.texts) == 3
@@ -329,7 +330,8 @@ def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(engine.model, "prefill", out_of_memory)
     unread = engine.submit("unread", max_bytes=30)
-    engine.step()
+    while not unread.finished:
+        engine.step()
     monkeypatch.setattr(engine.model, "prefill", read)
     engine.run()
     assert ill.result().finish_reason == unread.result().finish_reason == "error"
@@ -423,3 +425,57 @@ def test_on_step_is_told_of_every_end() -> None:
         handle = engine.submit(b"x", max_bytes=5, ignore_eos=True)
         engine.on_step = lambda: seen.append(handle.finished)
     assert seen[-1]
+
+
+def test_a_long_prompt_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two bytes of others at most a piece of it is read, and nothing once it is left."""
+    monkeypatch.setattr("blt.generate.reading.PIECE_BYTES", 256)
+    lm = random_blt(rule="byte")
+    engine = Engine(lm, max_batch=3)
+    stream = engine.submit("stream", max_bytes=400, ignore_eos=True)
+    engine.step()
+    long = engine.submit(b"a" * 3000, max_bytes=5)
+    read = engine.model.counts.encoder
+    while engine.model.counts.encoder - read < 300:
+        before, written = engine.model.counts.encoder, stream.available
+        engine.step()
+        assert stream.available == written + 1
+        assert engine.model.counts.encoder - before <= 1 + 64 + 40
+    tiny = engine.submit("tiny", max_bytes=3, ignore_eos=True)
+    expected = lm.generate("tiny", max_bytes=3, ignore_eos=True).data
+    assert tiny.result().data == expected
+    assert not long.finished
+    long.cancel()
+    engine.step()
+    assert long.finished
+    assert len(engine.model.texts) == 1
+    left = engine.model.counts.encoder
+    engine.step()
+    assert engine.model.counts.encoder == left + 1
+    assert stream.result().data == lm.generate("stream", max_bytes=400, ignore_eos=True).data
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32))
+def test_long_prompts_read_beside_others_are_continued_as_alone(seed: int) -> None:
+    """Equal ones are read once; some are cancelled while they are read, some go on a state."""
+    chance = random.Random(seed)
+    lm = random_blt()
+    state = lm.read("To be, or ")
+    prompts = [b"a" * 150, MULTILINGUAL[:300], b"short", MULTILINGUAL[:70]]
+    engine = Engine(lm, max_batch=5)
+    handles = []
+    for _ in range(12):
+        prompt, on = chance.choice(prompts), chance.random() < 0.2
+        options = {"max_bytes": chance.randrange(30), "state": state if on else None}
+        handles.append((engine.submit(prompt, **options), prompt, options))  # type: ignore[arg-type]
+        if chance.random() < 0.2:
+            chance.choice(handles)[0].cancel()
+        for _ in range(chance.randrange(6)):
+            engine.step()
+    engine.run()
+    assert engine.model.texts == []
+    for handle, prompt, options in handles:
+        found, expected = handle.result(), lm.generate(prompt, **options)  # type: ignore[arg-type]
+        if found.finish_reason != "cancelled":
+            assert (found.data, found.starts) == (expected.data, expected.starts)

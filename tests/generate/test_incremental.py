@@ -174,7 +174,7 @@ def test_saved_and_forked_texts_go_on_apart(shared: bytes, one: bytes, other: by
 
 
 def test_a_long_prompt_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blt.generate.incremental.PREFILL_BYTES", 100)
+    monkeypatch.setattr("blt.generate.incremental.PIECE_BYTES", 100)
     lm = random_blt()
     ids = encode(MULTILINGUAL[:333])
     model = cached(lm, 1)
@@ -216,10 +216,56 @@ def test_memory_is_what_the_caches_take() -> None:
     model = cached(lm, 1)
     rings = sum(memory.nbytes for ring in model.rings for memory in ring.memory)
     assert CachedBLT.memory(lm, 0) >= rings
-    per_byte = CachedBLT.memory(lm, 1001) - CachedBLT.memory(lm, 1)
-    assert per_byte == 1000 * 2 * lm.config.global_dim * lm.config.global_layers * 4
+    for length in (100, 1001):  # each byte a patch
+        model = cached(random_blt(rule="byte"), 1)
+        assert isinstance(model, CachedBLT)
+        reserved = CachedBLT.memory(model.model, length)
+        model.read([encode(b"a" * length).tolist()])
+        rings = sum(memory.nbytes for ring in model.rings for memory in ring.memory)
+        (text,) = model.texts
+        assert text.patches is not None
+        assert rings + text.patches.memory.nbytes <= reserved
 
 
 def test_a_rule_that_needs_the_whole_text_is_refused() -> None:
     with pytest.raises(ValueError, match="bpe"):
         cached(random_blt(rule="bpe"), 1)
+
+
+@given(st.sampled_from(RULES), st.booleans(), st.binary(max_size=500), st.data())
+def test_a_text_read_in_pieces_of_any_size_has_the_logits_of_one_forward(
+    rule: str, reset: bool, noise: bytes, data: st.DataObject
+) -> None:
+    """Pieces wider than a step, and wider than the window; lines, and letters repeated."""
+    lm = random_blt(rule=rule, newline_reset=reset and rule in ENTROPY_RULES, max_patch_length=9)
+    text = data.draw(st.permutations([noise, b"a" * 90, MULTILINGUAL[:120], b"\nb\n" * 9]))
+    ids = encode(b"".join(text))
+    expected = lm.logits(ids)
+    model = cached(lm, 2)
+    model.read([encode(b"beside").tolist()])
+    at = data.draw(st.integers(1, 200))
+    model.prefill([ids[:at].tolist()])
+    while at < len(ids):
+        size = data.draw(st.integers(1, 300))
+        model.read_on(1, ids[at : at + size].tolist())
+        at = min(at + size, len(ids))
+        assert relative(model.logits[1], expected[at - 1]) < 1e-4
+    assert (
+        relative(steps(model, [80], 1)[0], lm.logits(torch.cat((ids, ids.new_tensor([80]))))[-1])
+        < 1e-4
+    )
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=6))
+def test_a_byte_model_reads_in_pieces_of_any_size(sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    lm = blt.ByteLM(TINY)
+    ids = encode(MULTILINGUAL[: sum(sizes)])
+    expected = lm.logits(ids)
+    model = cached(lm, 1)
+    model.read([ids[:1].tolist()])
+    at = 1
+    for size in sizes:
+        model.read_on(0, ids[at : at + size].tolist())
+        at += size
+        assert relative(model.logits[0], expected[at - 1]) < 1e-4

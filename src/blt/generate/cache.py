@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blt.model.attention import attention
+from blt.model.attention import attention, attention_after
 from blt.model.layers import KeyValueCache, Transformer
 
 MAX_ROWS = 32  # bytes of one sequence in one step; rings have room for as many besides the window
-FIRST_PATCHES = 64  # room for patches at first; doubled when it is full
+FIRST_PATCHES = 64  # room for patches at first
+GROWTH = 4  # when it is full, there is a fourth more
 
 
 class Ring:
@@ -60,6 +61,10 @@ class Ring:
             starts: [B, n] each byte sees no position before this one; None: all that exist.
         """
         return RingStep(self, first, positions, starts)
+
+    def piece(self, positions: Tensor, row: int, starts: Tensor | None = None) -> RingPiece:
+        """As :meth:`step`, for any number of bytes of one text [1, n], which all stay."""
+        return RingPiece(self, row, positions, starts)
 
     def prefill(
         self, layers: range, attended: tuple[int, ...], offsets: tuple[int, ...], first: int
@@ -195,6 +200,68 @@ class RingLayer:
 
 
 @dataclass(frozen=True)
+class RingPiece:
+    """More bytes of one text than fit into a ring together: the same for all layers."""
+
+    ring: Ring
+    first: int  # row of the text
+    positions: Tensor  # [1, n]
+    starts: Tensor | None  # [1, n]
+
+    def caches(self, layers: range) -> list[RingPieceLayer]:
+        return [RingPieceLayer(self, layer) for layer in layers]
+
+    @cached_property
+    def runs(self) -> tuple[int, ...]:
+        """Offsets of runs of bytes that see nothing before their run, but for the first."""
+        n = self.positions.shape[1]
+        if self.starts is None:
+            return 0, n
+        changes = self.starts[0].diff().nonzero().flatten() + 1
+        return 0, *changes.tolist(), n
+
+    @cached_property
+    def past(self) -> Tensor:
+        """Slots of what the first run sees before the piece, in order  # [m]."""
+        at = int(self.positions[0, 0])
+        oldest = max(0, at - self.ring.window + 1)
+        if self.starts is not None:
+            oldest = max(oldest, int(self.starts[0, 0]))
+        positions = torch.arange(
+            min(oldest, at), at, dtype=torch.int64, device=self.positions.device
+        )
+        return positions % self.ring.capacity
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """Where the last bytes go  # [at most capacity]."""
+        return self.positions[0, -self.ring.capacity :] % self.ring.capacity
+
+
+@dataclass(frozen=True)
+class RingPieceLayer:
+    piece: RingPiece
+    layer: int
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [n, H, D]
+        piece, window = self.piece, self.piece.ring.window
+        memory, end = piece.ring.memory[piece.first, self.layer], piece.runs[1]
+        seen = [
+            torch.cat((old.index_select(1, piece.past).transpose(0, 1).to(new.dtype), new[:end]))
+            for old, new in zip(memory, (k, v), strict=True)
+        ]
+        for old, new in zip(memory, (k, v), strict=True):
+            last = new[-len(piece.slots) :].transpose(0, 1).to(old.dtype)
+            old.index_copy_(1, piece.slots, last)
+        attended = attention_after(q[:end], *seen, window)
+        if end == len(q):
+            return attended
+        offsets = tuple(offset - end for offset in piece.runs[1:])
+        rest = (x[end:].contiguous() for x in (q, k, v))
+        return torch.cat((attended, attention(*rest, offsets, window)))
+
+
+@dataclass(frozen=True)
 class RingPrefill:
     memory: Tensor  # [rows, 2, H, capacity, D]
     window: int
@@ -228,16 +295,18 @@ class PatchMemory:
         self.length = 0
 
     @staticmethod
-    def bytes_per_patch(transformer: Transformer, dtype: torch.dtype) -> int:
+    def bytes_of(patches: int, transformer: Transformer, dtype: torch.dtype) -> int:
+        """Memory for so many patches at most."""
         width = transformer.heads * transformer.head_dim
-        return 2 * transformer.depth * width * dtype.itemsize
+        room = max(FIRST_PATCHES, patches + patches // GROWTH)
+        return room * 2 * transformer.depth * width * dtype.itemsize
 
     def reserve(self, patches: int) -> None:
         """Make room for so many more."""
         room = self.memory.shape[3]
         if self.length + patches > room:
             shape = list(self.memory.shape)
-            shape[3] = max(2 * room, self.length + patches)
+            shape[3] = max(room + room // GROWTH, self.length + patches)
             grown = self.memory.new_empty(shape)
             grown[:, :, :, : self.length] = self.memory[:, :, :, : self.length]
             self.memory = grown
@@ -289,24 +358,9 @@ class PatchLayer:
             keys, values = store.memory[self.layer]
             keys[:, store.length : seen] = key.transpose(0, 1)
             values[:, store.length : seen] = value.transpose(0, 1)
-            bias = None if len(query) == 1 else _causal(len(query), seen, keys)
-            attended = F.scaled_dot_product_attention(
-                query.to(keys.dtype).transpose(0, 1)[None],
-                keys[None, :, :seen],
-                values[None, :, :seen],
-                attn_mask=bias,
-                scale=1.0,
-            )
-            parts.append(attended[0].transpose(0, 1))
+            keys, values = (x[:, :seen].transpose(0, 1) for x in (keys, values))
+            parts.append(attention_after(query.to(keys.dtype), keys, values))
         return torch.cat(parts).to(q.dtype)
-
-
-def _causal(new: int, seen: int, like: Tensor) -> Tensor:
-    """-inf where one of the ``new`` last of ``seen`` patches looks ahead  # [new, seen]."""
-    hidden = torch.ones(new, seen, dtype=torch.bool, device=like.device).triu(seen - new + 1)
-    return torch.zeros(new, seen, dtype=like.dtype, device=like.device).masked_fill(
-        hidden, -torch.inf
-    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from blt import vocab
 from blt.errors import UserError, require, require_whole
 from blt.generate.cache import MAX_ROWS
 from blt.generate.drafting import Draft, draft
-from blt.generate.incremental import CachedModel, State
+from blt.generate.incremental import CachedModel, State, working_memory
 from blt.generate.incremental_blt import CachedBLT, cached
+from blt.generate.reading import Reader
 from blt.generate.request import Handle, Request
 from blt.generate.sampling import Sampling, distributions, draw, likeliest, verify
 from blt.generate.weights import Precision, cache_dtype, packed
-from blt.lm import BLT, ByteLM, LanguageModel, group_documents
+from blt.lm import BLT, ByteLM, LanguageModel
 
 MEMORY_BUDGET = 4 * 2**30  # bytes for caches
 
@@ -102,8 +104,10 @@ class Engine:
         model = packed(lm, precision, native)
         self.model: CachedModel = cached(model, max_batch, cache_dtype(model, precision))
         self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read)
+        self._working_of = lambda prompt_bytes: working_memory(lm, prompt_bytes)
         self._queue: deque[Request] = deque()
         self._running: list[Request] = []  # one per row of the model
+        self._reader = Reader(self.model)
         self._lock = threading.Lock()  # of the queue
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -148,10 +152,12 @@ class Engine:
         request = Request(vocab.to_bytes(prompt), sampling, state, draft_bytes, alternatives)
         length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
         request.memory = self._memory_of(length)
-        if request.memory > self.memory_budget:
+        request.working = self._working_of(len(request.prompt) + 1)
+        needed = request.memory + request.working
+        if needed > self.memory_budget:
             raise UserError(
                 f"a prompt of {length - sampling.max_bytes} bytes and max_bytes "
-                f"{sampling.max_bytes} can need {decimal(request.memory)} of caches, more than "
+                f"{sampling.max_bytes} can need {decimal(needed)} of caches, more than "
                 f"the budget of {decimal(self.memory_budget)}; shorten it, or raise memory_budget"
             )
         with self._changed:
@@ -173,8 +179,11 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Requests that are being written."""
-        return len(self._running)
+        """Requests whose prompts are being read, or that are being written."""
+        return len(self._running) + len(self._reader.requests)
+
+    def _unfinished(self) -> list[Request]:
+        return [*self._queue, *self._running, *self._reader.requests]
 
     @property
     def alive(self) -> bool:
@@ -184,7 +193,7 @@ class Engine:
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, to be continued by any number of requests."""
         require(self._thread is None, "read shared texts before the engine starts its thread")
-        require(len(self._running) < self.max_batch, "all rows are in use; read shared texts first")
+        require(self.running < self.max_batch, "all rows are in use; read shared texts first")
         row = len(self.model.texts)
         self.model.read([vocab.encode(prompt).tolist()])
         state = self.model.save(row)
@@ -192,14 +201,17 @@ class Engine:
         return state
 
     def step(self) -> bool:
-        """Admit who fits, and write at least one byte for each; False if nothing is left."""
+        """Read a piece of the prompts of who fits, and write at least one byte for each whose
+        prompt has been read; False if nothing is left."""
         self._leave()
         self._admit()
         self._leave()  # a first byte may have been the last
         if self._running:
+            begun = time.perf_counter()
             self._round()
+            self._reader.written(time.perf_counter() - begun)
             self._leave()
-        return bool(self._running or self._queue)
+        return bool(self._running or self._reader.requests or self._queue)
 
     def run(self) -> None:
         """Work until nothing is left."""
@@ -222,7 +234,7 @@ class Engine:
         """
         with self._changed:
             self._stopping = True
-            for request in (*self._queue, *self._running):
+            for request in self._unfinished():
                 request.cancelled |= cancel
             self._changed.notify_all()
         if self._thread is not None:
@@ -231,7 +243,7 @@ class Engine:
             self.run()
 
     def __repr__(self) -> str:
-        return f"Engine({len(self._running)} writing, {len(self._queue)} waiting)"
+        return f"Engine({self.running} reading or writing, {len(self._queue)} waiting)"
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -254,7 +266,7 @@ class Engine:
         """Tell everybody who waits that nothing will come any more."""
         with self._changed:
             self._stopping = True
-            for request in (*self._queue, *self._running):
+            for request in self._unfinished():
                 if request.finish_reason is None:
                     request.finish("error", f"the engine has failed: {error}")
             self._changed.notify_all()
@@ -272,26 +284,25 @@ class Engine:
 
     def _leave(self) -> None:
         """Free the rows of requests that have ended, from the last row on."""
+        self._reader.forget_cancelled()
         for row in range(len(self._running) - 1, -1, -1):
             request = self._running[row]
             if request.cancelled and request.finish_reason is None:
                 request.finish("cancelled")
             if request.finish_reason is not None:
-                self.model.drop(row)
-                self._running[row] = self._running[-1]
+                last = len(self._running) - 1
+                self.model.swap(row, last)
+                self._running[row] = self._running[last]
                 self._running.pop()
+                self._reader.drop_before(last)
 
     def _admit(self) -> None:
-        joining = self._next_requests()
-        if not joining:
-            return
+        """Read some of the prompts of who fits, and let those write whose prompt has been read."""
+        for request in self._next_requests():
+            self._reader.add(request)
         before = len(self._running)
-        try:
-            self._read(joining)
-        except (RuntimeError, MemoryError) as error:  # PyTorch's out of memory is a RuntimeError
-            for request in joining:
-                request.finish("error", f"its prompt could not be read: {error}")
-            del self._running[before:], self.model.texts[before:]
+        self._running += self._reader.read(before)
+        if len(self._running) == before:
             return
         scores = Scores.of(self.model.logits[before : len(self._running), None])
         firsts = self._distributions(scores, before)
@@ -300,33 +311,10 @@ class Engine:
             at = row - before
             self._choose(row, scores[at], firsts[at], Draft(), [self._opens(row)])
 
-    def _read(self, joining: Sequence[Request]) -> None:
-        """Give each request a row that has read its prompt; equal prompts are read once."""
-        rows: dict[bytes, int] = {}
-        fresh = [request for request in joining if request.state is None]
-        prompts = list(dict.fromkeys(request.prompt for request in fresh))
-        for group in group_documents([len(prompt) + 1 for prompt in prompts]):
-            read = [prompts[index] for index in group]
-            rows |= {prompt: row for row, prompt in enumerate(read, len(self.model.texts))}
-            self.model.read([vocab.encode(prompt).tolist() for prompt in read])
-        # The first request of a prompt takes the row where it was read, the others copy it.
-        owners = {row: prompt for prompt, row in rows.items()}
-        waiting = list(joining)
-        for row in sorted(owners):
-            first = next(r for r in fresh if r.prompt == owners[row] and r in waiting)
-            waiting.remove(first)
-            self._running.append(first)
-        for request in waiting:
-            if request.state is None:
-                self.model.fork(rows[request.prompt])
-            else:
-                self.model.load(request.state)
-                ids = vocab.encode(request.prompt, bos=False).tolist()
-                self.model.read_on(len(self.model.texts) - 1, ids)
-            self._running.append(request)
-
     def _forget_cancelled(self) -> None:
         """Give up the places of cancelled requests in the queue; the lock is held."""
+        if not any(request.cancelled for request in self._queue):
+            return
         for request in self._queue:
             if request.cancelled and request.finish_reason is None:
                 request.finish("cancelled")
@@ -335,15 +323,17 @@ class Engine:
     def _next_requests(self) -> list[Request]:
         """Waiting requests that there are rows and memory for, first come, first served."""
         joining: list[Request] = []
-        used = sum(request.memory for request in self._running)
+        admitted = [*self._running, *self._reader.requests]
+        used = sum(request.memory for request in admitted)
+        working = max((request.working for request in admitted), default=0)
         with self._lock:
-            while self._queue and len(self._running) + len(joining) < self.max_batch:
+            self._forget_cancelled()
+            while self._queue and len(admitted) + len(joining) < self.max_batch:
                 request = self._queue[0]
-                if request.cancelled and request.finish_reason is None:
-                    request.finish("cancelled")
                 if request.finish_reason is None:
                     used += request.memory
-                    if used > self.memory_budget:
+                    working = max(working, request.working)
+                    if used + working > self.memory_budget:
                         break
                     joining.append(request)
                 self._queue.popleft()

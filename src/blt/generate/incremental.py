@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blt.generate.boundaries import Boundaries
-from blt.generate.cache import MAX_ROWS, PatchMemory, Ring
+from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
 from blt.generate.steps import ByteSteps
-from blt.lm import ByteLM, LanguageModel
+from blt.lm import ByteLM, LanguageModel, group_documents
 from blt.model.packing import Spans
 from blt.vocab import VOCAB_SIZE
 
-PREFILL_BYTES = 32768  # of one packed forward; what is longer is read on in steps
+PIECE_BYTES = 2048  # of prompts that are read in one forward
 
 
 @dataclass
@@ -86,7 +86,7 @@ class CachedModel:
         """Logits after each new id of the texts in rows from ``first`` on.
 
         Args:
-            new_ids: [B][n] ids, 1 <= n <= MAX_ROWS.
+            new_ids: [B][n] ids, 1 <= n <= MAX_ROWS; more of one text if all of them are kept.
             first: row of the first text.
 
         Returns:
@@ -107,32 +107,29 @@ class CachedModel:
 
     def read(self, documents: Sequence[list[int]]) -> None:
         """Read documents of any length into new rows."""
-        first = len(self.texts)
-        self.prefill([ids[:PREFILL_BYTES] for ids in documents])
-        for row, ids in enumerate(documents, first):
-            self.read_on(row, ids[PREFILL_BYTES:])
+        for group in group_documents([len(ids) for ids in documents], PIECE_BYTES):
+            first = len(self.texts)
+            self.prefill([documents[index][:PIECE_BYTES] for index in group])
+            for row, index in enumerate(group, first):
+                self.read_on(row, documents[index][PIECE_BYTES:])
 
     def read_on(self, row: int, ids: Sequence[int]) -> None:
         """Read more of one text."""
-        for at in range(0, len(ids), MAX_ROWS):
-            part = list(ids[at : at + MAX_ROWS])
+        for at in range(0, len(ids), PIECE_BYTES):
+            part = list(ids[at : at + PIECE_BYTES])
             logits = self.extend([part], row)
             self.commit([len(part)])
             self.logits[row] = logits[0, -1]
 
     def save(self, row: int) -> State:
         text = self.texts[row].copy()
-        rows = [ring.save_row(row) for ring in self.rings]
-        return State(text, [*rows, *self._save_row(row)], self.logits[row].clone())
+        return State(text, self._save_rows(row), self.logits[row].clone())
 
     def load(self, state: State) -> None:
         """Continue a saved text in a new row."""
         row = len(self.texts)
         self.texts.append(state.text.copy())
-        for ring, saved in zip(self.rings, state.rows, strict=False):
-            ring.load_row(row, saved)
-        self._load_row(row, state.rows[len(self.rings) :])
-        self.logits[row] = state.logits
+        self._load_rows(row, state.rows, state.logits)
 
     def fork(self, row: int) -> None:
         """Copy a text into a new row."""
@@ -146,6 +143,24 @@ class CachedModel:
             self._copy_row(last, row)
             self.texts[row] = self.texts[last]
         self.texts.pop()
+
+    def swap(self, one: int, other: int) -> None:
+        """Let two texts change places."""
+        if one != other:
+            saved = self._save_rows(one), self.logits[one].clone()
+            self._copy_row(other, one)
+            self._load_rows(other, *saved)
+            texts = self.texts
+            texts[one], texts[other] = texts[other], texts[one]
+
+    def _save_rows(self, row: int) -> list[Tensor]:
+        return [*(ring.save_row(row) for ring in self.rings), *self._save_row(row)]
+
+    def _load_rows(self, row: int, rows: Sequence[Tensor], logits: Tensor) -> None:
+        for ring, saved in zip(self.rings, rows, strict=False):
+            ring.load_row(row, saved)
+        self._load_row(row, rows[len(self.rings) :])
+        self.logits[row] = logits
 
     def _copy_row(self, source: int, target: int) -> None:
         for ring in self.rings:
@@ -165,6 +180,24 @@ class CachedModel:
         return torch.tensor(
             [range(len(text.ids), len(text.ids) + n) for text in texts], device=self.device
         )
+
+
+def working_memory(model: LanguageModel, prompt_bytes: int) -> int:
+    """Bytes that reading a piece of a prompt takes besides caches; only one is read at once.
+
+    An estimate: eight rows as wide as the widest layer for each byte of the piece.
+    """
+    widest = max(m.out_features for m in model.modules() if isinstance(m, nn.Linear))
+    return 8 * 4 * widest * min(prompt_bytes, PIECE_BYTES)
+
+
+def step_of(
+    ring: Ring, positions: Tensor, first: int, starts: Tensor | None = None
+) -> RingStep | RingPiece:
+    """How the bytes at ``positions`` [B, n] are read, few of many texts or many of one."""
+    if positions.shape[1] <= MAX_ROWS:
+        return ring.step(positions, first, starts)
+    return ring.piece(positions, first, starts)
 
 
 def flat(positions: Tensor) -> Spans:
@@ -202,7 +235,7 @@ class CachedByteLM(CachedModel):
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
         ids = torch.tensor(new_ids, device=self.device)
-        caches = self.rings[0].step(positions, first).caches(self.layers)
+        caches = step_of(self.rings[0], positions, first).caches(self.layers)
         logits = self.steps.logits(ids.flatten(), flat(positions), caches)
         self.counts.decoder += ids.numel()
         self._pending = (first, new_ids)

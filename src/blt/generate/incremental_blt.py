@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from blt.generate.boundaries import Boundaries
-from blt.generate.cache import PatchMemory, PatchPrefill, PatchStep, Ring, RingStep
-from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat
+from blt.generate.cache import (
+    MAX_ROWS,
+    PatchMemory,
+    PatchPrefill,
+    PatchStep,
+    Ring,
+    RingPiece,
+    RingStep,
+)
+from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat, step_of
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
 from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
 from blt.model.byte_transformer import entropy
@@ -74,8 +82,10 @@ class CachedBLT(CachedModel):
         rule, patches = model.config.patching, bytes_read + 1
         if rule.rule == "static":
             patches = bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
-        per_patch = PatchMemory.bytes_per_patch(model.global_transformer.transformer, torch.float32)
-        return Ring.bytes_per_row(local, torch.float32) + patches * per_patch
+        of_patches = PatchMemory.bytes_of(
+            patches, model.global_transformer.transformer, torch.float32
+        )
+        return Ring.bytes_per_row(local, torch.float32) + of_patches
 
     # --- whole documents -------------------------------------------------------------------------
 
@@ -163,7 +173,7 @@ class CachedBLT(CachedModel):
     def extend(self, new_ids: Sequence[Sequence[int]], first: int = 0) -> Tensor:
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
-        spans, step = flat(positions), self.local.step(positions, first)
+        spans, step = flat(positions), step_of(self.local, positions, first)
         cuts = self._cut(texts, new_ids, step, spans)
         x = self._encode(texts, new_ids, spans, step)
         seen_ids = self._complete_patches(texts, cuts, x, first)
@@ -190,7 +200,7 @@ class CachedBLT(CachedModel):
         self,
         texts: Sequence[Text],
         new_ids: Sequence[Sequence[int]],
-        step: RingStep,
+        step: RingStep | RingPiece,
         spans: Spans,
     ) -> list[list[Boundaries]]:
         """Boundaries after each new id."""
@@ -207,7 +217,7 @@ class CachedBLT(CachedModel):
                 ]
                 starts = torch.tensor(contexts, device=self.device)
                 spans = flat(step.positions - starts)
-            ring = self.entropy_ring.step(step.positions, step.first, starts)
+            ring = step_of(self.entropy_ring, step.positions, step.first, starts)
             ids = torch.tensor(new_ids, device=self.device)
             caches = ring.caches(self.entropy_layers)
             found = self.entropy_steps.entropies(ids.flatten(), spans, caches)
@@ -220,7 +230,11 @@ class CachedBLT(CachedModel):
         ]
 
     def _encode(
-        self, texts: Sequence[Text], new_ids: Sequence[Sequence[int]], spans: Spans, step: RingStep
+        self,
+        texts: Sequence[Text],
+        new_ids: Sequence[Sequence[int]],
+        spans: Spans,
+        step: RingStep | RingPiece,
     ) -> Tensor:
         """States of the bytes at the step's positions, the last of the new ids  # [B * n, d]."""
         width = self.model.encoder.embedding.reach - 1 + step.positions.shape[1]
@@ -267,6 +281,7 @@ class CachedBLT(CachedModel):
 
     def _globally(self, texts: Sequence[Text], counts: Sequence[int], patches: Tensor) -> Tensor:
         """Output of the global transformer for new patches, so many of each text  # [P, d]."""
+        many = len(texts) == 1 and counts[0] > MAX_ROWS  # PyTorch's products read keys only once
         memories: list[PatchMemory] = []
         numbers: list[int] = []
         positions: list[int] = []
@@ -278,10 +293,13 @@ class CachedBLT(CachedModel):
                 positions += range(text.patches.length, text.patches.length + count)
         self._count(patches=len(positions))
         where = torch.tensor(positions, device=self.device)
-        caches = PatchStep(memories, numbers, where).caches()
+        step = PatchStep(memories, numbers, where)
+        caches = [step.layer(i) for i in range(len(memories[0].memory))] if many else step.caches()
         return self.steps.globally(patches, flat(where), caches)
 
-    def _decode(self, x: Tensor, seen_ids: list[list[int]], spans: Spans, step: RingStep) -> Tensor:
+    def _decode(
+        self, x: Tensor, seen_ids: list[list[int]], spans: Spans, step: RingStep | RingPiece
+    ) -> Tensor:
         ids = torch.tensor(seen_ids, device=self.device).flatten()
         return self.steps.decode(x, self.seen, ids, spans, step.caches(self.decoder_layers))
 

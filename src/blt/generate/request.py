@@ -74,6 +74,7 @@ class Request:
     draft_bytes: int = 0
     alternatives: int = 0  # so many of the likeliest bytes (and END) are noted at each byte
     memory: int = 0  # bytes reserved for it
+    working: int = 0  # bytes that reading its prompt takes besides, a piece at a time
     data: bytearray = field(default_factory=bytearray)
     logprobs: list[float] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)

@@ -129,14 +129,14 @@ def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray
         temperatures = np.array([[choosers[i].sampling.temperature] for i in drawn])
         # Taken from the peak first: at tiny temperatures the quotients alone would overflow.
         peaks = scores[drawn].max(1, keepdims=True)
-        with np.errstate(invalid="ignore"):  # what is not finite ends its request
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite ends its request
             weights = np.exp((scores[drawn] - peaks) / temperatures)
         p[drawn] = weights / weights.sum(1, keepdims=True)
     for i, chooser in enumerate(choosers):
         if chooser.sampling.temperature == 0:
             p[i] = _only(int(scores[i].argmax()))
         elif chooser.sampling.truncates:
-            p[i] = _truncated(p[i], chooser.sampling)
+            p[i] = _truncated(p[i], int(scores[i].argmax()), chooser.sampling)
     return p
 
 
@@ -154,8 +154,13 @@ def _only(token_id: int) -> np.ndarray:
     return p
 
 
-def _truncated(p: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Top-k, then min-p, then top-p, renormalised."""
+def _truncated(p: np.ndarray, likeliest: int, sampling: Sampling) -> np.ndarray:
+    """Top-k, then min-p, then top-p, renormalised; the likeliest id stays, whatever they say.
+
+    Args:
+        likeliest: also where others are as likely, but for rounding.
+    """
+    peak = p[likeliest]
     if sampling.top_k is not None and sampling.top_k < len(p):
         order = np.argsort(-p, kind="stable")
         p[order[sampling.top_k :]] = 0.0
@@ -165,6 +170,7 @@ def _truncated(p: np.ndarray, sampling: Sampling) -> np.ndarray:
         order = np.argsort(-p, kind="stable")
         before = np.cumsum(p[order]) - p[order]  # of the ids that are more likely
         p[order[before >= sampling.top_p * p.sum()]] = 0.0
+    p[likeliest] = peak
     return p / p.sum()
 
 

@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 128  # queries; fastest of 64, 128, 256, 512 at 8192 bytes, window 512
@@ -41,6 +42,47 @@ def attention(
     if _fits_flash(q):
         return _flash_attention(q, k, v, offsets, window)
     return _BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+
+
+def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+    """Attention of the last n of m positions of one document, whose keys are all known.
+
+    Memory grows with m, not with n * m: few queries at a time meet many keys.
+
+    Args:
+        q: [n, H, D] queries, already scaled.
+        k: [m, H, D] keys, m >= n.
+        v: [m, H, D] values.
+        window: as for :func:`attention`.
+
+    Returns:
+        [n, H, D]
+    """
+    past = len(k) - len(q)
+    parts = []
+    for first, queries in enumerate(q.transpose(0, 1).split(BLOCK, 1)):
+        at = past + first * BLOCK
+        end = at + queries.shape[1]
+        start = 0 if window is None else max(0, at - window)
+        alone = queries.shape[1] == 1 and window is None
+        bias = None if alone else _bias(queries.shape[1], end - start, window, q.dtype, q.device)
+        keys, values = (x[start:end].transpose(0, 1)[None] for x in (k, v))
+        parts.append(
+            F.scaled_dot_product_attention(queries[None], keys, values, attn_mask=bias, scale=1.0)
+        )
+    return torch.cat(parts, 2)[0].transpose(0, 1)
+
+
+def _bias(
+    rows: int, width: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """-inf where one of the last ``rows`` of ``width`` positions does not see  # [rows, width]."""
+    bias = torch.full((rows, width), -torch.inf, dtype=dtype, device=device)
+    bias.triu_(width - rows + 1)
+    if window is not None:
+        hidden = torch.ones(rows, width, dtype=torch.bool, device=device)
+        bias.masked_fill_(hidden.tril(width - rows - window), -torch.inf)
+    return bias
 
 
 def _fits_flash(q: Tensor) -> bool:
