@@ -127,7 +127,9 @@ class LanguageModel(nn.Module):
         if isinstance(ids, Tensor):
             return self.logits([ids])[0]
         documents = [vocab.check_ids(document).to(self.device) for document in ids]
-        out = [torch.empty(0, vocab.VOCAB_SIZE, device=self.device)] * len(documents)
+        out = [torch.empty(0, vocab.VOCAB_SIZE, dtype=torch.float32, device=self.device)] * len(
+            documents
+        )
         for group in group_documents([len(document) for document in documents]):
             packed = self.packed_logits([documents[index] for index in group]).float()
             parts = packed.split([len(documents[index]) for index in group])
@@ -247,7 +249,9 @@ class BLT(LanguageModel, ByteLatentTransformer):
         ByteLatentTransformer.__init__(self, config)
         size = vocab.VOCAB_SIZE**config.patching.lookup_order
         looks_up = config.patching.rule == "lookup"
-        self.register_buffer("lookup_table", torch.zeros(size).bool() if looks_up else None)
+        self.register_buffer(
+            "lookup_table", torch.zeros(size, dtype=torch.bool) if looks_up else None
+        )
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
@@ -375,7 +379,7 @@ def patch(
 ) -> Patches:
     """Cut one document, ids [T], into patches by any rule."""
     if len(ids) == 0:
-        none = torch.empty(0, dtype=torch.int64)
+        none = torch.empty(0, dtype=torch.int64, device=ids.device)
         return Patches(none.bool(), none, none, None, opens_next=True)
     (decisions,), (entropies,) = decide(config, entropy_model, [ids], **tables)
     starts = decisions[:-1]

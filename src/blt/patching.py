@@ -136,7 +136,7 @@ def space_rule(ids: Tensor) -> Tensor:
 
 def static_rule(length: int, stride: int, device: torch.device) -> Tensor:
     """Every ``stride`` bytes after BOS (MegaByte)  # [T] bool."""
-    return torch.arange(length, device=device) % stride == 0
+    return torch.arange(length, dtype=torch.int64, device=device) % stride == 0
 
 
 def lookup_rule(ids: Tensor, table: Tensor, order: int) -> Tensor:
@@ -165,9 +165,11 @@ def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> 
         documents: pairs of ids [T] and entropies [T] (nats).
         order: n, in bytes.
     """
-    mean = torch.zeros(1)
+    mean = torch.zeros(1, dtype=torch.float32, device="cpu")
     for n in range(1, order + 1):
-        total, count = torch.zeros(VOCAB_SIZE**n), torch.zeros(VOCAB_SIZE**n)
+        total, count = (
+            torch.zeros(VOCAB_SIZE**n, dtype=torch.float32, device="cpu") for _ in range(2)
+        )
         for ids, entropies in documents:
             key = lookup_key(ids, n)
             total.index_add_(0, key, entropies.float())
@@ -181,9 +183,9 @@ def bpe_rule(data: bytes, spans: Callable[[bytes], Sequence[int]]) -> Tensor:
 
     ``spans`` returns the byte offsets at which tokens start. [len(data) + 1] decisions: BOS first.
     """
-    decisions = torch.zeros(len(data) + 1, dtype=torch.bool)
+    decisions = torch.zeros(len(data) + 1, dtype=torch.bool, device="cpu")
     offsets = [offset for offset in spans(data) if 0 <= offset < len(data)]
-    decisions[torch.tensor(offsets, dtype=torch.int64)] = True
+    decisions[torch.tensor(offsets, dtype=torch.int64, device="cpu")] = True
     return decisions
 
 
@@ -253,7 +255,7 @@ def _rules() -> tuple[str, ...]:
 
 def split_long(decisions: Tensor, max_patch_length: int) -> Tensor:
     """Also start a patch after every ``max_patch_length`` bytes of one  # [T + 1] bool."""
-    position = torch.arange(len(decisions), device=decisions.device)
+    position = torch.arange(len(decisions), dtype=torch.int64, device=decisions.device)
     opened = torch.where(decisions, position, 0).cummax(0).values
     return decisions | ((position - opened) % max_patch_length == 0)
 

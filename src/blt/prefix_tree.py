@@ -60,7 +60,7 @@ class PrefixTree:
         """``back[j][t]`` is the id j before row t in its document, or 0  # [reach], each [N]."""
         ids = torch.cat((self.ids, self.ids.new_zeros(1)))
         previous = torch.cat((self.branches.previous, ids.new_tensor([len(self.ids)])))
-        rows = torch.arange(len(self.ids), device=ids.device)
+        rows = torch.arange(len(self.ids), dtype=torch.int64, device=ids.device)
         back = [self.ids]
         for _ in range(1, reach):
             rows = previous[rows]
@@ -95,7 +95,7 @@ class PatchTree:
             decide: rows of a document's ids [T] → decisions [T + 1] bool, of an incremental rule.
         """
         branches = tree.branches
-        seen = torch.empty(len(tree.ids), dtype=torch.int64)
+        seen = torch.empty(len(tree.ids), dtype=torch.int64, device="cpu")
         rows: list[Tensor] = []
         sizes: list[Tensor] = []
         offsets, starts = [0], []
@@ -107,7 +107,11 @@ class PatchTree:
             begin, ends = int(edges[old - 1]), edges[old:]
             sizes.append(torch.diff(ends, prepend=edges[old - 1 : old]))
             rows.append(path[begin : int(edges[-1])])
-            complete = torch.searchsorted(ends, torch.arange(start, len(path)) + 1, right=True)
+            complete = torch.searchsorted(
+                ends,
+                torch.arange(start, len(path), dtype=torch.int64, device="cpu") + 1,
+                right=True,
+            )
             before = last[parent] if parent >= 0 else -1
             own = torch.where(complete > 0, offsets[-1] + complete - 1, before)
             seen[path[start:]] = own

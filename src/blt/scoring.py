@@ -56,7 +56,9 @@ def _logits(lm: LanguageModel, documents: Sequence[Tensor]) -> tuple[Tensor, lis
     """Logits of all rows [N, V], and which of them are each document's  # [T] each."""
     if not lm.shares_prefixes:
         lengths = [len(ids) for ids in documents]
-        return lm.packed_logits(documents), list(torch.arange(sum(lengths)).split(lengths))
+        return lm.packed_logits(documents), list(
+            torch.arange(sum(lengths), dtype=torch.int64, device="cpu").split(lengths)
+        )
     tree = PrefixTree.of(documents)
     return lm.tree_logits(tree), [tree.path(index) for index in range(len(documents))]
 

@@ -66,7 +66,9 @@ class Stored(Tensors):
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         entry = self.entries[name]
-        out = torch.empty((stop - start, *entry.spec.shape[1:]), dtype=entry.spec.dtype)
+        out = torch.empty(
+            (stop - start, *entry.spec.shape[1:]), dtype=entry.spec.dtype, device="cpu"
+        )
         with entry.path.open("rb", buffering=0) as file:
             row_bytes = entry.spec.nbytes // max(1, entry.spec.shape[0])
             file.seek(entry.offset + start * row_bytes)

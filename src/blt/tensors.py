@@ -134,7 +134,7 @@ class Rearranged(Tensors):
         if len(pieces) == 1:
             first = pieces[0].part * each
             return self.source.rows(pieces[0].name, first + start, first + stop)
-        out = torch.empty((stop - start, *spec.shape[1:]), dtype=spec.dtype)
+        out = torch.empty((stop - start, *spec.shape[1:]), dtype=spec.dtype, device="cpu")
         for index, piece in enumerate(pieces):
             low, high = max(start, index * each), min(stop, (index + 1) * each)
             first = piece.part * each - index * each

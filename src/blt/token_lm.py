@@ -32,7 +32,9 @@ class TokenModel(LanguageModel):
     eos: int
 
     def ids_of(self, text: bytes) -> Tensor:
-        return torch.tensor([self.bos, *self.tokenizer.encode(text)])
+        return torch.tensor(
+            [self.bos, *self.tokenizer.encode(text)], dtype=torch.int64, device="cpu"
+        )
 
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
         return min(len(self.ids_of(prompt)), len(ids))

@@ -40,7 +40,7 @@ def to_bytes(text: Text, name: str = "a text") -> bytes:
 def encode(text: Text, *, bos: bool = True, eos: bool = False) -> Tensor:
     """Ids of ``text``  # [T] int64, with BOS in front and EOS behind if asked for."""
     data = bytearray(to_bytes(text))
-    ids = torch.empty(len(data) + bos + eos, dtype=torch.int64)
+    ids = torch.empty(len(data) + bos + eos, dtype=torch.int64, device="cpu")
     if data:
         ids[bos : bos + len(data)] = torch.frombuffer(data, dtype=torch.uint8).to(torch.int64)
         ids += OFFSET

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import blt
 from blt.errors import UserError
 from blt.generate import Engine, RefusedError, Sampling
+from blt.generate.request import Request
 from shapes import TINY, TINY_BLT, random_blt
 from texts import MULTILINGUAL
 
@@ -479,3 +480,25 @@ def test_long_prompts_read_beside_others_are_continued_as_alone(seed: int) -> No
         found, expected = handle.result(), lm.generate(prompt, **options)  # type: ignore[arg-type]
         if found.finish_reason != "cancelled":
             assert (found.data, found.starts) == (expected.data, expected.starts)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=3), st.binary(max_size=9))
+def test_of_what_may_become_a_stop_string_nothing_is_shown(
+    stops: list[bytes], before: bytes
+) -> None:
+    """After each byte: all that no stop string can begin with is shown, and not one byte more."""
+    stops = [bytes(byte % 3 for byte in stop) for stop in stops]
+    data = bytes(byte % 3 for byte in before) + stops[0]
+    request = Request(b"", Sampling(max_bytes=99, stop=tuple(stops)))
+    for byte in data:
+        request.push(byte + blt.vocab.OFFSET, 0.0, True, None, [])
+        written = bytes(request.data)
+        if request.finish_reason == "stop":
+            break
+        begun = [
+            n
+            for n in range(1, len(written) + 1)
+            if any(len(stop) > n and stop.startswith(written[-n:]) for stop in stops)
+        ]
+        assert request.visible == len(written) - max(begun, default=0)
+    assert request.finish_reason == "stop"

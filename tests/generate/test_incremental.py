@@ -269,3 +269,32 @@ def test_a_byte_model_reads_in_pieces_of_any_size(sizes: list[int]) -> None:
         model.read_on(0, ids[at : at + size].tolist())
         at += size
         assert relative(model.logits[0], expected[at - 1]) < 1e-4
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_step_sees_exactly_the_window(native: bool, n: int) -> None:
+    """What lies a byte behind the window of the only layer matters to nothing; what lies on its
+    edge does."""
+    from blt.generate.weights import packed
+    from blt.native import library
+
+    if native and library() is None:
+        pytest.skip("no C++ compiler")
+    torch.manual_seed(0)
+    lm = blt.ByteLM(TINY).eval()
+    window, at = TINY.sliding_window, TINY.sliding_window + 9
+    model = cached(packed(lm, "float32", native), 1)
+
+    def logits(changed: int | None) -> torch.Tensor:
+        ids = encode(MULTILINGUAL[: at + n]).tolist()
+        if changed is not None:
+            ids[changed] = 259 if ids[changed] != 259 else 258
+        model.read([ids[:at]])
+        found = model.extend([ids[at : at + n]])[0, 0]
+        model.drop(0)
+        return found
+
+    plain = logits(None)
+    assert torch.equal(logits(at - window), plain)
+    assert relative(logits(at - window + 1), plain) > 1e-6

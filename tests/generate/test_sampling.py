@@ -182,3 +182,41 @@ def test_verified_drafts_have_the_distribution_of_the_model(options: dict[str, o
     assert accepted / 100_000 == pytest.approx(np.minimum(p, q).sum(), abs=0.01)
     wrong, freedom = chi_square(counts, q + 1e-9)  # the test can tell the two apart
     assert wrong > freedom + 20 * (2 * freedom) ** 0.5
+
+
+@given(
+    seeds,
+    st.sampled_from([None, 1, 3]),
+    st.sampled_from([5e-324, 1e-9, 0.5, 1.0]),
+    st.sampled_from([0.0, 5e-324, 0.5, 1.0]),
+    st.sampled_from([1e-300, 1e-3, 1.0, 1e300]),
+    st.sampled_from([0.01, 1.0, 1.3, 100.0]),
+    st.booleans(),
+)
+def test_the_likeliest_byte_stays_whatever_is_left_out(
+    seed: int,
+    top_k: int | None,
+    top_p: float,
+    min_p: float,
+    temperature: float,
+    penalty: float,
+    valid_utf8: bool,
+) -> None:
+    one = chooser(
+        b"Once \xc3",
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=penalty,
+        valid_utf8=valid_utf8,
+    )
+    for logits in (logits_of(seed), np.zeros(260, np.float32), logits_of(seed, 30.0)):
+        p = one.probabilities(logits)
+        scores = logits.astype(np.float64)
+        scores[[vocab.BOE, vocab.BOS, vocab.BPE]] = -np.inf
+        one.restrict(scores)
+        assert np.isfinite(p).all()
+        assert p.sum() == pytest.approx(1.0)
+        assert p[scores.argmax()] > 0
+        assert (p[scores == -np.inf] == 0).all()

@@ -12,7 +12,9 @@ from blt.patching import PatchingConfig, is_space_like
 from blt.vocab import OFFSET, VOCAB_SIZE
 
 NEWLINE = ord("\n") + OFFSET
-SPACE_LIKE: tuple[bool, ...] = tuple(is_space_like(torch.arange(VOCAB_SIZE)).tolist())
+SPACE_LIKE: tuple[bool, ...] = tuple(
+    is_space_like(torch.arange(VOCAB_SIZE, dtype=torch.int64, device="cpu")).tolist()
+)
 INCREMENTAL = (
     *("entropy", "entropy-monotonic", "entropy-combined"),
     *("space", "static", "byte", "lookup"),

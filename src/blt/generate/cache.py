@@ -41,8 +41,10 @@ class Ring:
         device = next(like.parameters()).device
         self.memory = torch.zeros(shape, dtype=dtype, device=device)
         # For C++
-        self.addresses = torch.tensor([memory.data_ptr() for memory in self.memory])
-        self.capacities = torch.full((rows,), self.capacity)
+        self.addresses = torch.tensor(
+            [memory.data_ptr() for memory in self.memory], dtype=torch.int64, device="cpu"
+        )
+        self.capacities = torch.full((rows,), self.capacity, dtype=torch.int64, device="cpu")
 
     @staticmethod
     def bytes_per_row(transformers: Sequence[Transformer], dtype: torch.dtype) -> int:
@@ -141,8 +143,10 @@ class RingStep:
     def index(self) -> Tensor:
         """Rows of the first layer's keys in a flat memory [.., D]  # [B * H * n]."""
         ring, device = self.ring, self.positions.device
-        rows = torch.arange(self.first, self.first + len(self.positions), device=device)
-        heads = torch.arange(ring.heads, device=device)
+        rows = torch.arange(
+            self.first, self.first + len(self.positions), dtype=torch.int64, device=device
+        )
+        heads = torch.arange(ring.heads, dtype=torch.int64, device=device)
         first_rows = rows * ring.memory[0, ..., 0].numel()
         block = first_rows[:, None] + heads * ring.capacity
         return (block[..., None] + (self.positions % ring.capacity)[:, None]).flatten()
@@ -153,7 +157,7 @@ class RingStep:
         oldest = (self.positions - self.ring.window + 1).clamp_min_(0)
         if self.starts is not None:
             oldest = torch.maximum(oldest, self.starts)
-        slots = torch.arange(self.ring.capacity, device=self.positions.device)
+        slots = torch.arange(self.ring.capacity, dtype=torch.int64, device=self.positions.device)
         last = self.positions[:, -1:]
         held = last - (last - slots) % self.ring.capacity  # [B, capacity] position in a slot
         held = held[:, None]
@@ -164,7 +168,7 @@ class RingStep:
     @cached_property
     def layout(self) -> Layout:
         batch, n = self.positions.shape
-        text = torch.arange(self.first, self.first + batch)
+        text = torch.arange(self.first, self.first + batch, dtype=torch.int64, device="cpu")
         return Layout(
             self.positions.contiguous(),
             None if self.starts is None else self.starts.contiguous(),
@@ -246,19 +250,19 @@ class RingPieceLayer:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [n, H, D]
         piece, window = self.piece, self.piece.ring.window
         memory, end = piece.ring.memory[piece.first, self.layer], piece.runs[1]
-        seen = [
+        keys, values = (
             torch.cat((old.index_select(1, piece.past).transpose(0, 1).to(new.dtype), new[:end]))
             for old, new in zip(memory, (k, v), strict=True)
-        ]
+        )
         for old, new in zip(memory, (k, v), strict=True):
             last = new[-len(piece.slots) :].transpose(0, 1).to(old.dtype)
             old.index_copy_(1, piece.slots, last)
-        attended = attention_after(q[:end], *seen, window)
+        attended = attention_after(q[:end], keys, values, window)
         if end == len(q):
             return attended
         offsets = tuple(offset - end for offset in piece.runs[1:])
-        rest = (x[end:].contiguous() for x in (q, k, v))
-        return torch.cat((attended, attention(*rest, offsets, window)))
+        q, k, v = (x[end:].contiguous() for x in (q, k, v))
+        return torch.cat((attended, attention(q, k, v, offsets, window)))
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,10 @@ class RingPrefill:
         capacity = self.memory.shape[-2]
         for row, (start, end) in enumerate(pairwise(self.offsets), self.first):
             kept = min(end - start, capacity)
-            slots = torch.arange(end - start - kept, end - start, device=k.device) % capacity
+            slots = (
+                torch.arange(end - start - kept, end - start, dtype=torch.int64, device=k.device)
+                % capacity
+            )
             for memory, new in zip(self.memory[row], (k, v), strict=True):
                 last = new[end - kept : end].transpose(0, 1).to(memory.dtype)
                 memory.index_copy_(1, slots, last)
@@ -338,9 +345,13 @@ class PatchStep:
         return Layout(
             self.positions,
             None,
-            torch.tensor([i for i, count in enumerate(self.counts) for _ in range(count)]),
-            torch.tensor([store.data_ptr() for store in stores]),
-            torch.tensor([store.shape[3] for store in stores]),
+            torch.tensor(
+                [i for i, count in enumerate(self.counts) for _ in range(count)],
+                dtype=torch.int64,
+                device="cpu",
+            ),
+            torch.tensor([store.data_ptr() for store in stores], dtype=torch.int64, device="cpu"),
+            torch.tensor([store.shape[3] for store in stores], dtype=torch.int64, device="cpu"),
             stores[0].dtype,
         )
 

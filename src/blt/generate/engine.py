@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -195,7 +196,8 @@ class Engine:
         require(self._thread is None, "read shared texts before the engine starts its thread")
         require(self.running < self.max_batch, "all rows are in use; read shared texts first")
         row = len(self.model.texts)
-        self.model.read([vocab.encode(prompt).tolist()])
+        with self._own_precision():
+            self.model.read([vocab.encode(prompt).tolist()])
         state = self.model.save(row)
         self.model.drop(row)
         return state
@@ -203,6 +205,10 @@ class Engine:
     def step(self) -> bool:
         """Read a piece of the prompts of who fits, and write at least one byte for each whose
         prompt has been read; False if nothing is left."""
+        with self._own_precision():
+            return self._step()
+
+    def _step(self) -> bool:
         self._leave()
         self._admit()
         self._leave()  # a first byte may have been the last
@@ -212,6 +218,13 @@ class Engine:
             self._reader.written(time.perf_counter() - begun)
             self._leave()
         return bool(self._running or self._reader.requests or self._queue)
+
+    def _own_precision(self) -> contextlib.AbstractContextManager[object]:
+        """Whatever autocast says: weights have been packed in the precision that was asked for."""
+        device = self.model.device.type
+        if not torch.is_autocast_enabled(device):
+            return contextlib.nullcontext()
+        return torch.autocast(device, enabled=False)
 
     def run(self) -> None:
         """Work until nothing is left."""

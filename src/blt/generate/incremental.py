@@ -74,7 +74,7 @@ class CachedModel:
         self.counts = Counts()
         self.texts: list[Text] = []
         self.rings: list[Ring] = []
-        self.logits = torch.zeros(max_batch, VOCAB_SIZE, device=model.device)
+        self.logits = torch.zeros(max_batch, VOCAB_SIZE, dtype=torch.float32, device=model.device)
 
     # --- to be given by the models ---------------------------------------------------------------
 
@@ -178,7 +178,9 @@ class CachedModel:
     def _positions(self, texts: Sequence[Text], n: int) -> Tensor:
         """Of the next n ids of each text  # [B, n]."""
         return torch.tensor(
-            [range(len(text.ids), len(text.ids) + n) for text in texts], device=self.device
+            [range(len(text.ids), len(text.ids) + n) for text in texts],
+            dtype=torch.int64,
+            device=self.device,
         )
 
 
@@ -224,7 +226,9 @@ class CachedByteLM(CachedModel):
         first = len(self.texts)
         self.texts += [Text(list(ids)) for ids in documents]
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
-        flat = torch.tensor([i for ids in documents for i in ids], device=self.device)
+        flat = torch.tensor(
+            [i for ids in documents for i in ids], dtype=torch.int64, device=self.device
+        )
         caches = self.rings[0].prefill(self.layers, spans.offsets, spans.offsets, first)
         logits = self.model(flat, spans, caches)
         self.counts.decoder += len(flat)
@@ -234,7 +238,7 @@ class CachedByteLM(CachedModel):
     def extend(self, new_ids: Sequence[Sequence[int]], first: int = 0) -> Tensor:
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
-        ids = torch.tensor(new_ids, device=self.device)
+        ids = torch.tensor(new_ids, dtype=torch.int64, device=self.device)
         caches = step_of(self.rings[0], positions, first).caches(self.layers)
         logits = self.steps.logits(ids.flatten(), flat(positions), caches)
         self.counts.decoder += ids.numel()

@@ -70,7 +70,7 @@ class CachedBLT(CachedModel):
             self.rings.append(self.entropy_ring)
         slices = (model.decoder.k, model.config.local_dim)
         shape = (max(1, len(model.decoder.cross_attention)), 2, 2 * max_batch, *slices)
-        self.seen = torch.zeros(shape, device=self.device)
+        self.seen = torch.zeros(shape, dtype=torch.float32, device=self.device)
         self._pending: _Extension | None = None
 
     @staticmethod
@@ -92,10 +92,12 @@ class CachedBLT(CachedModel):
     @torch.inference_mode()
     def prefill(self, documents: Sequence[list[int]]) -> None:
         model, first = self.model, len(self.texts)
-        tensors = [torch.tensor(ids, device=self.device) for ids in documents]
+        tensors = [torch.tensor(ids, dtype=torch.int64, device=self.device) for ids in documents]
         cuts = self._cut_documents(documents, tensors, first)
         decisions = [
-            torch.tensor([True, *(cut.opens for cut in document)], device=self.device)
+            torch.tensor(
+                [True, *(cut.opens for cut in document)], dtype=torch.bool, device=self.device
+            )
             for document in cuts
         ]
         batch = pack(tensors, decisions)
@@ -112,7 +114,7 @@ class CachedBLT(CachedModel):
         ]
         kept = torch.cat(
             [
-                torch.arange(start, start + count, device=self.device)
+                torch.arange(start, start + count, dtype=torch.int64, device=self.device)
                 for start, count in zip(batch.patches.offsets, complete, strict=False)
             ]
         )
@@ -215,10 +217,10 @@ class CachedBLT(CachedModel):
                     for before, ids in zip(befores, new_ids, strict=True)
                     if before is not None
                 ]
-                starts = torch.tensor(contexts, device=self.device)
+                starts = torch.tensor(contexts, dtype=torch.int64, device=self.device)
                 spans = flat(step.positions - starts)
             ring = step_of(self.entropy_ring, step.positions, step.first, starts)
-            ids = torch.tensor(new_ids, device=self.device)
+            ids = torch.tensor(new_ids, dtype=torch.int64, device=self.device)
             caches = ring.caches(self.entropy_layers)
             found = self.entropy_steps.entropies(ids.flatten(), spans, caches)
             entropies = found.view(ids.shape).tolist()
@@ -242,7 +244,7 @@ class CachedBLT(CachedModel):
             ([0] * width + text.ids[-width:] + list(ids))[-width:]
             for text, ids in zip(texts, new_ids, strict=True)
         ]
-        ids = torch.tensor(windows, device=self.device)
+        ids = torch.tensor(windows, dtype=torch.int64, device=self.device)
         return self.steps.encode(ids, spans, step.caches(self.encoder_layers))
 
     def _complete_patches(
@@ -292,7 +294,7 @@ class CachedBLT(CachedModel):
                 numbers.append(count)
                 positions += range(text.patches.length, text.patches.length + count)
         self._count(patches=len(positions))
-        where = torch.tensor(positions, device=self.device)
+        where = torch.tensor(positions, dtype=torch.int64, device=self.device)
         step = PatchStep(memories, numbers, where)
         caches = [step.layer(i) for i in range(len(memories[0].memory))] if many else step.caches()
         return self.steps.globally(patches, flat(where), caches)
@@ -300,7 +302,7 @@ class CachedBLT(CachedModel):
     def _decode(
         self, x: Tensor, seen_ids: list[list[int]], spans: Spans, step: RingStep | RingPiece
     ) -> Tensor:
-        ids = torch.tensor(seen_ids, device=self.device).flatten()
+        ids = torch.tensor(seen_ids, dtype=torch.int64, device=self.device).flatten()
         return self.steps.decode(x, self.seen, ids, spans, step.caches(self.decoder_layers))
 
     def opens_after(self, row: int) -> list[bool]:

@@ -91,7 +91,11 @@ class Request:
     accepted: int = 0
 
     def __post_init__(self) -> None:
-        before = b"" if self.state is None else vocab.decode(torch.tensor(self.state.text.ids))
+        before = (
+            b""
+            if self.state is None
+            else vocab.decode(torch.tensor(self.state.text.ids, dtype=torch.int64, device="cpu"))
+        )
         self.chooser = Chooser.begin(self.sampling, before + self.prompt)
         self.generator = random.Random(self.sampling.seed)
         if self.sampling.max_bytes == 0:

@@ -54,7 +54,7 @@ class BLTSteps:
 
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """States [N, d] of the bytes of P patches of these sizes, end to end → [P, k * d]."""
-        patch_ids = torch.repeat_interleave(torch.tensor(sizes, device=x.device))
+        patch_ids = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64, device=x.device))
         return self.model.encoder.patches(x, patch_ids, len(sizes))
 
     def globally(self, patches: Tensor, spans: Spans, caches: Caches) -> Tensor:

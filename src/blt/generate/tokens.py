@@ -70,8 +70,10 @@ class _Text:
 @torch.no_grad()
 def _last(lm: TokenModel, texts: Sequence[list[int]]) -> Tensor:
     """Logits after the last id of each  # [B, V]."""
-    logits = lm.packed_logits([torch.tensor(ids, device=lm.device) for ids in texts])
-    ends = torch.tensor([len(ids) for ids in texts]).cumsum(0) - 1
+    logits = lm.packed_logits(
+        [torch.tensor(ids, dtype=torch.int64, device=lm.device) for ids in texts]
+    )
+    ends = torch.tensor([len(ids) for ids in texts], dtype=torch.int64, device="cpu").cumsum(0) - 1
     last = logits[ends.to(logits.device)].float().cpu()
     last[:, lm.bos] = last[:, lm.bos] if lm.bos == lm.eos else -torch.inf
     return last

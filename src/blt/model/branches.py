@@ -35,7 +35,7 @@ class Branches:
         """Of each run: the rows from its document's start to the run's end  # [R], each [T]."""
         paths: list[Tensor] = []
         for parent, (first, end) in zip(self.parents, pairwise(self.offsets), strict=True):
-            own = torch.arange(first, end)
+            own = torch.arange(first, end, dtype=torch.int64, device="cpu")
             paths.append(own if parent < 0 else torch.cat((paths[parent], own)))
         return paths
 
@@ -43,14 +43,17 @@ class Branches:
     def spans(self) -> Spans:
         """One span over all, with positions in documents."""
         lengths = (end - first for first, end in pairwise(self.offsets))
-        parts = [torch.arange(s, s + n) for s, n in zip(self.starts, lengths, strict=True)]
-        positions = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+        parts = [
+            torch.arange(s, s + n, dtype=torch.int64, device="cpu")
+            for s, n in zip(self.starts, lengths, strict=True)
+        ]
+        positions = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device="cpu")
         return Spans((0, self.offsets[-1]), positions.to(self.device))
 
     @cached_property
     def previous(self) -> Tensor:
         """The row before each in its document; N where there is none  # [N]."""
-        rows = torch.arange(self.offsets[-1]) - 1
+        rows = torch.arange(self.offsets[-1], dtype=torch.int64, device="cpu") - 1
         for parent, (first, end) in zip(self.parents, pairwise(self.offsets), strict=True):
             before = self.paths[parent] if parent >= 0 else rows[:0]
             if first < end:
@@ -116,15 +119,21 @@ def _block(
     pieces: list[tuple[int, int, int, int]],
 ) -> _Block:
     """Of pieces (run, first position, count, oldest position that is seen)."""
-    asking = torch.empty(len(pieces), n, dtype=torch.int64)  # positions
+    asking = torch.empty(len(pieces), n, dtype=torch.int64, device="cpu")  # positions
     rows = torch.empty_like(asking)
-    asked = torch.full((len(pieces), m), torch.iinfo(torch.int64).max // 2)  # in no one's past
+    asked = torch.full(
+        (len(pieces), m), torch.iinfo(torch.int64).max // 2, dtype=torch.int64, device="cpu"
+    )  # in no one's past
     keys = torch.zeros_like(asked)
     for index, (run, position, count, oldest) in enumerate(pieces):
         path, end = branches.paths[run], position + count
-        last = torch.arange(position, position + n).clamp_max_(end - 1)
+        last = torch.arange(position, position + n, dtype=torch.int64, device="cpu").clamp_max_(
+            end - 1
+        )
         asking[index], rows[index] = last, path[last]
-        asked[index, m - (end - oldest) :] = torch.arange(oldest, end)
+        asked[index, m - (end - oldest) :] = torch.arange(
+            oldest, end, dtype=torch.int64, device="cpu"
+        )
         keys[index, m - (end - oldest) :] = path[oldest:end]
     back = asking[:, :, None] - asked[:, None]
     visible = back >= 0 if window is None else (back >= 0) & (back < window)

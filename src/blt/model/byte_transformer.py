@@ -24,7 +24,7 @@ class ByteTransformer(nn.Module):
     def __init__(self, config: ByteTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, config.dim))
+        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, config.dim, dtype=torch.float32))
         self.transformer = Transformer(
             config.dim,
             config.heads,

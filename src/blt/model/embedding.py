@@ -62,7 +62,7 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
         for older in back[1:]:
             by_size.append(by_size[-1] * prime + older)
         hashes += [by_size[n - 1] for n in sizes]
-    first_rows = torch.arange(len(hashes), device=back[0].device) * rows
+    first_rows = torch.arange(len(hashes), dtype=torch.int64, device=back[0].device) * rows
     return torch.stack(hashes, dim=1).remainder_(rows).add_(first_rows)
 
 
@@ -96,8 +96,10 @@ class ByteEmbedding(nn.Module):
         super().__init__()
         self.sizes, self.functions, self.rows = sizes, functions, rows
         self.reach = max(sizes, default=1)  # ids that a byte's n-grams are made of
-        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim))
-        self.ngram = nn.Parameter(torch.empty(rows * functions * len(sizes), dim))
+        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim, dtype=torch.float32))
+        self.ngram = nn.Parameter(
+            torch.empty(rows * functions * len(sizes), dim, dtype=torch.float32)
+        )
         self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
         init_linear(self.byte, dim)
         init_linear(self.ngram, dim)

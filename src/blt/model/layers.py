@@ -34,7 +34,7 @@ class Linear(nn.Linear):
     """Without bias, with the model's initialisation."""
 
     def __init__(self, fan_in: int, fan_out: int) -> None:
-        super().__init__(fan_in, fan_out, bias=False)
+        super().__init__(fan_in, fan_out, bias=False, dtype=torch.float32)
 
     def reset_parameters(self) -> None:
         init_linear(self.weight, self.in_features)
@@ -123,7 +123,7 @@ class RMSNorm(nn.Module):
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight = nn.Parameter(torch.ones(dim, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:  # [..., d]
         return self.add(x, None)[1]

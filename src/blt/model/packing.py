@@ -22,7 +22,7 @@ class Spans:
         offsets = [0]
         for length in lengths:
             offsets.append(offsets[-1] + length)
-        parts = [torch.arange(length, device=device) for length in lengths]
+        parts = [torch.arange(length, dtype=torch.int64, device=device) for length in lengths]
         positions = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=device)
         return cls(tuple(offsets), positions)
 

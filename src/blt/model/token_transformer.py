@@ -20,7 +20,7 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.config = config
         size = config.vocab_size + SPECIAL
-        self.embedding = nn.Parameter(torch.empty(size, config.dim))
+        self.embedding = nn.Parameter(torch.empty(size, config.dim, dtype=torch.float32))
         self.transformer = Transformer(
             config.dim,
             config.heads,

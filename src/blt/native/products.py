@@ -28,8 +28,23 @@ def threads() -> ctypes.c_int64:
     return ctypes.c_int64(min(torch.get_num_threads(), MAX_THREADS))
 
 
-def pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def address(tensor: Tensor, dtype: torch.dtype) -> int:
+    """Where C++ finds the numbers of a tensor; it reads them as ``dtype``, one after the other.
+
+    Raises:
+        TypeError: they are of another kind, elsewhere, or not in order.
+    """
+    if tensor.dtype is not dtype or not tensor.is_cpu or not tensor.is_contiguous():
+        layout = "contiguous" if tensor.is_contiguous() else "strided"
+        raise TypeError(
+            f"steps in C++ need contiguous {dtype} on a CPU, got {layout} {tensor.dtype} on "
+            f"{tensor.device}, shape {list(tensor.shape)}"
+        )
+    return tensor.data_ptr()
+
+
+def pointer(tensor: Tensor, dtype: torch.dtype = torch.float32) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(tensor, dtype))
 
 
 class NativeLinear(nn.Module):
@@ -58,11 +73,11 @@ class Kept:
     def __init__(self) -> None:
         self._objects: list[object] = []
 
-    def tensor(self, tensor: Tensor) -> int:
-        """Address of its numbers, in order."""
+    def tensor(self, tensor: Tensor, dtype: torch.dtype | None = None) -> int:
+        """Address of its numbers, in order; None: of any kind that C++ is told."""
         kept = tensor.detach().contiguous()
         self._objects.append(kept)
-        return kept.data_ptr()
+        return address(kept, dtype or kept.dtype)
 
     def struct(self, struct: ctypes.Structure | ctypes.Array[Any]) -> int:
         """Address of a struct or an array of them."""
@@ -88,10 +103,10 @@ class Kept:
     def ngrams(self, table: ByteEmbedding) -> int:
         """Address of the embedding of bytes and n-grams; both tables must be float32."""
         embedding = native.Embedding(
-            self.tensor(table.byte),
-            self.tensor(table.ngram),
-            self.tensor(torch.tensor(table.sizes, dtype=torch.int64)),
-            self.tensor(torch.tensor(PRIMES)),
+            self.tensor(table.byte, torch.float32),
+            self.tensor(table.ngram, torch.float32),
+            self.tensor(torch.tensor(table.sizes, dtype=torch.int64, device="cpu")),
+            self.tensor(torch.tensor(PRIMES, dtype=torch.int64, device="cpu")),
             len(table.sizes),
             table.functions,
             table.rows,

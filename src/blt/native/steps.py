@@ -21,7 +21,7 @@ from blt.model.decoder import LocalDecoder
 from blt.model.encoder import LocalEncoder
 from blt.model.layers import Transformer, TransformerLayer
 from blt.model.packing import Spans
-from blt.native.products import KINDS, MAX_NATIVE_ROWS, Kept, library, pointer, threads
+from blt.native.products import KINDS, MAX_NATIVE_ROWS, Kept, address, library, pointer, threads
 from blt.vocab import VOCAB_SIZE
 
 
@@ -87,33 +87,41 @@ class Stack:
         """States [N, in], or ids of texts with ``each`` new ones → states [N, d] or logits."""
         positions, where = spans.positions, caches.layout
         rows, source = len(positions), source.contiguous()
-        x = torch.empty(rows, self.dim)
-        logits = torch.empty(rows, VOCAB_SIZE) if self.has_head else None
+        x = torch.empty(rows, self.dim, dtype=torch.float32, device="cpu")
+        logits = (
+            torch.empty(rows, VOCAB_SIZE, dtype=torch.float32, device="cpu")
+            if self.has_head
+            else None
+        )
+        each_row = {"positions": positions, "at": where.at, "text": where.text}
+        for name, tensor in each_row.items():
+            if tensor.numel() != rows:
+                raise TypeError(f"{name} of {tensor.numel()} rows, not of {rows}")
         job = native.Job(
             rows,
-            source.data_ptr(),
+            address(source, torch.float32 if source.is_floating_point() else torch.int64),
             each,
-            x.data_ptr(),
-            _address(logits),
-            _address(entropies),
-            positions.data_ptr(),
-            where.at.data_ptr(),
-            _address(where.starts),
-            where.text.data_ptr(),
-            where.addresses.data_ptr(),
-            where.capacity.data_ptr(),
+            address(x, torch.float32),
+            _address(logits, torch.float32),
+            _address(entropies, torch.float32),
+            address(positions, torch.int64),
+            address(where.at, torch.int64),
+            _address(where.starts, torch.int64),
+            address(where.text, torch.int64),
+            address(where.addresses, torch.int64),
+            address(where.capacity, torch.int64),
             caches.first,
             KINDS[where.dtype],
         )
         if seen is not None and seen_ids is not None:
-            job.seen, job.seen_stride = seen.data_ptr(), seen.stride(1)
-            job.seen_ids, job.slices = seen_ids.data_ptr(), seen.shape[3]
+            job.seen, job.seen_stride = address(seen, torch.float32), seen.stride(1)
+            job.seen_ids, job.slices = address(seen_ids, torch.int64), seen.shape[3]
         library().blt_run(ctypes.byref(self.native), ctypes.byref(job), threads())
         return x if logits is None else logits
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _address(tensor: Tensor | None, dtype: torch.dtype) -> int | None:
+    return None if tensor is None else address(tensor, dtype)
 
 
 class NativeByteSteps(ByteSteps):
@@ -138,7 +146,7 @@ class NativeByteSteps(ByteSteps):
     def entropies(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
         if not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS:
             return super().entropies(ids, spans, caches)
-        entropies = torch.empty(len(ids))
+        entropies = torch.empty(len(ids), dtype=torch.float32, device="cpu")
         self.stack.run(ids, 1, spans, caches, entropies)
         return entropies
 
@@ -183,11 +191,21 @@ class NativeBLTSteps(BLTSteps):
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         if max(len(x), self.pooling.slices * len(sizes)) > MAX_NATIVE_ROWS:
             return super().pool(x, sizes)
-        x, ends = x.float().contiguous(), torch.tensor(list(accumulate(sizes)))
-        y = torch.empty(len(sizes), self.pooling.slices * self.pooling.dim)
+        x, ends = (
+            x.float().contiguous(),
+            torch.tensor(list(accumulate(sizes)), dtype=torch.int64, device="cpu"),
+        )
+        y = torch.empty(
+            len(sizes), self.pooling.slices * self.pooling.dim, dtype=torch.float32, device="cpu"
+        )
         count = ctypes.c_int64(len(sizes))
         library().blt_pool(
-            ctypes.byref(self.pooling), pointer(x), pointer(ends), count, pointer(y), threads()
+            ctypes.byref(self.pooling),
+            pointer(x),
+            pointer(ends, torch.int64),
+            count,
+            pointer(y),
+            threads(),
         )
         return y
 
@@ -201,7 +219,9 @@ class NativeBLTSteps(BLTSteps):
         if shape.slices * len(latents) > MAX_NATIVE_ROWS:
             return super().keys_values(latents)
         latents = latents.float().contiguous()
-        seen = torch.empty(shape.count, 2, len(latents), shape.slices, shape.dim)
+        seen = torch.empty(
+            shape.count, 2, len(latents), shape.slices, shape.dim, dtype=torch.float32, device="cpu"
+        )
         count, stride = ctypes.c_int64(len(latents)), ctypes.c_int64(seen.stride(1))
         library().blt_see(
             ctypes.byref(shape), pointer(latents), count, pointer(seen), stride, threads()

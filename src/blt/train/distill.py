@@ -44,7 +44,7 @@ class TokenBytes:
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
         by_bytes = sorted(range(len(tokens)), key=tokens.__getitem__)
-        self.order = torch.tensor(by_bytes)  # [V]
+        self.order = torch.tensor(by_bytes, dtype=torch.int64, device="cpu")  # [V]
         self._sorted = [tokens[index] for index in by_bytes]
         self._longest = max(map(len, tokens))
         self._runs: dict[bytes, Tensor] = {}
@@ -55,7 +55,7 @@ class TokenBytes:
             values = (bytes([value]) for value in range(256))
             found = [bisect_left(self._sorted, prefix + value) for value in values]
             found.append(bisect_right(self._sorted, prefix + b"\xff" * (self._longest + 1)))
-            self._runs[prefix] = torch.tensor(found)
+            self._runs[prefix] = torch.tensor(found, dtype=torch.int64, device="cpu")
         return self._runs[prefix]
 
 
@@ -71,7 +71,7 @@ def byte_probabilities(logits: Tensor, rows: Tensor, runs: Tensor, order: Tensor
     Returns:
         float32 [N, 256]; zeros where hardly any token fits.
     """
-    out = torch.zeros(len(rows), 256, device=logits.device)
+    out = torch.zeros(len(rows), 256, dtype=torch.float32, device=logits.device)
     size = max(1, CHUNK // len(order))
     for first in range(0, len(logits), size):
         p = logits[first : first + size].float().softmax(-1)[:, order]
@@ -133,7 +133,7 @@ class Teacher:
         tokens_before = Spans.from_lengths([len(tokens) for tokens, _, _ in cut]).offsets
         runs = [run for _, _, runs in cut for run in runs]
         device = self.lm.device
-        probabilities = torch.zeros(ids_before[-1], 256, device=device)
+        probabilities = torch.zeros(ids_before[-1], 256, dtype=torch.float32, device=device)
         if runs:
             logits = self.lm.packed_logits([tokens.to(device) for tokens, _, _ in cut])
             rows = [

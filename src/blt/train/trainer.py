@@ -249,7 +249,7 @@ def _new_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     if isinstance(optimizer, Muon):
         return {"momentum_buffer": zeros}
     return {
-        "step": torch.zeros((), device=zeros.device),
+        "step": torch.zeros((), dtype=torch.float32, device=zeros.device),
         "exp_avg": zeros,
         "exp_avg_sq": zeros.clone(),
     }
