@@ -198,3 +198,17 @@ def test_no_mask_of_bytes_by_bytes_or_bytes_by_patches_exists(training: bool) ->
         largest.append(mode.numel)
         assert mode.numel < length * batch.num_patches / 4
     assert largest[1] <= 2.1 * largest[0]
+
+
+def test_long_documents_without_gradients_have_the_same_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are read in another way, which keeps no rows of scores."""
+    monkeypatch.setattr("blt.model.attention.LONG", 100)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(400, 2, 8, generator=generator) for _ in range(3))
+    offsets = (0, 7, 300, 400)
+    expected = attention(q, k, v, offsets)
+    with torch.no_grad():
+        found = attention(q, k, v, offsets)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

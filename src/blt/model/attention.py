@@ -22,6 +22,7 @@ SCORES = 4 * BLOCK * 640  # per head, of the blocks in one batched product; more
 # Documents are laid out in multiples of this many rows, for few shapes of blocks: oneDNN compiles
 # each new shape of a bfloat16 product, which takes ten times as long as running it.
 ALIGNED = 32
+LONG = 2048  # positions that see all before them: whole rows of scores would be kept
 
 
 def attention(
@@ -41,7 +42,14 @@ def attention(
     """
     if _fits_flash(q):
         return _flash_attention(q, k, v, offsets, window)
+    if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
+        documents = [slice(start, end) for start, end in pairwise(offsets)]
+        return torch.cat([attention_after(q[one], k[one], v[one]) for one in documents])
     return _BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+
+
+def _longest(offsets: tuple[int, ...]) -> int:
+    return max((end - start for start, end in pairwise(offsets)), default=0)
 
 
 def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
