@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from blt.errors import UserError
 from blt.json_files import parse_object
 from blt.schema import Count, Inside, Schema, Sha256
@@ -65,8 +67,8 @@ class Manifest(Schema):
     shards: list[Shard]
     # Earlier versions wrote none of these.
     lengths: Lengths | None = None
-    left_out: dict[str, Left] = {}
-    read_as_one_text: dict[str, Left] = {}
+    left_out: dict[str, Left] = Field(default={})
+    read_as_one_text: dict[str, Left] = Field(default={})
     cut_documents: Count = 0
 
 

@@ -44,8 +44,20 @@ def attention(
         return _flash_attention(q, k, v, offsets, window)
     if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
         documents = [slice(start, end) for start, end in pairwise(offsets)]
-        return torch.cat([attention_after(q[one], k[one], v[one]) for one in documents])
+        return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
     return _BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+
+
+def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """All of the past of one document, without gradients  # [n, H, D] all.
+
+    Which kernel does it depends on the document alone, not on what it is packed with.
+    """
+    if len(q) <= LONG:
+        return _BlockAttention.apply(q, k, v, (0, len(q)), None)  # type: ignore[no-any-return]
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+    return attended[0].transpose(0, 1)
 
 
 def _longest(offsets: tuple[int, ...]) -> int:
