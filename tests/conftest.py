@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: a thread for each
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as blt does, here too late
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 def test_bfloat16_is_taken_where_it_is_faster_and_warned_of_where_it_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, faster: bool
 ) -> None:
-    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda device: faster)
+    monkeypatch.setattr(precision, "bfloat16_is_faster", lambda device: faster)
     precision._warn_if_slower.cache_clear()
     asked: list[Precision] = ["auto", "float32", "bfloat16", "bfloat16"]
     found = [choose_dtype(name, CPU) for name in asked]

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from blt.runtime import prepare_threads
+
 if TYPE_CHECKING:
     from blt.errors import UserError
     from blt.lm import BLT, ByteLM, LanguageModel, Patches
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from blt.patching import PatchingConfig
     from blt.pretrained import load
     from blt.vocab import decode, encode
+
+prepare_threads()  # before anything of ours imports PyTorch
 
 __version__ = "0.1.0"
 

@@ -37,7 +37,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     Logs a warning where bfloat16 is asked for and the device is slower with it.
     """
     if precision == "auto":
-        return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
+        return torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
     if precision == "float32":
         return torch.float32
     _warn_if_slower(device)
@@ -51,7 +51,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 @cache
 def _warn_if_slower(device: torch.device) -> None:
-    if not _bfloat16_is_faster(device):
+    if not bfloat16_is_faster(device):
         logging.getLogger("blt").warning(
             "precision 'bfloat16' is slower than 'float32' on this %s, which only emulates it; "
             "'auto' takes the faster of the two",
@@ -60,7 +60,7 @@ def _warn_if_slower(device: torch.device) -> None:
 
 
 @cache
-def _bfloat16_is_faster(device: torch.device) -> bool:
+def bfloat16_is_faster(device: torch.device) -> bool:
     """Measured: many CPUs only emulate it."""
     if device.type != "cpu":
         return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

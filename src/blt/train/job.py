@@ -23,7 +23,9 @@ from blt.train.build import calibrated, model_of
 from blt.train.byteify import byteify_of, resolved
 from blt.train.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.train.loop import OnProgress, fit
+from blt.train.meter import Meter
 from blt.train.opening import open_run
+from blt.train.pace import Pace
 from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
@@ -71,6 +73,8 @@ def train_recipe(
         run.forget_after(-1)  # of a run that was killed before its first checkpoint
         for source in sources:
             run.log({"event": "data", "source": source.name, **source.facts})
+    dtype = choose_dtype(recipe.train.precision, model.device)
+    meter = Meter(model, recipe.data.context_bytes, dtype, parallel.world)
     fit(
         model,
         Loader(
@@ -86,7 +90,7 @@ def train_recipe(
         heldout=heldout_by_source(sources),
         run=run,
         resume=resume,
-        on_progress=on_progress,
+        on_progress=Pace(meter, on_progress),
         spent=0.0 if run.has_checkpoint else time.monotonic() - start,
         # A BLT's entropy model alone is several times faster than all of it.
         score_after=PATCH_SAMPLE // 4 if isinstance(model, BLT) else PATCH_SAMPLE + SAMPLE_BYTES,
