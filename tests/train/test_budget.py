@@ -32,3 +32,17 @@ def test_progress_of_a_budget_in_seconds_never_goes_back(
             assert before <= progress <= 1
             assert progress >= min(1.0, now / SECONDS)
             before = progress
+
+
+def test_the_schedule_begins_with_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    sizes = {"scored_bytes": 0, "checkpoint_bytes": 0}
+    budget = Budget(TrainConfig(seconds=SECONDS), 30.0, prepared=30.0, **sizes)
+    assert budget.progress(0, 4096, 0.0) == 0
+    now = 35.0
+    assert budget.progress(1, 4096, 0.0) == pytest.approx(0.5)
+    resumed = Budget(TrainConfig(seconds=SECONDS), budget.seconds, prepared=30.0, **sizes)
+    assert resumed.progress(1, 4096, 0.0) == pytest.approx(0.5)
+    now += 35.0
+    assert resumed.progress(1, 4096, 0.0) == budget.progress(1, 4096, 0.0) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import blt
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.pretrained import load_patcher
-from blt.train import Recipe, Report, train_recipe
+from blt.train import Recipe, Report, calibration, train_recipe
 from blt.train.interrupt import StopRequest
+from blt.train.trainer import Step, Trainer
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -268,6 +270,41 @@ def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> Non
     train_recipe(recipe, tmp_path / "run", on_progress=reports.append)
     assert reports[-1].progress == 1.0
     assert reports[-1].step >= 1
+
+
+def test_finding_a_threshold_takes_nothing_from_the_warm_up(
+    blt_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still but for finding θ and for steps."""
+    clock, entropies, step = 0.0, calibration._entropies, Trainer.step
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    def slow_entropies(*args: Any) -> Any:
+        nonlocal clock
+        clock += 30
+        return entropies(*args)
+
+    def slow_step(self: Trainer, progress: float) -> Step:
+        nonlocal clock
+        clock += 1
+        return step(self, progress)
+
+    monkeypatch.setattr(calibration, "_entropies", slow_entropies)
+    monkeypatch.setattr(Trainer, "step", slow_step)
+    how = {"steps": None, "seconds": 100.0, "log_every": 1, "warmup": 0.2, "evals": 0}
+    train = replace(blt_recipe.train, schedule="cosine", **how)
+    recipe = replace(blt_recipe, train=train, target_patch_size=3.0)
+    told: list[tuple[str, float]] = []
+    train_recipe(
+        recipe, tmp_path / "run", on_prepare=lambda what, share: told.append((what, share))
+    )
+    rates = [event["lr"] for event in events(tmp_path / "run", "train")]
+    assert rates[0] < 0.05 * train.lr
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) > 0.9 * train.lr
+    assert told[-1] == ("finding θ", 1.0)
+    values = json.loads((tmp_path / "run" / "checkpoint" / "trainer.json").read_text())
+    assert values["prepared_seconds"] == 30
 
 
 def test_a_blt_without_an_entropy_model_trains(blt_recipe: Recipe, tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ def test_a_narrow_terminal_shows_how_far_a_training_is_and_the_time_left() -> No
         assert part in text
 
 
+def test_what_comes_before_the_first_step_has_a_bar_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blt.views.progress.LINE_EVERY", 0.0)
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+        with training_bar(console, "entropy") as show:
+            show.prepare("finding θ", 0.5)
+            show(REPORT)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        for part in ("finding θ", "50%", "before the first step", "25%"):
+            assert part in text
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=160)

@@ -14,20 +14,29 @@ WRITE_SPEED = 2e8  # bytes per second of a checkpoint, until one was measured
 class Budget:
     """Share of the training that is done.
 
-    Of a budget in seconds, the time that one step, the last checkpoint and what is scored at the
-    end take is set aside, so that all of it fits.
+    Of a budget in seconds, what was spent before the first step is gone: progress begins at 0 with
+    that step, so that learning rates warm up, and goes to 1 in the time that is left. What one
+    step, the last checkpoint and what is scored at the end take is set aside, so that all of it
+    fits.
 
     Args:
         config: steps, seconds, flops: the first to end ends it.
-        spent: seconds used before, by preparations or by the run that is resumed.
+        spent: seconds used before, by preparations and by the run that is resumed.
+        prepared: those of them before the run's first step.
         scored_bytes: what will be scored at the end, by the last evaluation and after it.
         checkpoint_bytes: size of a checkpoint; 0 where none is written.
     """
 
     def __init__(
-        self, config: TrainConfig, spent: float, *, scored_bytes: int, checkpoint_bytes: int
+        self,
+        config: TrainConfig,
+        spent: float,
+        *,
+        prepared: float = 0.0,
+        scored_bytes: int,
+        checkpoint_bytes: int,
     ) -> None:
-        self._config = config
+        self._config, self.prepared = config, prepared
         self._start = time.monotonic() - spent
         self._scored_bytes = scored_bytes
         self._progress = 0.0
@@ -53,8 +62,9 @@ class Budget:
         if self._config.steps is not None:
             shares.append(step / self._config.steps)
         if self._config.seconds is not None:
-            reserve = min(self._reserve(batch_bytes), self._config.seconds / 2)
-            shares.append(self.seconds / (self._config.seconds - reserve))
+            left = max(1e-9, self._config.seconds - self.prepared)
+            reserve = min(self._reserve(batch_bytes), left / 2)
+            shares.append((self.seconds - self.prepared) / (left - reserve))
         if self._config.flops is not None:
             shares.append(flops / self._config.flops)
         self._progress = max(self._progress, min(1.0, max(shares)))
@@ -95,5 +105,5 @@ class Budget:
 
     def _score_seconds(self, num_bytes: int, batch_bytes: int) -> float:
         # Without a backward pass a byte takes less than half of a step's time.
-        speed = self._score_speed or 2 * batch_bytes / self._fastest_step
+        speed = self._score_speed or 2 * batch_bytes / max(1e-9, self._fastest_step)
         return num_bytes / speed if speed else 0.0

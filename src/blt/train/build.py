@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from blt.train.byteify import take_layers
 from blt.train.calibration import (
     LOOKUP_BYTES,
     SAMPLE_BYTES,
+    OnShare,
     calibrate,
     learn_lookup_table,
     sample,
@@ -32,6 +34,7 @@ from blt.train.calibration import (
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
 
+OnPrepare = Callable[[str, float], None]  # what is done before the first step, and 0..1 of it
 TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
 
 
@@ -41,11 +44,13 @@ def model_of(
     sources: Sequence[Source],
     entropy_model: ByteTransformer | None,
     token_model: Checkpoint | None = None,
+    on_prepare: OnPrepare | None = None,
 ) -> LanguageModel:
     """The checkpoint's model, or a new one, on the device to train on.
 
     Args:
         token_model: whose layers a new BLT takes over.
+        on_prepare: called while its rule is calibrated, or its table learned.
     """
     device = choose_device(recipe.train.device)
     if run.has_checkpoint:
@@ -60,7 +65,7 @@ def model_of(
         torch.manual_seed(recipe.seed)
         model = ByteLM(recipe.byte_model)
     else:
-        model = _new_blt(recipe, sources, entropy_model, device)
+        model = _new_blt(recipe, sources, entropy_model, device, on_prepare)
         if token_model is not None:
             take_layers(model.to(device), token_model, _sample(sources, recipe))
     return model.to(device)
@@ -86,6 +91,7 @@ def _new_blt(
     sources: Sequence[Source],
     entropy_model: ByteTransformer | None,
     device: torch.device,
+    on_prepare: OnPrepare | None,
 ) -> BLT:
     """Its rule calibrated, or its table learned, on training text."""
     config = recipe.model or Config()
@@ -93,10 +99,11 @@ def _new_blt(
         return build_blt(config, None, recipe.seed)
     entropy_model.to(device)
     if not recipe.learns_table:
-        patching = calibrated(recipe, config.patching, entropy_model, sources)
+        patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
         return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
     texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
-    how = _calibration(recipe, entropy_model)
+    show = None if on_prepare is None else partial(on_prepare, "learning the table")
+    how = _calibration(recipe, entropy_model, show)
     patching, table = learn_lookup_table(
         entropy_model, texts, recipe.target_patch_size, config.patching, **how
     )
@@ -111,11 +118,13 @@ def _sample(sources: Sequence[Source], recipe: Recipe) -> list[bytes]:
     return sample(texts, recipe.data.context_bytes, BATCH_BYTES)
 
 
-def _calibration(recipe: Recipe, entropy_model: ByteTransformer) -> dict[str, Any]:
+def _calibration(
+    recipe: Recipe, entropy_model: ByteTransformer, show: OnShare | None
+) -> dict[str, Any]:
     """How to look at training text to set θ."""
     device = next(entropy_model.parameters()).device
     dtype = choose_dtype(recipe.train.precision, device)
-    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype}
+    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype, "on_progress": show}
 
 
 def calibrated(
@@ -123,16 +132,18 @@ def calibrated(
     patching: PatchingConfig,
     entropy_model: ByteTransformer,
     sources: Sequence[Source],
+    on_prepare: OnPrepare | None = None,
 ) -> PatchingConfig:
     """The recipe's rule, calibrated on training text if it asks for that."""
     if recipe.target_patch_size == 0 or not patching.needs_entropies:
         return patching
+    show = None if on_prepare is None else partial(on_prepare, "finding θ")
     return calibrate(
         entropy_model,
         [text for source in sources for text in source.sample(SAMPLE_BYTES)],
         recipe.target_patch_size,
         patching,
-        **_calibration(recipe, entropy_model),
+        **_calibration(recipe, entropy_model, show),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from blt.model.byte_transformer import ByteTransformer
 from blt.patching import PatchingConfig
 from blt.precision import autocast
 
+OnShare = Callable[[float], None]  # 0..1 of a piece of work
 SAMPLE_BYTES = 262144
 LOOKUP_BYTES = 2**22  # to learn a table from: most n-grams are rare
 
@@ -31,6 +32,7 @@ def calibrate(
     context_bytes: int = 2048,
     sample_bytes: int = SAMPLE_BYTES,
     dtype: torch.dtype = torch.float32,
+    on_progress: OnShare | None = None,
 ) -> PatchingConfig:
     """Set θ so that patches of ``documents`` have ``target`` bytes on average.
 
@@ -40,12 +42,14 @@ def calibrate(
         config: an entropy rule; all but its threshold stays.
         context_bytes: documents are cut into pieces of at most so many bytes.
         sample_bytes: how much text to look at.
+        on_progress: called with the share of it that has been looked at.
 
     Raises:
         UserError: another rule, no text, or a target below 1.
     """
     pieces = sample(documents, context_bytes, sample_bytes)
-    return _calibrated(list(_entropies(entropy_model, pieces, config, dtype)), target, config)
+    found = list(_entropies(entropy_model, pieces, config, dtype, on_progress))
+    return _calibrated(found, target, config)
 
 
 def learn_lookup_table(
@@ -57,6 +61,7 @@ def learn_lookup_table(
     context_bytes: int = 2048,
     sample_bytes: int = LOOKUP_BYTES,
     dtype: torch.dtype = torch.float32,
+    on_progress: OnShare | None = None,
 ) -> tuple[PatchingConfig, Tensor]:
     """A table for the rule "lookup" that cuts where ``entropy_model`` is unsure (paper §4.2).
 
@@ -66,7 +71,7 @@ def learn_lookup_table(
         the config with the θ that was used, and the table [260 ** order] bool.
     """
     pieces = sample(documents, context_bytes, sample_bytes)
-    found = list(_entropies(entropy_model, pieces, config, dtype))
+    found = list(_entropies(entropy_model, pieces, config, dtype, on_progress))
     means = patching.lookup_entropies(found, config.lookup_order)
     looked_up = [(ids, means[patching.lookup_key(ids, config.lookup_order)]) for ids, _ in found]
     chosen = _calibrated(looked_up, target, replace(config, rule="entropy"))
@@ -131,14 +136,18 @@ def _entropies(
     pieces: Sequence[bytes],
     config: PatchingConfig,
     dtype: torch.dtype,
+    on_progress: OnShare | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids and entropies of each piece."""
-    device = _device(entropy_model)
+    device, done, total = _device(entropy_model), 0, sum(map(len, pieces))
     for group in grouped(pieces, BATCH_BYTES):
         ids = [vocab.encode(piece).to(device) for piece in group]
         with autocast(device, dtype):
             found = lm.document_entropies(entropy_model, ids, config.newline_reset)
         yield from zip((x.cpu() for x in ids), (x.cpu() for x in found), strict=True)
+        done += sum(map(len, group))
+        if on_progress is not None:
+            on_progress(done / max(1, total))
 
 
 def _device(model: torch.nn.Module | None) -> torch.device:

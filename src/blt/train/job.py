@@ -19,7 +19,7 @@ from blt.patching import PatchingConfig
 from blt.precision import choose_dtype
 from blt.pretrained import find_entropy_model, identity, save_patching
 from blt.token_lm import TokenLM
-from blt.train.build import calibrated, model_of
+from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.byteify import byteify_of, resolved
 from blt.train.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.train.loop import OnProgress, fit
@@ -39,12 +39,14 @@ def train_recipe(
     run_folder: str | os.PathLike[str],
     resume: bool = False,
     on_progress: OnProgress | None = None,
+    on_prepare: OnPrepare | None = None,
 ) -> LanguageModel:
     """Train the model of ``recipe`` and leave it in ``run_folder/checkpoint``.
 
     Args:
         run_folder: new or empty; with ``resume``, one that was left before its end.
         on_progress: called with every report of :func:`blt.train.loop.fit`.
+        on_prepare: called before the first step, with what is being done and its share, 0..1.
 
     Returns:
         the trained model, ready to use.
@@ -63,7 +65,8 @@ def train_recipe(
     sources = open_text(recipe)
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
-    model = model_of(recipe, run, sources, entropy_model, token_model)
+    show = on_prepare if parallel.main else None
+    model = model_of(recipe, run, sources, entropy_model, token_model, show)
     if recipe.train.recompute:
         recompute(model)
     if recipe.train.compile:

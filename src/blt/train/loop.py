@@ -126,12 +126,15 @@ class _Fit:
 
     def run(self, resume: bool, spent: float, score_after: int) -> Report:
         trainer = self.trainer
+        prepared = spent
         if resume and self.folder is not None and self.folder.has_checkpoint:
-            spent += self._restore(self.folder)
+            before, prepared = self._restore(self.folder)
+            spent += before
             self.folder.forget_after(trainer.steps)
         self.budget = Budget(
             self.config,
             spent,
+            prepared=prepared,
             scored_bytes=score_after + (self._eval_bytes if self._evaluates else 0),
             checkpoint_bytes=self._checkpoint_bytes() if self.folder else 0,
         )
@@ -273,7 +276,8 @@ class _Fit:
         if self.folder is None:
             return
         state = self.trainer.state()
-        more = {"seconds": self.budget.seconds, "evals_done": self.evals_done}
+        clock = {"seconds": self.budget.seconds, "prepared_seconds": self.budget.prepared}
+        more = {**clock, "evals_done": self.evals_done}
         state = TrainerState(state.tensors, {**state.values, **more})
         self.folder.save(self.trainer.model, state, self.config.keep_checkpoints, wait)
         if self.folder.save_seconds > 0:
@@ -283,12 +287,13 @@ class _Fit:
         """Weights and two moments."""
         return sum(3 * p.numel() * p.element_size() for p in self.trainer.model.parameters())
 
-    def _restore(self, run: RunFolder) -> float:
-        """Returns the seconds that were spent before."""
+    def _restore(self, run: RunFolder) -> tuple[float, float]:
+        """Returns the seconds that were spent before, and those of them before the first step."""
         self.trainer.restore(run)
         values = run.trainer_values()
         self.evals_done = values["evals_done"]
-        return float(values["seconds"])
+        # Earlier versions counted preparations into the schedule.
+        return float(values["seconds"]), float(values.get("prepared_seconds", 0.0))
 
     def _stopped(self) -> str:
         """Save, and say where and how to go on."""

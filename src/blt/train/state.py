@@ -39,12 +39,15 @@ class TrainerValues(Schema):
     loader: LoaderState
     documents: str
     seconds: Amount
+    prepared_seconds: Amount = 0.0
     evals_done: Count
     tensors: list[str]
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         require(self.step <= self.bytes_seen, f"step {self.step}: has not seen a byte each")
+        prepared = self.prepared_seconds <= self.seconds
+        require(prepared, f"prepared_seconds {self.prepared_seconds}: more than all seconds")
         counts = self.step >= self.skipped >= self.skipped_in_a_row
         require(counts, f"skipped {self.skipped}: of {self.step} steps, not so many")
         require(RNG in self.tensors, f"{NAMES}: without {RNG}")

@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Column
 
+from blt.train.build import OnPrepare
 from blt.train.loop import OnProgress, Report
 from blt.views.console import Console
 
@@ -22,11 +23,21 @@ LINE_EVERY = 15.0  # seconds, where there is no terminal to draw a bar on
 NAME_WIDTH = 18
 
 
+class TrainingView:
+    """What a training is shown with: call it with reports, and ``prepare`` before the first."""
+
+    def __init__(self, show: OnProgress, prepare: OnPrepare) -> None:
+        self.show, self.prepare = show, prepare
+
+    def __call__(self, report: Report) -> None:
+        self.show(report)
+
+
 @contextmanager
-def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
+def training_bar(console: Console, name: str) -> Iterator[TrainingView]:
     """What :func:`blt.train.loop.fit` calls with its reports, inside a ``with`` block."""
     if not console.is_terminal:
-        yield _lines(console, name)
+        yield TrainingView(_lines(console, name), _prepare_lines(console, name))
         return
     whole_or_cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal's end
     columns = (
@@ -36,12 +47,18 @@ def training_bar(console: Console, name: str) -> Iterator[OnProgress]:
         TextColumn("{task.fields[status]}", markup=False, table_column=whole_or_cut),
     )
     with Progress(*columns, console=console, refresh_per_second=4, expand=True) as progress:
-        task = progress.add_task(name, total=1.0, status="reading text, finding θ")
+        task = progress.add_task(name, total=1.0, status="reading text")
+        before: dict[str, TaskID] = {}  # tasks before the first step, each with a bar of its own
 
         def show(report: Report) -> None:
             progress.update(task, completed=report.progress, status=describe(report))
 
-        yield show
+        def prepare(what: str, share: float) -> None:
+            if what not in before:
+                before[what] = progress.add_task(what, total=1.0, status="before the first step")
+            progress.update(before[what], completed=share)
+
+        yield TrainingView(show, prepare)
 
 
 @contextmanager
@@ -89,6 +106,19 @@ def _lines(console: Console, name: str) -> OnProgress:
         if report.progress == 1 or time.monotonic() - last >= LINE_EVERY:
             last = time.monotonic()
             line = f"{name:<{NAME_WIDTH}} {report.progress:4.0%} · {describe(report)}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    return show
+
+
+def _prepare_lines(console: Console, name: str) -> OnPrepare:
+    last = time.monotonic()
+
+    def show(what: str, share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            line = f"{name:<{NAME_WIDTH}} {what}, before the first step: {share:.0%}"
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     return show
