@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blt import durable
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
@@ -78,9 +79,7 @@ def byteify(
         "models": rows,
         "gap_closed": _gap_closed(bits),
     }
-    beside = folder / f".{RESULT}.new"
-    beside.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(beside, folder / RESULT)
+    durable.write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 

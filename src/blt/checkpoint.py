@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blt import checksums
+from blt import checksums, durable
 from blt.errors import UserError
 from blt.json_files import read_object
 from blt.stored import WEIGHTS
@@ -53,12 +53,14 @@ def move_into_place(written: Path, folder: Path) -> None:
     """
     if (folder / CARD).is_file() and not (written / CARD).exists():
         shutil.copy(folder / CARD, written)
+    durable.sync(written)
     if folder.exists() and exchange(written, folder):
+        durable.sync_entries(folder.parent)
         return
     old = written.parent / "old"
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(written, folder)
+        durable.replace(folder, old)
+    durable.replace(written, folder)
 
 
 def check_target(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blt import durable
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
 from blt.json_files import read_object
@@ -163,6 +163,4 @@ def _tensors(path: Path) -> dict[str, str]:
 
 
 def _write(folder: Path, checksums: Checksums) -> None:
-    beside = folder / f".{CHECKSUMS}.new"
-    beside.write_text(json.dumps(to_dict(checksums), indent=1) + "\n")
-    os.replace(beside, folder / CHECKSUMS)
+    durable.write_text(folder / CHECKSUMS, json.dumps(to_dict(checksums), indent=1) + "\n")

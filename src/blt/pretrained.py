@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from blt import checkpoint, checksums, lm
+from blt import checkpoint, checksums, durable, lm
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.hub import local_folder
@@ -121,7 +121,5 @@ def read_patching(path: Path) -> PatchingConfig:
 def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> None:
     """Write the calibrated rule beside an entropy model, whole or not at all."""
     path = Path(folder) / PATCHING
-    beside = path.with_name(f".{PATCHING}.new")
-    beside.write_text(json.dumps(to_dict(config), indent=2) + "\n")
     with checksums.changing(Path(folder), PATCHING):
-        os.replace(beside, path)
+        durable.write_text(path, json.dumps(to_dict(config), indent=2) + "\n")

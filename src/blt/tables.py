@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from blt import vocab
+from blt import durable, vocab
 from blt.errors import UserError
 from blt.patching import MAX_ORDER, lookup_entropies
 
@@ -55,7 +54,7 @@ def write_lookup_table(
     table = lookup_entropies([(ids, entropies)], order) > threshold
     beside = path.with_name(f".{path.name}.new")
     save_file({TABLE: table}, beside)
-    os.replace(beside, path)
+    durable.replace(beside, path)
     return int(table.sum())
 
 

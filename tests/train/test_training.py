@@ -123,6 +123,19 @@ def test_resuming_a_finished_run_changes_nothing(byte_recipe: Recipe, tmp_path: 
     assert events(tmp_path / "run", "train") == reports
 
 
+def test_a_kill_at_the_very_end_leaves_no_line_twice(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    train_recipe(byte_recipe, run)
+    once = metrics.read_text()
+    train_recipe(byte_recipe, run, resume=True)  # as if it had been killed after its last line
+    assert metrics.read_text() == once
+    metrics.write_text(once.removesuffix("\n")[:-5])  # and within it
+    train_recipe(byte_recipe, run, resume=True)
+    assert metrics.read_text() == once
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     byte_recipe: Recipe, tmp_path: Path
 ) -> None:

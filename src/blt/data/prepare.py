@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blt import durable
 from blt.config_io import from_dict, to_dict
 from blt.data.census import Census, division_of, to_json
 from blt.data.files import Found
@@ -190,6 +191,4 @@ def _read(path: Path, delete: Path) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, data: dict[str, Any]) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(json.dumps(data, indent=1) + "\n")
-    os.replace(beside, path)
+    durable.write_text(path, json.dumps(data, indent=1) + "\n")

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from blt import vocab
+from blt import durable, vocab
 from blt.checksums import digest
 from blt.data.manifest import MANIFEST, read_manifest
 from blt.data.packing import needed
@@ -199,7 +199,7 @@ def write_lengths(folder: Path, shards: Sequence[ShardInfo]) -> dict[str, str]:
         with path.with_name(f"{path.name}.new").open("wb") as file:
             for shard in (shard for shard in shards if shard.split == split):
                 file.write(_lengths_of(_map_shard(folder, shard)).tobytes())
-        os.replace(file.name, path)
+        durable.replace(file.name, path)
         digests[split] = digest(path)
     return digests
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from blt import lm, vocab
+from blt import durable, lm, vocab
 from blt.data.census import Census, by_hash, from_json
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
@@ -129,7 +129,7 @@ class Worker:
                 (new / UNIT).write_text(json.dumps(asdict(outcome)))
                 if place.exists():  # divided otherwise
                     os.replace(place, Path(beside) / "old")
-                os.replace(new, place)
+                durable.replace(new, place)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from blt import durable
 from blt.errors import UserError
 from blt.study.fit import band, crossings, fit
 from blt.study.folder import StudyFolder, overrun
@@ -43,7 +44,7 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
             _figure(results, FLOPS, kinds, folder / "bits-over-flops-by-kind.png"),
         ]
     sections = [*_sections(results, kinds), *_scored_section(folder)]
-    (folder / TABLE).write_text("\n".join(sections))
+    durable.write_text(folder / TABLE, "\n".join(sections))
     return [*paths, folder / TABLE]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from blt import durable
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
 from blt.json_files import parse_object
@@ -168,7 +169,7 @@ class StudyFolder:
             os.replace(run, self.run(f"{name}-lr{old:g}"))
 
     def _write_lines(self, file: str, results: list[Result]) -> None:
-        _write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
+        durable.write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
 
     def _lock(self, name: str, timeout: float = -1) -> BaseFileLock:
         return FileLock(self.path / LOCKS / name, timeout=timeout)
@@ -216,10 +217,4 @@ def _read_plan(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, data: Any) -> None:
-    _write_text(path, json.dumps(data, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(text)
-    os.replace(beside, path)
+    durable.write_text(path, json.dumps(data, indent=1) + "\n")

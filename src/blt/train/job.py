@@ -155,7 +155,7 @@ def _report_patches(
     model: LanguageModel, recipe: Recipe, run: RunFolder, sources: Sequence[Source]
 ) -> None:
     """Log the patch size on held-out text; an entropy model first gets a θ of its own."""
-    if isinstance(model, TokenLM):
+    if isinstance(model, TokenLM) or run.logged("patching"):  # a run that had ended
         return
     tables: dict[str, Any] = {}
     if isinstance(model, BLT):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from blt import durable
 from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
@@ -196,9 +197,7 @@ def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
     """Write ``recipe`` with every default spelled out; the file appears whole."""
-    beside = Path(f"{path}.new")
-    beside.write_text(tomli_w.dumps(to_dict(recipe, keep_none=False)))
-    os.replace(beside, path)
+    durable.write_text(Path(path), tomli_w.dumps(to_dict(recipe, keep_none=False)))
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
-from blt import checksums
+from blt import checksums, durable
 from blt.checkpoint import CONFIG, TRAINER, move_into_place
 from blt.errors import UserError
 from blt.json_files import read_object
@@ -88,11 +88,21 @@ class RunFolder:
         return (self.checkpoint / CONFIG).is_file() and not self.has_checkpoint
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append one line to the metrics; it is on disk when this returns."""
+        """Append one line to the metrics: no kill loses it from now on.
+
+        The next checkpoint brings it to the disk; a power failure before may take it along with the
+        steps that it is about.
+        """
         if not self.parallel.main:
             return
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(event) + "\n")
+
+    def logged(self, event: str) -> bool:
+        """Is there a line of this kind in the metrics?"""
+        path = self.path / METRICS
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return any(json.loads(line).get("event") == event for line in lines)
 
     def save(
         self, model: LanguageModel, state: TrainerState, keep: int = 1, wait: bool = True
@@ -171,6 +181,7 @@ class RunFolder:
             values = {**state.values, NAMES: sorted(state.tensors)}
             (new / TRAINER).write_text(json.dumps(values, indent=2) + "\n")
             checksums.record(new, [TRAINER, *_parts(new)])
+            durable.sync(self.path / METRICS)
             move_into_place(new, self.checkpoint)
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
             shutil.rmtree(beside)
@@ -183,7 +194,7 @@ class RunFolder:
             kept.mkdir(exist_ok=True)
             step = read_object(old / TRAINER)["step"]
             if not (kept / f"step-{step:09d}").exists():
-                os.replace(old, kept / f"step-{step:09d}")
+                durable.replace(old, kept / f"step-{step:09d}")
         for path in sorted(kept.glob("step-*"))[: -count or None]:
             shutil.rmtree(path)
 
@@ -229,7 +240,7 @@ class RunFolder:
         for left in self.path.glob(f".{CHECKPOINT}.*"):
             old = left / "old"  # where two renames were needed, a kill may fall between them
             if not self.checkpoint.exists() and (old / TRAINER).is_file():
-                os.replace(old, self.checkpoint)
+                durable.replace(old, self.checkpoint)
             shutil.rmtree(left, ignore_errors=True)
 
     def forget_after(self, step: int) -> None:
@@ -238,9 +249,7 @@ class RunFolder:
         if not path.is_file() or not self.parallel.main:
             return
         kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-        beside = path.with_name(f"{METRICS}.new")
-        beside.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(beside, path)
+        durable.write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _cannot_resume(reason: str) -> UserError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from blt import durable
 from blt.views.curves import Axis, Curve, curves_svg
 from blt.views.glyphs import visible
 from blt.views.heatmap import HeatText, heat_html, legend_html
@@ -63,7 +64,7 @@ def write_report(path: str | os.PathLike[str], run: ReportData) -> Path:
         with os.fdopen(handle, "wb") as file:
             file.write(page)
         os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        durable.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

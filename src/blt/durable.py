@@ -1,0 +1,48 @@
+"""What is written is whole after a kill, and still there after the power has failed.
+
+A file or folder is written beside its place, brought to the disk, and then moved; the move is
+brought to the disk as well. So at any moment the old or the new one is there, never a part.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, in place of one that may be there."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    replace(beside, path)
+
+
+def replace(written: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
+    """Move a file or folder that is complete to its place; on disk when this returns."""
+    sync(Path(written))
+    os.replace(written, place)
+    sync_entries(Path(place).parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder with all that is in it, to the disk."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            sync(inside)
+        sync_entries(path)
+    elif path.is_file():
+        _sync(path, os.O_RDONLY)
+
+
+def sync_entries(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere folders cannot be opened
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
