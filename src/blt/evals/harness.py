@@ -16,6 +16,7 @@ import torch
 from blt import vocab
 from blt.data.loader import segments
 from blt.errors import UserError, how_to_install, require
+from blt.evals.gen_kwargs import options, seeds
 from blt.evals.models import load
 from blt.generate import Engine, Sampling
 from blt.lm import BLT, ByteLM, LanguageModel
@@ -25,13 +26,11 @@ from blt.pretrained import PRETRAINED
 try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import normalize_gen_kwargs
 except ImportError as error:
     raise UserError(
         f"lm-evaluation-harness is not installed ({error}): {how_to_install('eval')}"
     ) from None
 
-BYTES_PER_TOKEN = 4  # tasks limit what is written in tokens; a usual one has about so many bytes
 DTYPES = ("float32", "bfloat16")
 
 
@@ -94,13 +93,19 @@ class Harness(LM):
 
     def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
         """Text after each context, up to its stop strings, which are left out."""
+        own = seeds(requests, torch.initial_seed())  # which the harness sets
         if not isinstance(self.lm, BLT | ByteLM):
-            found = [self.lm.generate(r.args[0], **_options(r.args[1])) for r in requests]
+            found = [
+                self.lm.generate(
+                    request.args[0], seed=seed, **options(request.args[1], samples=False)
+                )
+                for request, seed in zip(requests, own, strict=True)
+            ]
             return [one.text for one in found]
         engine = Engine(self.lm, max_batch=self.max_batch, max_queue=max(1, len(requests)))
         handles = [
-            engine.submit(request.args[0], Sampling.of(_options(request.args[1])))
-            for request in requests
+            engine.submit(request.args[0], Sampling(seed=seed, **options(request.args[1])))
+            for request, seed in zip(requests, own, strict=True)
         ]
         engine.run()
         results = [handle.result() for handle in handles]
@@ -108,18 +113,6 @@ class Harness(LM):
             if result.error is not None:
                 raise RuntimeError(result.error)
         return [result.text for result in results]
-
-
-def _options(asked: dict[str, Any]) -> dict[str, Any]:
-    """Ours for the harness's keyword arguments of a generation; names that differ, and limits."""
-    wanted = normalize_gen_kwargs(asked)
-    taken = {key: wanted[key] for key in ("top_k", "top_p", "min_p") if key in wanted}
-    return {
-        **taken,
-        "max_bytes": BYTES_PER_TOKEN * wanted["max_gen_toks"],
-        "temperature": float(wanted.get("temperature", 0.0)),
-        "stop": [stop for stop in wanted["until"] if stop],
-    }
 
 
 def main(arguments: Sequence[str]) -> int:
