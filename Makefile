@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?=
 export PYTHON
 
-.PHONY: help demo test bench lint format docs setup clean
+.PHONY: help demo test bench mutate lint format docs setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,9 @@ test: lint ## lint, type-check and run the tests
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json
+
+mutate: $(VENV)/.ready-dev ## change the core on purpose: do the tests notice? (half an hour)
+	$(VENV)/bin/python tools/mutate.py --out docs/mutations.md
 
 lint: $(VENV)/.ready-dev ## ruff and mypy
 	$(VENV)/bin/ruff check .

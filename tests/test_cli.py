@@ -267,7 +267,14 @@ def test_generate_in_json_and_in_patches(
     plain = generated(capsys, *args).rstrip("\n")
     shown = generated(capsys, *args, "--show-patches")
     size = len(plain.encode())
-    assert shown.count("│") <= size
+    assert shown.count("│") <= size + 1
+    assert shown.startswith("x")
+    shown = generated(capsys, "ab cd ef", *args[1:], "--max-bytes", 1, "--show-patches")
+    lengths = blt.load(blt_model).patch("ab cd ef").lengths.tolist()[1:]
+    firsts = [sum(lengths[:count]) for count in range(1, len(lengths))]
+    assert [shown.replace("│", "", i).find("│") for i in range(len(firsts))] == firsts
+    two = generated(capsys, "one", "two", *args[1:])
+    assert two.index("==> one <==") < two.index("==> two <==")
     assert generated(capsys, *args, "--precision", "int8", "--draft-bytes", 3)
 
 

@@ -102,6 +102,32 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert_same_weights(resumed, whole)
 
 
+def test_what_a_resumed_training_draws_is_what_it_would_have_drawn(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From PyTorch's generator, as dropout would."""
+    drawn: list[float] = []
+    step = Trainer.step
+
+    def drawing_step(self: Trainer, progress: float) -> Step:
+        drawn.append(float(torch.rand((), dtype=torch.float32)))
+        if self.steps == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, progress)
+
+    monkeypatch.setattr(Trainer, "step", drawing_step)
+    stop_at = -1
+    train_recipe(byte_recipe, tmp_path / "whole")
+    whole, stop_at = list(drawn), 3
+    drawn.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(byte_recipe, tmp_path / "cut")
+    stop_at = -1
+    torch.manual_seed(99)
+    train_recipe(byte_recipe, tmp_path / "cut", resume=True)
+    assert drawn == whole
+
+
 def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts(request: pytest.FixtureRequest) -> None:
     # A shell's background jobs ignore it.
     old = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,9 @@ class Load:
     prompt_bytes: int = 64
     max_bytes: int = 256
     batch: int = 16
-    chaos: bool = False  # also clients that leave, read slowly, send too much or nonsense
+    # Also clients that leave, read slowly, send too much or nonsense, hold connections without a
+    # word, or send long prompts of one letter.
+    chaos: bool = False
 
 
 def run(file: Path | None, as_json: bool, load: Load) -> int:
@@ -173,8 +175,23 @@ def show(results: dict[str, Any], console: Console) -> None:
         ("memory", f"{memory['end'] / 2**20:.0f} MiB, {memory['growth']:+.1%}", "within 5%"),
         ("what clients did", str(results["requests"]), ""),
     ]
+    rows += list(_chaos_rows(results)) if results["load"]["chaos"] else []
     for row in rows:
         table.add_row(*row)
     console.print(table)
     for line in results["unexpected"]:
         console.print(f"unexpected: {line}", markup=False)
+
+
+def _chaos_rows(results: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What connections that hold places, and long prompts, cost the others."""
+    held, gaps = results["held"], results["gap_seconds"]
+    yield "connections held at most", str(held["most_open"]), ""
+    yield "of these closed by the server", str(held["closed"]), ""
+    checks = f"{held['health_failed']} of {held['health_checks']}, slowest "
+    yield "health checks failed", f"{checks}{held['health_slowest']:.2f} s", "0"
+    for name, of in gaps.items():
+        seconds = f"{of['p50']:.3f} s, {of['p99']:.3f} s"
+        yield f"between chunks, {name.replace('_', ' ')}: median, p99", seconds, ""
+    usual, beside = gaps["usual"]["p50"], gaps["beside_long_prompts"]["p50"]
+    yield "medians, beside long prompts over usual", f"{beside / max(1e-9, usual):.2f}", "< 3"

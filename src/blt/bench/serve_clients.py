@@ -7,12 +7,13 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from blt.bench.serve_chaos import Held, hold
 from blt.bench.serve_texts import COUNT, Texts
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 120.0  # without an answer for so long, a request counts as lost
 # What of a hundred requests is no ordinary stream or whole answer, with chaos.
 CHAOS = {"cancel": 10, "slow": 5, "oversized": 3, "malformed": 4, "raw": 3}
+LONG_EVERY = 15.0  # seconds between prompts of one letter, whose clients leave
+LONG_BYTES, LONG_SECONDS = 16384, 5.0
 MALFORMED = (
     b"{",
     b'{"prompt": "\xff\xfe"}',
@@ -46,6 +49,9 @@ class Outcome:
 
     requests: Counter[str] = field(default_factory=Counter)
     first_byte: list[float] = field(default_factory=list)  # seconds
+    gaps: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
+    long_prompts: int = 0  # in flight; gaps between chunks are kept apart by whether there are any
+    held: Held = field(default_factory=Held)
     compared: int = 0
     wrong: int = 0
     unanswered: int = 0
@@ -54,6 +60,7 @@ class Outcome:
     def restart(self) -> None:
         """Forget times; mistakes are never forgotten."""
         self.first_byte = []
+        self.gaps = {False: [], True: []}
 
     def compare(self, text: str, expected: bytes) -> None:
         """With what the engine alone writes; bytes that are not UTF-8 are U+FFFD in both."""
@@ -61,12 +68,13 @@ class Outcome:
         self.wrong += text != expected.decode("utf-8", "replace")
 
     def to_json(self) -> dict[str, Any]:
-        times = sorted(self.first_byte) or [0.0]
         return {
-            "first_byte_seconds": {
-                "p50": times[len(times) // 2],
-                "p99": times[int(len(times) * 0.99)],
+            "first_byte_seconds": _percentiles(self.first_byte),
+            "gap_seconds": {
+                "usual": _percentiles(self.gaps[False]),
+                "beside_long_prompts": _percentiles(self.gaps[True]),
             },
+            "held": asdict(self.held),
             "requests": dict(self.requests),
             "compared": self.compared,
             "wrong": self.wrong,
@@ -97,6 +105,7 @@ class Client:
     async def stream(self, chance: random.Random, pause: float = 0.0) -> None:
         """A stream, read to its end; with a pause between reads."""
         index, text, begun = chance.randrange(COUNT), "", time.monotonic()
+        last: float | None = None
         async with self.session.post(self.url, json=self.body(index, stream=True)) as answer:
             if not self._expect(answer.status, 200):
                 return
@@ -110,6 +119,10 @@ class Client:
                         self.outcome.unexpected.append(chunk["error"]["message"])
                         break
                     text += chunk["choices"][0]["text"]
+                    now = time.monotonic()
+                    if last is not None and not pause:
+                        self.outcome.gaps[self.outcome.long_prompts > 0].append(now - last)
+                    last = now
                 ended |= line.startswith(b"data: [DONE]")
                 if pause:
                     await asyncio.sleep(pause)
@@ -140,6 +153,20 @@ class Client:
                     await answer.read()
         except TimeoutError:
             return
+
+    async def long(self) -> None:
+        """A long prompt of one letter; nobody waits for its end."""
+        self.outcome.requests["long"] += 1
+        self.outcome.long_prompts += 1
+        try:
+            async with asyncio.timeout(LONG_SECONDS):
+                body = {"prompt": "a" * LONG_BYTES, "max_tokens": 9}
+                async with self.session.post(self.url, json=body) as answer:
+                    await answer.read()
+        except TimeoutError:
+            return
+        finally:
+            self.outcome.long_prompts -= 1
 
     async def oversized(self, chance: random.Random) -> None:
         """More than fits, in the body or in the parameters."""
@@ -202,4 +229,16 @@ async def drive(
                     else:
                         outcome.requests[f"{kind}, cut off"] += 1
 
-        await asyncio.gather(*(one(seed) for seed in range(load.clients)))
+        async def long_prompts() -> None:
+            client = Client(session, f"{url}/v1/completions", texts, expected, outcome)
+            while time.monotonic() + LONG_EVERY < stop:
+                await asyncio.sleep(LONG_EVERY)
+                await client.long()
+
+        beside = [hold(url, stop, outcome.held), long_prompts()] if load.chaos else []
+        await asyncio.gather(*(one(seed) for seed in range(load.clients)), *beside)
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    times = sorted(seconds) or [0.0]
+    return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}

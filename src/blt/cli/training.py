@@ -79,7 +79,7 @@ def train(
     made = read_recipe(recipe, overrides)
     with training_bar(console, recipe.stem) as show:
         latest = Latest(show)
-        train_recipe(made, folder, resume, latest, show.prepare)
+        train_recipe(made, folder, resume, latest, on_prepare=show.prepare)
     steps = 0 if latest.report is None else latest.report.step
     if steps < FEW_STEPS and steps != made.train.steps:  # it was seconds or flops that ended it
         fitted = "1 step" if steps == 1 else f"{steps} steps"

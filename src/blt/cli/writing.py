@@ -14,7 +14,7 @@ from blt.errors import UserError, how_to_install, require_whole
 
 
 def generate(
-    prompt: Positional[str] = "",
+    prompt: Positional[tuple[str, ...]] = (),
     /,
     *,
     model: Path | None = None,
@@ -39,22 +39,23 @@ def generate(
     """Let a model continue a prompt.
 
     Args:
-        prompt: Text to continue; "-" reads it from a pipe.
+        prompt: Text to continue, in quotes; several are continued each on its own, as those of
+            --prompts; "-" reads one from a pipe.
         model: Model folder, such as RUN/checkpoint, instead of the model inside the package.
-        prompts: File with a prompt on each line, instead of one prompt; "-" reads a pipe.
+        prompts: File with a prompt on each line, instead; "-" reads a pipe.
         max_bytes: How many bytes to write at most.
         temperature: 0 always takes the most likely byte; higher is more varied.
         top_k: Choose among the k most likely bytes only.
         top_p: Choose among the likeliest bytes that have this probability together.
         min_p: Choose among bytes at least this likely, relative to the likeliest.
         repetition_penalty: Above 1 makes what occurs in the text less likely.
-        seed: The same seed writes the same text; line i of --prompts has seed + i.
+        seed: The same seed writes the same text; prompt i has seed + i.
         stop: End before this string; may be given several times. A newline is $'\\n' in bash.
         valid_utf8: Never write bytes that cannot become valid UTF-8.
         precision: Of the weights: float32, bfloat16 or int8. Left out: as the model is.
         draft_bytes: Self-speculation: guess so many bytes at once, then verify them together.
         batch: How many prompts are continued at the same time.
-        show_patches: Colour patches as they form.
+        show_patches: Colour patches as they form, those of the prompt first.
         raw: Write the bytes as they are, also where they are not valid UTF-8; for one prompt.
         json: Write one JSON object per prompt on a line, with log-probabilities and patches.
         stats: Say on standard error how fast it was, and how large patches were.
@@ -81,8 +82,9 @@ def generate(
         stop=tuple(os.fsencode(s) for s in stop),
         valid_utf8=valid_utf8,
     )
+    lm = load(model or PRETRAINED)
     engine = Engine(
-        load(model or PRETRAINED),
+        lm,
         max_batch=min(batch, max(1, len(texts))),
         max_queue=max(1, len(texts)),
         precision=precision,  # type: ignore[arg-type]
@@ -91,7 +93,7 @@ def generate(
     writers = {"show_patches": show_patches, "raw": raw, "json": json}
     chosen = next((name for name, wanted in writers.items() if wanted), "text")
     writer: stream.Writer = {
-        "show_patches": stream.write_patches,
+        "show_patches": stream.patches_of(lm),
         "raw": stream.write_raw,
         "json": stream.write_json,
         "text": stream.write_text,
@@ -197,15 +199,19 @@ def serve(
     run(settings, host, port)
 
 
-def _read_prompts(prompt: str, file: Path | None) -> list[bytes]:
+def _read_prompts(prompts: tuple[str, ...], file: Path | None) -> list[bytes]:
     """The prompts to continue, from the one place that was named."""
-    if file is not None and prompt:
+    if file is not None and any(prompts):
         raise UserError("both a prompt and --prompts are given; choose one")
     if file is not None:
         return (_read_pipe() if str(file) == "-" else file.read_bytes()).splitlines()
-    if (Path(prompt) / "config.json").is_file():
-        raise UserError(f'{prompt}: is a model folder; try: blt generate "text" --model {prompt}')
-    return [_read_pipe() if prompt == "-" else os.fsencode(prompt)]
+    for prompt in prompts:
+        if (Path(prompt) / "config.json").is_file():
+            way_out = f'try: blt generate "text" --model {prompt}'
+            raise UserError(f"{prompt}: is a model folder; {way_out}")
+    if prompts.count("-") > 1:
+        raise UserError('"-" reads the pipe to its end, so it can be only one of the prompts')
+    return [_read_pipe() if p == "-" else os.fsencode(p) for p in prompts or ("",)]
 
 
 def _read_pipe() -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from blt.generate import Engine, Generation, Handle, Sampling
+from blt.lm import BLT, LanguageModel
 from blt.printable import printable
 from blt.views.console import Console
 from blt.views.glyphs import glyphs
@@ -76,14 +77,29 @@ def to_json(result: Generation) -> dict[str, Any]:
     }
 
 
-def write_patches(_: bytes, handle: Handle) -> None:
-    """Patches as they form, coloured in turns; without colours separated by ``│``."""
-    painter = _Painter(Console(highlight=False))
-    for piece, starts in handle.patches():
-        for byte, begins in zip(piece, starts, strict=True):
+def patches_of(lm: LanguageModel) -> Writer:
+    """A writer of patches as they form, those of the prompt first.
+
+    They are coloured in turns, without colours separated by ``│``; where there are colours, the
+    prompt's are underlined.
+    """
+
+    def write(prompt: bytes, handle: Handle) -> None:
+        painter = _Painter(Console(highlight=False))
+        # The first position is BOS, a patch of its own.
+        cut = lm.patch(prompt).starts[1:].tolist() if isinstance(lm, BLT) else [True] * len(prompt)
+        painter.style = "underline"
+        for byte, begins in zip(prompt, cut, strict=True):
             painter.push(byte, begins)
-    painter.flush()
-    _write("\n")
+        painter.flush()
+        painter.style = ""
+        for piece, starts in handle.patches():
+            for byte, begins in zip(piece, starts, strict=True):
+                painter.push(byte, begins)
+        painter.flush()
+        _write("\n")
+
+    return write
 
 
 class _Painter:
@@ -93,6 +109,7 @@ class _Painter:
         self.console, self.index, self.pending = console, 0, b""
         self.colour = console.color_system is not None and not console.no_color
         self.begins = True  # has nothing of this patch been printed?
+        self.style = ""  # besides the colour
 
     def push(self, byte: int, begins: bool) -> None:
         if begins:
@@ -108,7 +125,8 @@ class _Painter:
         if self.pending and self.begins and not self.colour and self.index > 1:
             text.append(SEPARATOR)
         for glyph in glyphs(self.pending, [True] + [False] * len(self.pending)):
-            text.append(glyph.text, ALTERNATING[self.index % 2] if self.colour else "")
+            style = f"{ALTERNATING[self.index % 2]} {self.style}" if self.colour else ""
+            text.append(glyph.text, style)
             text.append("\n" if glyph.is_newline else "")
         self.begins = self.begins and not self.pending
         self.pending = b""

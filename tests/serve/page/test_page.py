@@ -357,7 +357,7 @@ def test_dark_as_the_system_has_it_or_as_chosen(page: Any) -> None:
     assert min(rgb(page)) > 200
     page.emulate_media(color_scheme="dark")
     assert max(rgb(page)) < 60
-    assert page.locator("#theme").text_content() == "Switch to light"
+    page.locator("#theme", has_text="Switch to light").wait_for()
     page.locator("#theme").click()
     assert min(rgb(page)) > 200
     page.reload()
