@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import blt
 from blt import patching
 from blt.patching import PatchingConfig, decide
+from blt.vocab import OFFSET
 
 INCREMENTAL = ["entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"]
 arbitrary = st.binary(max_size=120)
@@ -111,6 +113,13 @@ def test_no_patch_is_longer_than_asked(data: bytes, longest: int) -> None:
     ids = blt.encode(data)
     starts = decide(config, ids, fake_entropies(ids))[:-1]
     assert int(patching.starts_to_lengths(starts).max()) <= longest
+
+
+def test_what_is_space_like_is_so_for_every_id() -> None:
+    """All but Latin letters, digits and UTF-8's continuation bytes; special ids are."""
+    word = {*string.ascii_letters.encode(), *string.digits.encode(), *range(0x80, 0xC0)}
+    expected = [token_id < OFFSET or token_id - OFFSET not in word for token_id in range(260)]
+    assert patching.is_space_like(torch.arange(260)).tolist() == expected
 
 
 def test_lookup_reads_the_last_ids_oldest_first() -> None:

@@ -177,3 +177,10 @@ def test_what_other_servers_take_is_taken_where_it_changes_nothing(
     assert refused.status_code == 422
     (name,) = otherwise
     assert name in refused.json()["error"]["message"]
+
+
+def test_an_option_that_a_rule_does_not_use_is_refused(ending: Served) -> None:
+    for rule, option in (("space", "stride"), ("static", "threshold"), ("model", "stride")):
+        refused = ending.post("/v1/patches", {"text": "x", "rules": [{"rule": rule, option: 2}]})
+        assert refused.status_code == 422
+        assert f"{option}: does nothing for rule" in refused.json()["error"]["message"]

@@ -71,6 +71,8 @@ class Analysis:
 
     def _cut(self, rule: RuleIn, ids: Tensor, entropies: Tensor) -> PatchesOut:
         given = rule.model_dump(exclude_none=True)
+        of = self.own.rule if rule.rule == "model" else rule.rule
+        patching.refuse_unused(of, given.keys() - {"rule"})
         if rule.rule == "model":
             config = replace(self.own, **{**given, "rule": self.own.rule})
         else:

@@ -240,6 +240,7 @@ def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, shipped: BLT) 
     said = page.locator("#curve svg").get_attribute("aria-label")
     assert f"highest at byte {expected.index(max(expected))} with {max(expected):.2f}" in said
     page.locator("#values summary").click()
+    page.locator("#values-body tr").last.wait_for()
     assert page.locator("#values-body tr").count() == len(TEXT.encode())
     box = page.locator("#curve svg").bounding_box()
     page.mouse.move(box["x"] + 3, box["y"] + 30)  # on the first byte
