@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-IDLE, SLOW = 600, 300  # connections that say nothing, and that send a header's bytes one by one
+IDLE, SLOW = 2000, 1100  # connections that say nothing, and that send a header's bytes one by one
 BYTE_EVERY = 3.0  # seconds
 HEALTH_EVERY = 0.5
 HEALTH_SECONDS = 5.0  # without an answer for so long, a check has failed
