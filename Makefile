@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?=
 export PYTHON
 
-.PHONY: help demo test bench mutate lint format docs setup clean
+.PHONY: help demo test mutate bench lint format docs setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,6 +17,9 @@ demo: $(VENV)/.ready ## train a small model on real text and watch it write (10 
 
 test: lint ## lint, type-check and run the tests
 	$(VENV)/bin/pytest --numprocesses auto --dist worksteal
+
+mutate: $(VENV)/.ready-dev ## make mistakes in a copy of the core; does a test notice each? (10 minutes)
+	$(VENV)/bin/python tools/mutate.py
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json

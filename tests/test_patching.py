@@ -72,6 +72,28 @@ def configs(rule: str, longest: int | None, stride: int = 4) -> PatchingConfig:
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "entropies", "opens"),
+    [
+        ("entropy", [0.0, 1.0, 1.5], [False, True]),
+        ("entropy-monotonic", [0.0, 1.0, 2.5], [False, True]),
+        ("entropy-combined", [0.5, 1.0, 1.5, 2.5], [False, False, True]),
+    ],
+)
+def test_an_entropy_or_rise_at_the_threshold_starts_no_patch(
+    rule: str, entropies: list[float], opens: list[bool]
+) -> None:
+    config = PatchingConfig(rule, threshold=1.0, threshold_add=0.5)  # type: ignore[arg-type]
+    ids = blt.encode(b"x" * (len(entropies) - 1))
+    assert decide(config, ids, torch.tensor(entropies))[2:].tolist() == opens
+
+
+def test_letters_digits_and_continuation_bytes_are_all_that_is_not_space_like() -> None:
+    apart = [id_ - 4 for id_ in range(260) if not patching.is_space_like(torch.tensor(id_))]
+    assert bytes(apart[:62]) == (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    assert apart[62:] == list(range(0x80, 0xC0))
+
+
 @pytest.mark.parametrize("rule", INCREMENTAL)
 @given(data=arbitrary, longest=maximum, stride=st.integers(1, 7))
 def test_rule_equals_its_definition(

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,9 @@ LIST = ROOT / "tools" / "mutations.toml"
 TABLE = ROOT / "docs" / "mutations.md"
 MARK = "<!-- written by tools/mutate.py from here on -->\n"
 COPIED = ("src", "tests", "docs", "benchmarks", "recipes", "deploy", "pyproject.toml", "README.md")
+SURVIVES = "**survives**"
 LIMIT = 240  # seconds of one mutation's tests
-FAILED, NO_TESTS = 1, 5  # exit codes of pytest
+FAILED = 1  # exit code of pytest
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,17 @@ def try_out(mutation: Mutation, copy: Path, limit: float) -> Result:
     return Result(mutation, caught_by, time.monotonic() - begun)
 
 
+def try_all(mutations: Sequence[Mutation], copy: Path, limit: float) -> Iterator[Result]:
+    """One after the other; tests must pass where nothing is changed, or they would tell nothing."""
+    passing: set[tuple[str, ...]] = set()
+    for mutation in mutations:
+        tests = tuple(mutation.tests)
+        if tests not in passing and (test := failing_test(tests, copy, limit)):
+            raise SystemExit(f"{test} fails without any mutation")
+        passing.add(tests)
+        yield try_out(mutation, copy, limit)
+
+
 def failing_test(tests: Sequence[str], copy: Path, limit: float) -> str | None:
     """The first test that fails in ``copy``; None where all pass.
 
@@ -143,21 +155,35 @@ def copy_tree(target: Path) -> None:
             shutil.copy(source, target / name)
 
 
-def as_table(results: Sequence[Result]) -> str:
-    """Markdown."""
-    caught = sum(result.caught_by is not None for result in results)
-    lines = [
-        f"{caught} of {len(results)} mutations are caught.\n",
-        "| mutation | file | was | is | caught by | s |",
-        "|---|---|---|---|---|---:|",
-    ]
-    for result in results:
-        mutation = result.mutation
-        where = mutation.file.removeprefix("src/blt/")
-        by = "**survives**" if result.caught_by is None else f"`{result.caught_by}`"
-        cells = (mutation.name, f"`{where}`", _code(mutation.old), _code(mutation.new), by)
-        lines.append(f"| {' | '.join(cells)} | {result.seconds:.0f} |")
-    return "\n".join(lines) + "\n"
+def record(results: Sequence[Result], mutations: Sequence[Mutation]) -> None:
+    """Put results into the table, beside those of other mutations that the list still has."""
+    head, _, old = TABLE.read_text().partition(MARK)
+    rows = {_subject(m): line for m in mutations for line in old.splitlines() if _of(line, m)}
+    rows |= {_subject(result.mutation): _row(result) for result in results}
+    lines = [rows[_subject(m)] for m in mutations if _subject(m) in rows]
+    survivors = sum(SURVIVES in line for line in lines)
+    TABLE.write_text(
+        f"{head}{MARK}\n{len(lines) - survivors} of {len(lines)} mutations are caught.\n\n"
+        "| mutation | file | was | is | caught by | s |\n|---|---|---|---|---|---:|\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _subject(mutation: Mutation) -> str:
+    """The cells of a row that say what is changed."""
+    where = mutation.file.removeprefix("src/blt/")
+    cells = (mutation.name, f"`{where}`", _code(mutation.old), _code(mutation.new))
+    return f"| {' | '.join(cells)} |"
+
+
+def _of(line: str, mutation: Mutation) -> bool:
+    return line.startswith(_subject(mutation))
+
+
+def _row(result: Result) -> str:
+    by = SURVIVES if result.caught_by is None else f"`{result.caught_by}`"
+    return f"{_subject(result.mutation)} {by} | {result.seconds:.0f} |"
 
 
 def _code(text: str) -> str:
@@ -177,23 +203,16 @@ def main() -> None:
     if options.check:
         print(f"{len(mutations)} mutations fit the source tree")
         return
-    if options.words:
-        mutations = [m for m in mutations if any(word in m.name for word in options.words)]
-    results = []
+    words = options.words or [""]
+    chosen = [mutation for mutation in mutations if any(word in mutation.name for word in words)]
+    results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         copy_tree(Path(folder))
-        passing: set[tuple[str, ...]] = set()
-        for mutation in mutations:
-            tests = tuple(mutation.tests)
-            if tests not in passing and (test := failing_test(tests, Path(folder), options.limit)):
-                raise SystemExit(f"{test} fails without any mutation")
-            passing.add(tests)
-            results.append(try_out(mutation, Path(folder), options.limit))
-            result = results[-1]
-            print(f"{result.seconds:5.0f} s  {mutation.name}: {result.caught_by or 'SURVIVES'}")
-            sys.stdout.flush()
-    if not options.words:
-        TABLE.write_text(TABLE.read_text().partition(MARK)[0] + MARK + "\n" + as_table(results))
+        for result in try_all(chosen, Path(folder), options.limit):
+            results.append(result)
+            record(results, mutations)
+            said = result.caught_by or "SURVIVES"
+            print(f"{result.seconds:5.0f} s  {result.mutation.name}: {said}", flush=True)
     raise SystemExit(int(any(result.caught_by is None for result in results)))
 
 

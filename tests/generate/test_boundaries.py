@@ -1,67 +1,63 @@
-"""A text that is still being written is cut as the whole text would be."""
+"""Boundaries decided one byte at a time are those of the whole text."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blt.generate.boundaries import INCREMENTAL, Boundaries
+from blt import encode
+from blt.generate.boundaries import Boundaries
 from blt.patching import PatchingConfig, decide
-from blt.vocab import encode
 
-LEVELS = (0.0, 0.5, 1.0, 1.5)  # exact in binary: entropies and their rises often equal θ
-
-
-def streamed(config: PatchingConfig, data: bytes, entropies: list[float]) -> list[bool]:
-    """What is decided after each id, and before the first."""
-    table = None
-    if config.rule == "lookup":
-        table = torch.arange(260**config.lookup_order) % 3 == 0
-    now, found = Boundaries(config, table), [True]
-    for token_id, entropy in zip(encode(data).tolist(), entropies, strict=True):
-        now = now.read(token_id, entropy)
-        found.append(now.opens)
-    return found
+RULES = ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte", "lookup")
+LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0)  # few, and exact in floats: thresholds are met exactly
 
 
-@pytest.mark.parametrize("rule", INCREMENTAL)
+def one_by_one(
+    config: PatchingConfig, ids: list[int], entropies: list[float], table: torch.Tensor | None
+) -> list[bool]:
+    """[T + 1] as of ``decide``."""
+    boundaries = Boundaries(config, table)
+    opens = [boundaries.opens]
+    for token_id, entropy in zip(ids, entropies, strict=True):
+        boundaries = boundaries.read(token_id, entropy)
+        opens.append(boundaries.opens)
+    return opens
+
+
+@pytest.mark.parametrize("rule", RULES)
 @given(
-    data=st.binary(max_size=30),
-    draws=st.lists(st.sampled_from(LEVELS), min_size=31, max_size=31),
-    threshold=st.sampled_from(LEVELS),
-    add=st.sampled_from(LEVELS),
-    longest=st.sampled_from((None, 1, 3)),
+    data=st.binary(max_size=60),
+    longest=st.one_of(st.none(), st.integers(1, 6)),
+    chance=st.randoms(use_true_random=False),
 )
-def test_each_decision_is_that_of_the_whole_text(
-    rule: str,
-    data: bytes,
-    draws: list[float],
-    threshold: float,
-    add: float,
-    longest: int | None,
+def test_decisions_one_byte_at_a_time_are_those_of_the_whole_text(
+    rule: Any, data: bytes, longest: int | None, chance: Any
 ) -> None:
-    config = PatchingConfig(
-        rule,  # type: ignore[arg-type]
-        threshold=threshold,
-        threshold_add=add,
-        stride=3,
-        lookup_order=1,
-        max_patch_length=longest,
-    )
-    entropies = draws[: len(data) + 1]
-    table = (torch.arange(260) % 3 == 0, 1)
-    whole = decide(config, encode(data), torch.tensor(entropies), lookup=table)
-    assert streamed(config, data, entropies) == whole.tolist()
+    config = PatchingConfig(rule, 1.0, 0.5, stride=3, lookup_order=1, max_patch_length=longest)
+    ids = encode(data)
+    entropies = [chance.choice(LEVELS) for _ in ids]
+    table = torch.arange(260) % 3 == 0 if rule == "lookup" else None
+    lookup = None if table is None else (table, 1)
+    whole = decide(config, ids, torch.tensor(entropies), lookup=lookup)
+    assert one_by_one(config, ids.tolist(), entropies, table) == whole.tolist()
 
 
-@pytest.mark.parametrize("rule", ["entropy", "entropy-monotonic", "entropy-combined"])
-def test_an_entropy_at_the_threshold_opens_no_patch(rule: str) -> None:
-    """Strictly above (paper §2.3): at positions from the third on, after equal steps of 0.5."""
-    config = PatchingConfig(rule, threshold=0.5, threshold_add=0.5)  # type: ignore[arg-type]
-    at = {"entropy": [0.5] * 6, "entropy-monotonic": [0.0, 0.0, 0.5, 1.0, 1.5, 2.0]}
-    entropies = at.get(rule, [1.0, 1.0, 1.5, 2.0, 2.5, 3.0])
-    expected = [True, True, False, False, False, False, False]
-    assert decide(config, encode(b"abcde"), torch.tensor(entropies)).tolist() == expected
-    assert streamed(config, b"abcde", entropies) == expected
+@pytest.mark.parametrize(
+    ("rule", "entropies", "opens"),
+    [
+        ("entropy", [0.0, 1.0, 1.5], [False, True]),
+        ("entropy-monotonic", [0.0, 1.0, 2.5], [False, True]),
+        ("entropy-combined", [0.5, 1.0, 1.5, 2.5], [False, False, True]),
+    ],
+)
+def test_an_entropy_or_rise_at_the_threshold_starts_no_patch(
+    rule: Any, entropies: list[float], opens: list[bool]
+) -> None:
+    config = PatchingConfig(rule, threshold=1.0, threshold_add=0.5)
+    ids = encode(b"x" * (len(entropies) - 1))
+    assert one_by_one(config, ids.tolist(), entropies, None)[2:] == opens
