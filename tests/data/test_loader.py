@@ -55,6 +55,14 @@ def test_batches_are_full_and_targets_are_the_next_ids(
             at += len(ids)
 
 
+@pytest.mark.parametrize(("batch_bytes", "last"), [(5, vocab.EOS), (4, ord("c") + vocab.OFFSET)])
+def test_eos_ends_a_document_wherever_there_is_room_for_it(batch_bytes: int, last: int) -> None:
+    """Of BOS a b c and EOS, and else EOS is at least what is to be predicted."""
+    batch = next(loader_of([b"abc"], batch_bytes=batch_bytes, context_bytes=9))
+    assert batch.documents[0][-1] == last
+    assert batch.targets[-1] == (vocab.PAD if last == vocab.EOS else vocab.EOS)
+
+
 @given(DOCUMENTS, SIZES["batch_bytes"], st.integers(0, 12))
 def test_a_restored_stream_goes_on_exactly(
     documents: list[bytes], batch_bytes: int, before: int

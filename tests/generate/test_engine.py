@@ -251,6 +251,16 @@ def test_what_cannot_fit_is_refused_by_name() -> None:
     assert engine.submit("c", max_bytes=2).result().finish_reason in ("length", "eos")
 
 
+def test_a_request_that_fits_the_budget_to_the_byte_is_written() -> None:
+    lm = blt.BLT(TINY_BLT)
+    exact = Engine(lm, max_batch=1)._memory_of(11)
+    engine = Engine(lm, max_batch=1, memory_budget=exact)
+    handle = engine.submit("x", max_bytes=10, ignore_eos=True)
+    assert len(handle.result().data) == 10
+    with pytest.raises(UserError, match="memory_budget"):
+        Engine(lm, max_batch=1, memory_budget=exact - 1).submit("x", max_bytes=10)
+
+
 def test_requests_wait_for_memory() -> None:
     lm = blt.BLT(TINY_BLT)
     alone = Engine(lm, max_batch=1)

@@ -118,6 +118,13 @@ def test_segment_operations_equal_loops(lengths: list[int]) -> None:
     torch.testing.assert_close(softmax, wanted, check_dtype=False)
 
 
+def test_rows_that_share_a_maximum_share_its_gradient_evenly() -> None:
+    x = torch.tensor([[2.0], [2.0], [1.0], [3.0]], requires_grad=True)
+    segment_max(x, torch.tensor([0, 0, 0, 1]), 2).backward(torch.tensor([[6.0], [5.0]]))
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [3.0, 3.0, 0.0, 5.0]
+
+
 @given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=4), st.integers(1, 11))
 def test_ngram_rows_are_the_wrapping_polynomial_hash(texts: list[bytes], functions: int) -> None:
     documents = [blt.encode(text) for text in texts]
