@@ -55,6 +55,23 @@ def test_batches_are_full_and_targets_are_the_next_ids(
             at += len(ids)
 
 
+@given(DOCUMENTS, st.integers(1, 9), st.data())
+def test_what_follows_a_piece_is_the_next_byte_of_its_document_or_eos(
+    documents: list[bytes], context_bytes: int, data: st.DataObject
+) -> None:
+    source = MemorySegments(documents, context_bytes)
+    pieces = [source.read(index, 0, source.length(index)) for index in range(len(source))]
+    text = b"".join(piece.data for piece in pieces)
+    assert text == b"".join(documents)
+    at = 0
+    for index, piece in enumerate(pieces):
+        at += len(piece.data)
+        wanted = vocab.EOS if source.ends(index) else text[at] + vocab.OFFSET
+        assert piece.following == wanted
+        end = data.draw(st.integers(0, len(piece.data) - 1))  # within it
+        assert source.read(index, 0, end).following == piece.data[end] + vocab.OFFSET
+
+
 @pytest.mark.parametrize(("batch_bytes", "last"), [(5, vocab.EOS), (4, ord("c") + vocab.OFFSET)])
 def test_eos_ends_a_document_wherever_there_is_room_for_it(batch_bytes: int, last: int) -> None:
     """Of BOS a b c and EOS, and else EOS is at least what is to be predicted."""
