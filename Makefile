@@ -24,9 +24,6 @@ mutate: $(VENV)/.ready-dev ## make mistakes in a copy of the core; does a test n
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json
 
-mutate: $(VENV)/.ready-dev ## change the core on purpose: do the tests notice? (half an hour)
-	$(VENV)/bin/python tools/mutate.py --out docs/mutations.md
-
 lint: $(VENV)/.ready-dev ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

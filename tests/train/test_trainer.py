@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import blt
 from blt.data.loader import loader_of
 from blt.train import TrainConfig
+from blt.train.state import NAMES
 from blt.train.trainer import Trainer
 from shapes import TINY
 
@@ -21,7 +23,10 @@ class Kept:
         state = trainer.state()
         self.weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
         self.tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        self.values = state.values
+        # The loop and the run's folder add the rest.
+        clock = {"seconds": 1.0, "evals_done": 0}
+        self.values = {**state.values, **clock, NAMES: sorted(state.tensors)}
+        self.checkpoint = Path("checkpoint")
 
     def trainer_values(self) -> dict[str, Any]:
         return self.values
