@@ -38,6 +38,16 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 SETTINGS = {
     "float64": lambda: default_dtype(torch.float64),
     "float16": lambda: default_dtype(torch.float16),
@@ -48,6 +58,8 @@ SETTINGS = {
     "enable_grad": torch.enable_grad,
     "deterministic": deterministic,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "one thread": lambda: threads(1),
+    "three threads": lambda: threads(3),
 }
 
 

@@ -141,17 +141,19 @@ def _interleaved(
                 spec.shape == shape,
                 f"{where}: tensor {name!r} has shape {spec.shape}, {CONFIG} asks for {shape}",
             )
-            within = torch.arange(head_dim)
+            within = torch.arange(head_dim, dtype=torch.int64, device="cpu")
             if found[1] != "v":  # 0, D/2, 1, D/2 + 1, ...
                 within = within.view(2, -1).t().flatten()
-            repeated = torch.arange(heads).repeat_interleave(config.heads // heads)
+            shared_heads = torch.arange(heads, dtype=torch.int64, device="cpu")
+            repeated = shared_heads.repeat_interleave(config.heads // heads)
             orders[name] = (repeated[:, None] * head_dim + within).flatten()
     return Reordered(stored, orders)
 
 
 def _halves(tensors: Tensors, config: TokenTransformerConfig) -> Reordered:
     """Our queries and keys with the pairs of a head's features in its halves."""
-    rows = torch.arange(config.dim).view(config.heads, -1, 2).transpose(1, 2).flatten()
+    rows = torch.arange(config.dim, dtype=torch.int64, device="cpu")
+    rows = rows.view(config.heads, -1, 2).transpose(1, 2).flatten()
     projections = {name: PROJECTION.search(name) for name in tensors.specs}
     return Reordered(tensors, {name: rows for name, p in projections.items() if p and p[1] != "v"})
 

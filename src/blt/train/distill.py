@@ -140,7 +140,7 @@ class Teacher:
                 inside + first for (_, inside, _), first in zip(cut, tokens_before, strict=False)
             ]
             at = [
-                torch.arange(len(inside)) + first
+                torch.arange(len(inside), dtype=torch.int64, device=inside.device) + first
                 for (_, inside, _), first in zip(cut, ids_before, strict=False)
             ]
             known = (torch.cat(rows), torch.stack(runs), self.tokens.order)
