@@ -16,6 +16,7 @@ from lm_eval.models.openai_completions import LocalCompletionsAPI
 from blt import vocab
 from blt.evals.harness import Harness
 from blt.serve.settings import Settings
+from blt.serve.writing import token
 from served import Served, serving
 from shapes import random_blt
 
@@ -90,6 +91,38 @@ def test_a_prompt_always_has_an_entry_for_each_id_and_one_more(
         assert len(entries) == len(ids) + 1
     tokens = logprobs["tokens"][len(lead) : len(ids)]
     assert tokens == [chr(b) if b < 128 else f"bytes:\\x{b:02x}" for b in prompt]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("max_tokens", [1, 5])
+def test_a_stop_string_has_entries_too_and_no_text(
+    ending: Served, stream: bool, max_tokens: int
+) -> None:
+    how = {"valid_utf8": True, "ignore_eos": True}
+    written = ending.lm.generate("abc", max_bytes=max_tokens, **how)
+    found = ending.client().completions.create(  # type: ignore[call-overload]
+        model="tiny",
+        prompt="abc",
+        echo=True,
+        logprobs=1,
+        max_tokens=5,
+        temperature=0,
+        stop=written.text,
+        stream=stream,
+        extra_body={**how, "patches": True},
+    )
+    parts = [part.choices[0] for part in (found if stream else [found])]
+    assert "".join(part.text for part in parts) == "abc"
+    assert parts[-1].finish_reason == "stop"
+    entries = [part.logprobs for part in parts]
+    nats = [one for part in entries for one in part.token_logprobs]
+    assert nats[3:] == pytest.approx(written.logprobs, abs=1e-4)
+    tokens = [one for part in entries for one in part.tokens]
+    assert tokens[3:] == [token(byte) for byte in written.data]
+    offsets = [one for part in entries for one in part.text_offset]
+    assert offsets == [0, 1, 2, *[3] * len(written.data)]
+    assert sum(len(part.top_logprobs) for part in entries) == len(tokens)
+    assert sum(len(part.blt["logprobs"]) for part in parts) == 3  # of the text alone
 
 
 def test_ids_that_are_no_bytes_are_refused_by_their_place(ending: Served) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +13,10 @@ import torch
 
 from blt import vocab
 from blt.generate.incremental import State
-from blt.generate.sampling import Chooser, Sampling
+from blt.generate.sampling import END, Chooser, Sampling
 
 FinishReason = Literal["eos", "stop", "length", "cancelled", "error"]
+Ending = tuple[int, float, list[tuple[int, float]]]  # byte or END; nats; likeliest bytes or END
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,7 +58,7 @@ class Piece:
     kept: list[bool | None] = field(default_factory=list)  # a draft; in place of one; not drafted
     top: list[list[tuple[int, float]]] = field(default_factory=list)  # likeliest bytes or END, nats
     finish_reason: FinishReason | None = None  # set: nothing follows
-    end: tuple[float, list[tuple[int, float]]] | None = None  # of EOS, where it ended the text
+    end: Sequence[Ending] = ()  # what ended the text and is none of it: EOS, or a stop string
     special: str | None = None  # name of an id before the bytes that is none of them
 
     def __repr__(self) -> str:
@@ -80,7 +81,7 @@ class Request:
     starts: list[bool] = field(default_factory=list)
     kept: list[bool | None] = field(default_factory=list)  # see Piece
     top: list[list[tuple[int, float]]] = field(default_factory=list)
-    end: tuple[float, list[tuple[int, float]]] | None = None  # see Piece
+    end: Sequence[Ending] = ()  # see Piece
     prompt_patches: int = 0
     visible: int = 0  # bytes that are certainly not part of a stop string
     token: int = vocab.BOS  # chosen last, not read by the model yet
@@ -112,7 +113,7 @@ class Request:
         """One more id; ends the request where it must end."""
         self.token = token_id
         if token_id == vocab.EOS:
-            self.end = (logprob, top)
+            self.end = [(END, logprob, top)]
             self.finish("eos")
             return
         self.chooser = self.chooser.after(token_id)
@@ -136,6 +137,8 @@ class Request:
         self.finish_reason = reason
 
     def _cut(self, length: int) -> None:
+        of_end = (self.data[length:], self.logprobs[length:], self.top[length:])
+        self.end = list(zip(*of_end, strict=True))
         for of_bytes in (self.data, self.logprobs, self.starts, self.kept, self.top):
             del of_bytes[length:]
 
@@ -191,7 +194,7 @@ class Handle:
             request.kept[part],
             request.top[part],
             finish_reason,
-            None if finish_reason is None else request.end,
+            () if finish_reason is None else request.end,
         )
 
     @property

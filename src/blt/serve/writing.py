@@ -52,13 +52,12 @@ class Writer:
         )
 
     def _tokens(self, pieces: tuple[Piece, ...], offsets: list[int]) -> Logprobs:
-        """An entry for each byte, for EOS where it ended the text, and for a special id before it.
+        """An entry for each id: a special one in front, bytes, and what ended the text unseen.
 
         Clients tell the prompt's entries from what was written by their number.
         """
         found = [entry for piece in pieces for entry in _entries(piece)]
-        if pieces[-1].end is not None:
-            offsets = [*offsets, self._characters]
+        offsets = [*offsets, *[self._characters] * len(pieces[-1].end)]
         if pieces[0].special is not None:
             offsets = [0, *offsets]
         return Logprobs(
@@ -91,6 +90,5 @@ def _entries(piece: Piece) -> Iterator[tuple[str, float, dict[str, float]]]:
         yield piece.special, 0.0, {}
     for byte, nats, top in zip(piece.data, piece.logprobs, piece.top, strict=True):
         yield token(byte), nats, {token(likely): p for likely, p in top}
-    if piece.end is not None:
-        nats, top = piece.end
-        yield EOS_TOKEN, nats, {token(likely): p for likely, p in top}
+    for byte, nats, top in piece.end:
+        yield token(byte), nats, {token(likely): p for likely, p in top}
