@@ -73,6 +73,9 @@ def test_every_argument_is_used(harness: Any) -> None:
         ({"max_new_tokens": 3}, {"max_bytes": 12}),
         ({"max_tokens": "3"}, {"max_bytes": 12}),
         ({"num_beams": 1, "use_cache": True, "top_k": 0}, {}),
+        ({"max_gen_toks": 3.0, "max_new_tokens": 3, "top_k": 2.0}, {"max_bytes": 12, "top_k": 2}),
+        ({"max_gen_toks": None, "max_new_tokens": 3}, {"max_bytes": 12}),
+        ({"stop": ["a"]}, {"stop": ("a",)}),
     ],
 )
 def test_usual_arguments_are_understood(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -92,13 +95,34 @@ def test_usual_arguments_are_understood(given: dict[str, Any], expected: dict[st
         ({"do_sample": True, "temperature": 0.0}, "temperature above 0"),
         ({"do_sample": "maybe"}, "do_sample must be"),
         ({"top_p": 2.0}, "top_p"),
-        ({"max_gen_toks": -1}, "max_bytes"),
+        ({"max_gen_toks": -1}, "max_gen_toks must be at least 0"),
+        ({"max_gen_toks": float("nan")}, "max_gen_toks must be a number"),
+        ({"max_new_tokens": "inf"}, "max_new_tokens must be a number"),
+        ({"max_tokens": 2.5}, "max_tokens must be a whole number"),
+        ({"max_gen_toks": 10**400}, "max_gen_toks must be a number"),
+        ({"max_gen_toks": True}, "max_gen_toks must be a number"),
+        (
+            {"max_gen_toks": 3, "max_new_tokens": 9},
+            "max_gen_toks=3, max_new_tokens=9 mean the same",
+        ),
+        ({"until": ["a"], "stop": "b"}, "mean the same"),
+        ({"until": 5}, "until must be a string or a list"),
+        ({"until": {"a": 1}}, "until must be a string or a list"),
+        ({"top_k": 2.5}, "top_k must be a whole number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({5: 1}, "'5' is not known"),
         ({"max_gen_toks": []}, "max_gen_toks must be a number"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(given: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         Sampling(**options(given))
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, float("nan"), True])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(UserError, match="seed must be a"):
+        list(seeds([asked("A", seed=seed)], 0))
 
 
 def test_a_token_model_refuses_what_it_cannot_do() -> None:
