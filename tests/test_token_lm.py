@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,3 +75,30 @@ def test_what_cannot_be_is_said(lm: TokenLM, tokenizer: ByteTokenizer, tmp_path:
         TokenLM(TokenTransformerConfig(vocab_size=300), tokenizer)
     with pytest.raises(UserError, match="temperature"):
         lm.generate("x", temperature=-1.0)
+
+
+def test_a_sample_depends_on_its_seed_and_on_no_other_text(lm: TokenLM) -> None:
+    prompts, how = ["ab", "ab", "c", "ab"], {"max_bytes": 12, "temperature": 1.0}
+    together = [found.data for found in lm.generate(prompts, seed=3, **how)]
+    alone = [lm.generate(text, seed=3 + i, **how).data for i, text in enumerate(prompts)]
+    assert together == alone
+    assert len({together[0], together[1], together[3]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"top_p": 0.5}, "top_p cannot be done by a token model"),
+        ({"ignore_eos": True}, "ignore_eos cannot be done by a token model"),
+        ({"temprature": 1.0}, "did you mean 'temperature'"),
+        ({"max_bytes": 2.5}, "max_bytes must be a whole number"),
+        ({"stop": ["x", ""]}, "stop: an empty string"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_an_option_that_it_cannot_do_is_refused(
+    lm: TokenLM, option: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        lm.generate("x", **option)
+    assert lm.generate("x", top_p=1.0, max_bytes=0).finish_reason == "length"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,36 +12,45 @@ from torch import Tensor
 from blt import vocab
 from blt.errors import require
 from blt.generate.request import FinishReason, Generation
+from blt.generate.sampling import Sampling
 
 if TYPE_CHECKING:
     from blt.token_lm import TokenModel
 
 TOGETHER = 16  # prompts
+OPTIONS = ("max_bytes", "stop", "temperature", "seed")
 
 
 def generate(
     lm: TokenModel,
     prompts: vocab.Text | Sequence[vocab.Text] = b"",
-    *,
-    max_bytes: int = 256,
-    stop: str | bytes | Sequence[str | bytes] = (),
-    temperature: float = 0.0,
-    seed: int = 0,
+    **options: Any,
 ) -> Generation | list[Generation]:
-    """Continue one prompt or many; ``blt.generate.generate`` has the meaning of the options."""
-    require(temperature >= 0, f"temperature must be at least 0, got {temperature}")
+    """Continue one prompt or many; ``blt.generate.generate`` has the meaning of the options.
+
+    Args:
+        options: max_bytes, stop, temperature and seed; others only where they change nothing.
+
+    Raises:
+        UserError: an option that is unknown, impossible, or more than this can do; names it.
+    """
+    sampling, usual = Sampling.of(options), Sampling()
+    for name in options:
+        same = getattr(sampling, name) == getattr(usual, name)
+        can = ", ".join(OPTIONS)
+        require(name in OPTIONS or same, f"{name} cannot be done by a token model, only {can}")
     one = isinstance(prompts, vocab.Text)
     asked: list[Any] = [prompts] if one else list(prompts)  # type: ignore[arg-type]
     texts = [vocab.to_bytes(text) for text in asked]
-    stops = [stop] if isinstance(stop, str | bytes) else list(stop)
-    ends = [vocab.to_bytes(s) for s in stops]
-    chance = torch.Generator().manual_seed(seed)
     results: list[Generation] = []
     for at in range(0, len(texts), TOGETHER):
-        part = [_Text(lm, text) for text in texts[at : at + TOGETHER]]
+        part = [
+            _Text(lm, text, replace(sampling, seed=sampling.seed + index))
+            for index, text in enumerate(texts[at : at + TOGETHER], at)
+        ]
         while waiting := [text for text in part if text.reason is None]:
             for text, row in zip(waiting, _last(lm, [t.ids for t in waiting]), strict=True):
-                text.push(_choose(row, temperature, chance), max_bytes, ends)
+                text.push(_choose(row, sampling.temperature, text.chance))
         results += [Generation(t.data, t.reason or "length", [], [], t.prompt) for t in part]
     return results[0] if one else results
 
@@ -48,23 +58,25 @@ def generate(
 class _Text:
     """One text in the making."""
 
-    def __init__(self, lm: TokenModel, prompt: bytes) -> None:
-        self.lm, self.prompt, self.data = lm, prompt, b""
+    def __init__(self, lm: TokenModel, prompt: bytes, sampling: Sampling) -> None:
+        self.lm, self.prompt, self.sampling, self.data = lm, prompt, sampling, b""
+        self.chance = torch.Generator().manual_seed(sampling.seed)
         self.ids: list[int] = lm.ids_of(prompt).tolist()
         self.begun = len(self.ids)
-        self.reason: FinishReason | None = None
+        self.reason: FinishReason | None = None if sampling.max_bytes else "length"
 
-    def push(self, token: int, max_bytes: int, ends: Sequence[bytes]) -> None:
+    def push(self, token: int) -> None:
         if token == self.lm.eos:
             self.reason = "eos"
             return
         self.ids.append(token)
         self.data = self.lm.tokenizer.decode(self.ids[self.begun :])
-        found = [at for end in ends if (at := self.data.find(end)) >= 0]
+        most = self.sampling.max_bytes
+        found = [at for end in self.sampling.stop if (at := self.data.find(end)) >= 0]
         if found:
             self.data, self.reason = self.data[: min(found)], "stop"
-        elif len(self.data) >= max_bytes:
-            self.data, self.reason = self.data[:max_bytes], "length"
+        elif len(self.data) >= most:
+            self.data, self.reason = self.data[:most], "length"
 
 
 @torch.no_grad()
