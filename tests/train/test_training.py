@@ -162,6 +162,22 @@ def test_a_kill_at_the_very_end_leaves_no_line_twice(
     assert metrics.read_text() == once
 
 
+def test_a_run_taken_up_after_its_end_keeps_a_threshold_that_fits_its_weights(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_recipe(byte_recipe, run)
+    first = load_patcher(run / "checkpoint").config
+    train_recipe(byte_recipe, run, resume=True)
+    assert load_patcher(run / "checkpoint").config == first
+    longer = replace(byte_recipe, train=replace(byte_recipe.train, steps=16))
+    train_recipe(longer, run, resume=True)
+    logged = events(run, "patching")
+    assert [event["step"] for event in logged] == [8, 16]
+    assert logged[1]["threshold"] == load_patcher(run / "checkpoint").config.threshold
+    assert logged[1]["threshold"] != logged[0]["threshold"] == first.threshold
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     byte_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def train_recipe(
             run.log({"event": "data", "source": source.name, **source.facts})
     dtype = choose_dtype(recipe.train.precision, model.device)
     meter = Meter(model, recipe.data.context_bytes, dtype, parallel.world)
-    fit(
+    last = fit(
         model,
         Loader(
             [source.train for source in sources],
@@ -100,7 +100,7 @@ def train_recipe(
         parallel=parallel,
         byteify=byteify_of(recipe, token_model, model),
     )
-    _report_patches(model, recipe, run, sources)
+    _report_patches(model, recipe, run, sources, last.step)
     return model
 
 
@@ -152,10 +152,13 @@ def loader(parts: Split, data: DataConfig, seed: int) -> Loader:
 
 
 def _report_patches(
-    model: LanguageModel, recipe: Recipe, run: RunFolder, sources: Sequence[Source]
+    model: LanguageModel, recipe: Recipe, run: RunFolder, sources: Sequence[Source], step: int
 ) -> None:
-    """Log the patch size on held-out text; an entropy model first gets a θ of its own."""
-    if isinstance(model, TokenLM) or run.logged("patching"):  # a run that had ended
+    """Log the patch size on held-out text; an entropy model first gets a θ of its own.
+
+    Also of a run that had ended: its last checkpoint was written again, without θ.
+    """
+    if isinstance(model, TokenLM):
         return
     tables: dict[str, Any] = {}
     if isinstance(model, BLT):
@@ -174,9 +177,12 @@ def _report_patches(
         dtype=choose_dtype(recipe.train.precision, model.device),
         **tables,
     )
+    if run.logged("patching", step):
+        return
     run.log(
         {
             "event": "patching",
+            "step": step,
             "rule": patching.rule,
             "threshold": patching.threshold,
             "heldout_patch_size": size,

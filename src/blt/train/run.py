@@ -98,11 +98,12 @@ class RunFolder:
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(event) + "\n")
 
-    def logged(self, event: str) -> bool:
-        """Is there a line of this kind in the metrics?"""
+    def logged(self, event: str, step: int) -> bool:
+        """Is there a line of this kind, at this step, in the metrics?"""
         path = self.path / METRICS
         lines = path.read_text().splitlines() if path.is_file() else []
-        return any(json.loads(line).get("event") == event for line in lines)
+        found = (json.loads(line) for line in lines)
+        return any((li.get("event"), li.get("step")) == (event, step) for li in found)
 
     def save(
         self, model: LanguageModel, state: TrainerState, keep: int = 1, wait: bool = True
