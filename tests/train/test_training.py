@@ -328,7 +328,10 @@ def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> Non
 
 
 def test_finding_a_threshold_takes_nothing_from_the_warm_up(
-    blt_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blt_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """By a clock that stands still but for finding θ and for steps."""
     clock, entropies, step = 0.0, calibration._entropies, Trainer.step
@@ -360,6 +363,10 @@ def test_finding_a_threshold_takes_nothing_from_the_warm_up(
     assert told[-1] == ("finding θ", 1.0)
     values = json.loads((tmp_path / "run" / "checkpoint" / "trainer.json").read_text())
     assert values["prepared_seconds"] == 30
+    assert "had gone before" not in caplog.text
+    short = replace(recipe, train=replace(recipe.train, seconds=40.0))
+    train_recipe(short, tmp_path / "short")
+    assert "30 of 40 seconds had gone before the first step" in caplog.text
 
 
 def test_a_blt_without_an_entropy_model_trains(blt_recipe: Recipe, tmp_path: Path) -> None:

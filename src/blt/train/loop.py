@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ from blt.train.trackers import Track, numbers, trackers
 from blt.train.trainer import Step, Trainer
 
 SAMPLE_BYTES = 300
+MOST_PREPARED = 0.5  # of a budget in seconds: what takes more before the first step is worth a word
+
+log = logging.getLogger("blt")
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ class _Fit:
             before, prepared = self._restore(self.folder)
             spent += before
             self.folder.forget_after(trainer.steps)
+        if self.config.seconds is not None and prepared > MOST_PREPARED * self.config.seconds:
+            log.warning(
+                "%.0f of %g seconds had gone before the first step; give train.seconds more",
+                *(prepared, self.config.seconds),
+            )
         self.budget = Budget(
             self.config,
             spent,
