@@ -140,6 +140,26 @@ def test_every_text_is_allowed(text: str) -> None:
     assert rest == utf8.WHOLE
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_every_beginning_of_two_bytes_is_allowed_as_python_has_it() -> None:
+    """Surrogates, overlong forms and what lies above U+10FFFF among them."""
+    for first in range(256):
+        rest = utf8.after(utf8.WHOLE, first)
+        for second in range(256):
+            # One of these makes characters of whatever may be begun.
+            ends = (b"", b"\x80", b"\x80\x80", b"\x80\x80\x80", b"\xa0\x80", b"\x90\x80\x80")
+            expected = any(_is_utf8(bytes([first, second]) + end) for end in ends)
+            found = rest is not None and utf8.after(rest, second) is not None
+            assert found == expected, (first, second)
+
+
 @given(st.binary(min_size=1, max_size=6))
 def test_exactly_the_invalid_is_forbidden(data: bytes) -> None:
     rest: tuple[tuple[int, int], ...] | None = utf8.WHOLE
@@ -151,6 +171,13 @@ def test_exactly_the_invalid_is_forbidden(data: bytes) -> None:
     except UnicodeDecodeError as error:
         valid = error.reason == "unexpected end of data" and error.end == len(data)
     assert (rest is not None) == valid
+
+
+@pytest.mark.parametrize("begun", ["é".encode()[:1], "漢".encode()[:2], "😀".encode()[:3]])
+def test_no_text_ends_within_a_character(begun: bytes) -> None:
+    for end, allowed in ((b"", False), (b"a", True)):
+        mask = utf8.forbidden(utf8.state_of(begun + end), 4)
+        assert mask[vocab.EOS] != allowed
 
 
 def chi_square(counts: np.ndarray, p: np.ndarray) -> tuple[float, int]:

@@ -46,3 +46,17 @@ def test_of_several_budgets_the_first_to_end_ends_the_training() -> None:
     assert budget.progress(1, 4096, 500.0) == 0.5
     assert budget.progress(8, 4096, 600.0) == 0.8
     assert budget.progress(9, 4096, 1000.0) == 1.0
+
+
+def test_the_schedule_begins_with_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    sizes = {"scored_bytes": 0, "checkpoint_bytes": 0}
+    budget = Budget(TrainConfig(seconds=SECONDS), 30.0, prepared=30.0, **sizes)
+    assert budget.progress(0, 4096, 0.0) == 0
+    now = 35.0
+    assert budget.progress(1, 4096, 0.0) == pytest.approx(0.5)
+    resumed = Budget(TrainConfig(seconds=SECONDS), budget.seconds, prepared=30.0, **sizes)
+    assert resumed.progress(1, 4096, 0.0) == pytest.approx(0.5)
+    now += 35.0
+    assert resumed.progress(1, 4096, 0.0) == budget.progress(1, 4096, 0.0) == 1
