@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import aiohttp
 
 IDLE, SLOW = 2000, 1100  # connections that say nothing, and that send a header's bytes one by one
+FROM = "127.0.0.2"  # another address than that of clients who ask
 BYTE_EVERY = 3.0  # seconds
+AGAIN_AFTER = 10.0  # a place that the server has closed is taken again
 HEALTH_EVERY = 0.5
 HEALTH_SECONDS = 5.0  # without an answer for so long, a check has failed
 HEADER = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 4000
@@ -48,7 +50,9 @@ async def _connection(url: str, kind: str, stop: float, held: Held) -> None:
     address = urlsplit(url)
     while time.monotonic() < stop:
         with suppress(OSError):
-            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            reader, writer = await asyncio.open_connection(
+                address.hostname, address.port, local_addr=(FROM, 0)
+            )
             held.opened[kind] += 1
             held.now_open += 1
             held.most_open = max(held.most_open, held.now_open)
@@ -58,7 +62,7 @@ async def _connection(url: str, kind: str, stop: float, held: Held) -> None:
             finally:
                 held.now_open -= 1
                 writer.close()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(AGAIN_AFTER)
 
 
 async def _until_closed(

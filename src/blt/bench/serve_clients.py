@@ -163,7 +163,7 @@ class Client:
                 body = {"prompt": "a" * LONG_BYTES, "max_tokens": 9}
                 async with self.session.post(self.url, json=body) as answer:
                     await answer.read()
-        except TimeoutError:
+        except (TimeoutError, aiohttp.ClientError):
             return
         finally:
             self.outcome.long_prompts -= 1
