@@ -78,6 +78,15 @@ def test_a_broken_new_file_keeps_the_old_keys_and_is_told_once(
     assert accepted(keys) == "b"
 
 
+def test_a_key_counts_under_the_scheme_bearer_only(tmp_path: Path) -> None:
+    write(tmp_path / "keys", b"a\n")
+    keys = Keys.read(str(tmp_path / "keys"))
+    assert keys.accept(b"Bearer a")
+    assert keys.accept(b"bearer a")
+    for given in (b"Basic a", b"Bearera", b" a", b"a", b""):
+        assert not keys.accept(given)
+
+
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_may_write_is_refused(mode: int, tmp_path: Path) -> None:
     write(tmp_path / "keys", b"a\n", mode)

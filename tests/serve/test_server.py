@@ -30,6 +30,7 @@ from schemathesis.specs.openapi import checks
 from blt import cli
 from blt.errors import UserError
 from blt.serve import run
+from blt.serve.guard import HEADER_BYTES
 from blt.serve.keys import Keys
 from blt.serve.pace import Pace
 from blt.serve.settings import Limits, Settings
@@ -226,6 +227,18 @@ def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
         except httpx.WriteError:  # the server has hung up on it
             pass
     assert httpx.get(f"{served.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_may_have_as_many_bytes_as_the_limit_and_not_one_more(
+    served: Served, declared: bool
+) -> None:
+    limit = served.service.settings.limits.body_bytes
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        body = b'{"text": "x"}'.ljust(size)
+        content = body if declared else iter([body])  # without a length it comes in chunks
+        answer = httpx.post(f"{served.url}/v1/score", content=content, headers=JSON)
+        assert answer.status_code == status
 
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
@@ -532,3 +545,12 @@ def test_huge_headers_are_refused_however_they_come(served: Served, size: int) -
         answer = httpx.get(f"{served.url}/healthz", headers={"X": "a" * size})
         assert 400 <= answer.status_code < 500
     assert httpx.get(f"{served.url}/healthz").status_code == 200
+
+
+def test_headers_may_have_as_many_bytes_as_the_limit_and_not_one_more(served: Served) -> None:
+    others = len("Host" + "localhost" + "X")
+    for size, status in ((HEADER_BYTES, b" 200 "), (HEADER_BYTES + 1, b" 431 ")):
+        with socket.create_connection(address(served)) as raw:
+            head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n"
+            raw.sendall(head % (b"a" * (size - others)))
+            assert status in raw.recv(1000)
