@@ -196,6 +196,15 @@ def test_calibration_reaches_its_target(rule: str, target: float) -> None:
     assert math.isclose(patching.mean_patch_size(starts), target, rel_tol=0.02)
 
 
+@pytest.mark.parametrize(("target", "reached"), [(1.2, 1.0), (2.4, 1.0), (2.7, 4.0), (9.0, 4.0)])
+def test_calibration_takes_the_nearest_size_where_entropies_leave_a_gap(
+    target: float, reached: float
+) -> None:
+    ids = blt.encode(b"xxxxxxx")
+    config = patching.calibrate([(ids, torch.ones(len(ids)))], target, PatchingConfig())
+    assert patching.mean_patch_size(decide(config, ids, torch.ones(len(ids)))[:-1]) == reached
+
+
 @pytest.mark.parametrize(
     ("rule", "missing"), [("entropy", "entropy model"), ("lookup", "table"), ("bpe", "tokenizer")]
 )

@@ -31,6 +31,13 @@ def test_copies_stay_together_and_the_share_is_about_right() -> None:
     assert 0.02 < len(parts.heldout) / len(MANY + MANY) < 0.1
 
 
+def test_something_is_left_to_train_on_where_every_hash_is_below_the_share() -> None:
+    below = [document for document in MANY if content_hash(document) < 0.3]
+    parts = split(below, 0.3)
+    assert parts.train
+    assert parts.heldout
+
+
 SHARES = st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.3])
 REPEATED = st.lists(  # short texts, with how often each occurs
     st.tuples(st.binary(min_size=1, max_size=60), st.integers(1, 40)), min_size=1, max_size=30

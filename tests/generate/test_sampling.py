@@ -106,6 +106,28 @@ def test_repetition_penalty_makes_what_was_there_less_likely(
     np.testing.assert_allclose(ratio[others], ratio[others[0]], rtol=1e-6)
 
 
+def test_of_bytes_that_are_equally_likely_the_smallest_is_written_greedily() -> None:
+    logits = logits_of(4)
+    logits[[70, 90, 200]] = 1 + logits.max()
+    assert chooser(temperature=0.0).probabilities(logits)[70] == 1.0
+
+
+class Fixed(random.Random):
+    """Gives one number only."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0.0, 1), (0.49, 1), (0.5, 3), (0.99, 3)])
+def test_what_has_no_probability_is_never_drawn(number: float, expected: int) -> None:
+    assert draw(np.array([0.0, 0.5, 0.0, 0.5, 0.0]), Fixed(number)) == expected
+
+
 def test_tiny_temperatures_do_not_overflow() -> None:
     p = chooser(temperature=1e-300).probabilities(logits_of(3, spread=1e4))
     assert p.max() == 1.0
@@ -127,6 +149,16 @@ def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int) 
         bytes(written[len(rest) :]).decode()
     if not rest:
         bytes(written).decode()
+
+
+@pytest.mark.parametrize("character", ["é", "€", "😀"])
+def test_a_character_is_begun_where_exactly_all_of_it_fits(character: str) -> None:
+    data = character.encode()
+    first, logits = data[0] + vocab.OFFSET, np.zeros(260, dtype=np.float32)
+    enough = chooser(valid_utf8=True, max_bytes=len(data))
+    assert enough.probabilities(logits)[first] > 0
+    assert chooser(valid_utf8=True, max_bytes=len(data) - 1).probabilities(logits)[first] == 0
+    assert enough.after(ord("a") + vocab.OFFSET).probabilities(logits)[first] == 0
 
 
 @given(st.text(max_size=30))
