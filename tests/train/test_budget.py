@@ -60,3 +60,17 @@ def test_the_schedule_begins_with_the_first_step(monkeypatch: pytest.MonkeyPatch
     assert resumed.progress(1, 4096, 0.0) == pytest.approx(0.5)
     now += 35.0
     assert resumed.progress(1, 4096, 0.0) == budget.progress(1, 4096, 0.0) == 1
+
+
+def test_a_step_the_last_checkpoint_and_the_last_scores_are_set_aside_of_seconds() -> None:
+    now = 0.0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: now)
+        budget = Budget(TrainConfig(seconds=SECONDS), 0.0, scored_bytes=1000, checkpoint_bytes=0)
+        budget.checkpoint_seconds = 3.0
+        budget.stepped(5.0, 1.0)
+        budget.evaluated(500, 1.0)  # 1000 bytes take 2 seconds
+        now = 45.0
+        assert budget.progress(1, 4096, 1.0) == 45 / (SECONDS - 5 - 3 - 2)
+        now = 90.0
+        assert budget.progress(2, 4096, 2.0) == 1.0

@@ -74,3 +74,15 @@ def test_steps_after_resuming_are_those_of_an_uninterrupted_training(optimizer: 
     for a, b in zip(whole.parameters, cut.parameters, strict=True):
         assert torch.equal(a, b)
     assert (cut.steps, cut.bytes_seen, cut.flops) == (5, whole.bytes_seen, whole.flops)
+
+
+def test_a_resumed_training_remembers_what_was_skipped_and_what_gradients_are_usual() -> None:
+    trainer = trainer_of()
+    trainer.step(0.5)
+    with torch.no_grad():
+        trainer.parameters[0].fill_(torch.nan)
+    assert trainer.step(0.5).skipped
+    assert trainer.step(0.5).skipped
+    state, again = trainer.state().values, resumed(Kept(trainer)).state().values
+    assert (again["skipped"], again["skipped_in_a_row"]) == (2, 2)
+    assert again["usual_norm"] == state["usual_norm"] > 0
