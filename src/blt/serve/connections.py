@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 from blt.serve.errors import APIError
@@ -22,15 +23,31 @@ class Connected(Protocol):
 
 
 class Places:
-    """Connections under one limit: requests in progress, and as many that have not asked yet."""
+    """Connections under one limit: requests in progress, and as many that wait beside them.
+
+    Half of those that wait may be new, half may have had an answer: neither takes places from the
+    other.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.waiting: dict[Connected, None] = {}  # for a request; longest first
+        self.new: dict[Connected, float] = {}  # since when; longest first
+        self.kept: dict[Connected, float] = {}  # likewise
         self.asking: set[Connected] = set()
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.asking)
+        return len(self.new) + len(self.kept) + len(self.asking)
+
+    def remove(self, connection: Connected) -> None:
+        self.asking.discard(connection)
+        self.new.pop(connection, None)
+        self.kept.pop(connection, None)
+
+    def surplus(self) -> Iterator[tuple[Connected, float]]:
+        """For whom there is no place, and since when they wait: those that have waited longest."""
+        half = max(1, self.most // 2)
+        for waiting in (self.new, self.kept):
+            yield from islice(waiting.items(), max(0, len(waiting) - half))
 
 
 class Connections:
@@ -43,6 +60,8 @@ class Connections:
     def __init__(self, most: int, per_address: int) -> None:
         self.all, self.per_address = Places(most), per_address
         self._of_address: dict[str, Places] = {}
+        self._grown: dict[str, None] = {}  # addresses, since the last trim
+        self.trim_is_due = False
 
     def __len__(self) -> int:
         return len(self.all)
@@ -52,27 +71,48 @@ class Connections:
         yield self._of_address.setdefault(connection.address, Places(self.per_address))
         yield self.all
 
-    def wait(self, connection: Connected) -> int:
-        """It is new, or has its answer. How many were dropped for it: who has waited longest."""
-        dropped = 0
+    def wait(self, connection: Connected, now: float, *, kept: bool) -> None:
+        """It is new, or has its answer and is kept; places may run over until :meth:`trim`."""
         for places in self._places(connection):
-            places.asking.discard(connection)
-            places.waiting[connection] = None
-        for places in self._places(connection):
-            if len(places.waiting) > places.most:
-                longest = next(iter(places.waiting))
-                self.leave(longest)
-                longest.drop()
-                dropped += 1
-        return dropped
+            places.remove(connection)
+            (places.kept if kept else places.new)[connection] = now
+        self._grown[connection.address] = None
+
+    @property
+    def full(self) -> bool:
+        """Has so much come since the last trim that files may run out?"""
+        return len(self.all.new) + len(self.all.kept) >= 2 * self.all.most
+
+    def trim(self, before: float) -> int:
+        """Drop those for whom there is no place, if they wait since then or longer; how many."""
+        grown, dropped = self._grown, 0
+        self._grown = {}
+        for name in grown:
+            if name in self._of_address:
+                dropped += self._drop(self._of_address[name], before)
+            if name in self._of_address and any(self._of_address[name].surplus()):
+                self._grown[name] = None
+        return dropped + self._drop(self.all, before)
+
+    @property
+    def crowded(self) -> bool:
+        """Has somebody to go, later?"""
+        return bool(self._grown) or any(self.all.surplus())
+
+    def _drop(self, places: Places, before: float) -> int:
+        going = [connection for connection, since in places.surplus() if since <= before]
+        for connection in going:
+            self.leave(connection)
+            connection.drop()
+        return len(going)
 
     def ask(self, connection: Connected) -> APIError | None:
         """Its request begins; the refusal if too many are in progress."""
-        if connection not in self.all.waiting:
+        if connection not in self.all.new and connection not in self.all.kept:
             return None  # it has left
         own, everybody = self._places(connection)
         for places in (own, everybody):
-            del places.waiting[connection]
+            places.remove(connection)
             places.asking.add(connection)
         if len(own.asking) > own.most:
             message = (
@@ -88,8 +128,7 @@ class Connections:
     def leave(self, connection: Connected) -> None:
         """It has ended, or is as good as that."""
         for places in self._places(connection):
-            places.asking.discard(connection)
-            places.waiting.pop(connection, None)
+            places.remove(connection)
         if not self._of_address[connection.address]:
             del self._of_address[connection.address]
 
@@ -125,9 +164,10 @@ def open_files(wanted: int) -> int:
 
 def connections_for(wanted: int) -> int:
     """As many, or as the limit on open files lets there be; fewer than wanted are told."""
-    files = open_files(2 * wanted + OTHER_FILES)  # each in progress, and as many that wait
-    most = max(1, (files - OTHER_FILES) // 2)
+    needed = 3 * wanted + OTHER_FILES  # in progress, waiting, and come since the last trim
+    files = open_files(needed)
+    most = max(1, (files - OTHER_FILES) // 3)
     if most < wanted:
         message = "the limit on open files (ulimit -n) is too low for --max-connections"
-        warn(message, limit=files, needed=2 * wanted + OTHER_FILES, connections=most)
+        warn(message, limit=files, needed=needed, connections=most)
     return min(most, wanted)

@@ -15,6 +15,10 @@ from blt.serve.guard import HEADER_BYTES, HEADERS_TOO_LARGE
 from blt.serve.metrics import Metrics
 from blt.serve.settings import Limits
 
+# In which a connection for which there is no place may still ask: many that come at once are all
+# accepted before any is read, and a busy client may take a while from connecting to asking.
+GRACE_SECONDS = 1.0
+
 
 class Connection(H11Protocol):
     """Between requests it waits for a header and may be dropped; a request has limits of its own.
@@ -40,7 +44,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.address = address_of(self.client)
-        self._wait(self.limits.header_seconds)
+        self._wait(self.limits.header_seconds, kept=False)
 
     def data_received(self, data: bytes) -> None:
         if self._silent:
@@ -67,7 +71,8 @@ class Connection(H11Protocol):
         self._read_until = self.loop.time() + self.limits.timeout
         self._silent = True
         closing = self.transport.is_closing()
-        self._wait(self.limits.unread_seconds if closing else self.limits.idle_seconds)
+        seconds = self.limits.unread_seconds if closing else self.limits.idle_seconds
+        self._wait(seconds, kept=not closing)
         super().on_response_complete()
         self._unset_keepalive_if_required()  # ours looks at more than silence
 
@@ -87,9 +92,26 @@ class Connection(H11Protocol):
 
     # --- limits ---
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, *, kept: bool) -> None:
         self._allow(seconds)
-        dropped = self.open.wait(self)
+        self.open.wait(self, self.loop.time(), kept=kept)
+        if self.open.full:
+            self._trim(0.0)
+        self._trim_later()
+
+    def _trim_later(self) -> None:
+        if not self.open.trim_is_due:
+            self.open.trim_is_due = True
+            self.loop.call_later(GRACE_SECONDS, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self.open.trim_is_due = False
+        self._trim(GRACE_SECONDS)
+        if self.open.crowded:
+            self._trim_later()
+
+    def _trim(self, grace: float) -> None:
+        dropped = self.open.trim(self.loop.time() - grace)
         if dropped:
             self.metrics.dropped.labels("places").inc(dropped)
 
