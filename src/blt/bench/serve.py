@@ -193,5 +193,6 @@ def _chaos_rows(results: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, of in gaps.items():
         seconds = f"{of['p50']:.3f} s, {of['p99']:.3f} s"
         yield f"between chunks, {name.replace('_', ' ')}: median, p99", seconds, ""
-    usual, beside = gaps["usual"]["p50"], gaps["beside_long_prompts"]["p50"]
-    yield "medians, beside long prompts over usual", f"{beside / max(1e-9, usual):.2f}", "< 3"
+    # Most chunks come in one piece with another: their median is no time at all.
+    usual, beside = gaps["usual"]["p99"], gaps["beside_long_prompts"]["p99"]
+    yield "p99, beside long prompts over usual", f"{beside / max(1e-9, usual):.2f}", "< 3"

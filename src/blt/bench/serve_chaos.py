@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ IDLE, SLOW = 2000, 1100  # connections that say nothing, and that send a header'
 FROM = "127.0.0.2"  # another address than that of clients who ask
 BYTE_EVERY = 3.0  # seconds
 AGAIN_AFTER = 10.0  # a place that the server has closed is taken again
+OPEN_WITHIN = 5.0  # all at once would keep the clients here from asking once they have connected
 HEALTH_EVERY = 0.5
 HEALTH_SECONDS = 5.0  # without an answer for so long, a check has failed
 HEADER = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 4000
@@ -48,6 +50,7 @@ async def hold(url: str, stop: float, held: Held) -> None:
 async def _connection(url: str, kind: str, stop: float, held: Held) -> None:
     """One place: taken again whenever the server has closed it."""
     address = urlsplit(url)
+    await asyncio.sleep(random.uniform(0.0, OPEN_WITHIN))
     while time.monotonic() < stop:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection(
