@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import resource
@@ -222,6 +223,25 @@ def test_what_is_not_http_gets_an_error_object(served: Served) -> None:
             said = rest(raw)
         assert said.startswith(b"HTTP/1.1 %d " % status)
         assert b'{"error":{"message":' in said
+
+
+def test_a_connection_that_has_ended_leaves_nothing_behind() -> None:
+    """Not even until the next collection of what holds itself."""
+
+    def held() -> int:
+        return sum(type(found) is protocol.Connection for found in gc.get_objects())
+
+    with serving(Settings("tiny")) as server:
+        gc.collect()
+        before = held()
+        gc.disable()
+        try:
+            for _ in range(50):
+                connect(server).close()
+            assert wait_until(lambda: server.metric("blt_connections") == 1)
+            assert wait_until(lambda: held() <= before + 10)
+        finally:
+            gc.enable()
 
 
 # --- places --------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ class Connection(H11Protocol):
         self._stop_timer()
         self.open.leave(self)
         super().connection_lost(exc)
+        self.app = self.answering  # or it would hold itself, until rubbish is collected
 
     # --- limits ---
 
