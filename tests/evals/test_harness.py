@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,6 +115,17 @@ def test_what_cannot_be_is_said(model: Path) -> None:
         Harness(str(model), dtype="int8")
     with pytest.raises(UserError, match="no such folder"):
         Harness(str(model / "none"))
+
+
+def test_the_harness_keeps_its_own_models() -> None:
+    """In a process of its own: here, other tests have imported them."""
+    code = (
+        "import blt.evals.harness\n"
+        "from lm_eval.api.registry import get_model\n"
+        "for name in ('blt', 'dummy', 'local-completions'): get_model(name)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_command_is_the_harness_own(capsys: pytest.CaptureFixture[str]) -> None:

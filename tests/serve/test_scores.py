@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import lm_eval
 import openai
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.openai_completions import LocalCompletionsAPI
+from lm_eval.tasks import TaskManager
 
 from blt import vocab
 from blt.evals.harness import Harness
@@ -167,6 +170,52 @@ def test_the_harness_scores_a_server_as_it_scores_the_model(ending: Served, tmp_
     assert expected[-1][1]
     choices = [[nats for nats, _ in found][4 * i : 4 * i + 4] for i in range(len(questions))]
     assert all(len(set(of)) == 4 for of in choices)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_concurrent": 2}, {"tokenized_requests": False}])
+def test_a_task_over_http_has_the_scores_of_blt_lm_eval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    """What docs/evaluation.md says to run, from a server with keys."""
+    data, keys, model = (tmp_path / name for name in ("items.jsonl", "keys", "model"))
+    items = [{"ctx": f"Scene {n}:", "ends": ["No.", "é!", "\xa0", "…"]} for n in range(3)]
+    data.write_text("\n".join(map(json.dumps, items)))
+    keys.write_text("secret")
+    keys.chmod(0o600)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    task = {
+        "task": "items",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path)},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{ctx}}",
+        "doc_to_target": 1,
+        "doc_to_choice": "{{ends}}",
+    }
+
+    def scores(name: str, **arguments: object) -> list[tuple[float, bool]]:
+        tasks = TaskManager(include_defaults=False)
+        found = lm_eval.simple_evaluate(
+            name, model_args=arguments, tasks=[dict(task)], task_manager=tasks, bootstrap_iters=0
+        )
+        return [one[0] for item in found["samples"]["items"] for one in item["resps"]]
+
+    with serving(Settings("tiny", keys=str(keys))) as server:
+        server.lm.save(model)
+        url = f"{server.url}/v1/completions"
+        own = scores("blt", pretrained=str(model))
+        there = scores(
+            "local-completions",
+            base_url=url,
+            model="tiny",
+            auth_token="secret",
+            max_retries=1,
+            **options,
+        )
+    assert [nats for nats, _ in there] == pytest.approx([nats for nats, _ in own], abs=1e-3)
+    assert [greedy for _, greedy in there] == [greedy for _, greedy in own]
+    assert len(own) == 12
 
 
 def test_models_can_be_retrieved_and_other_routes_say_what_there_is(ending: Served) -> None:

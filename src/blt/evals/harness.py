@@ -24,6 +24,8 @@ from blt.precision import autocast
 from blt.pretrained import PRETRAINED
 
 try:
+    # The registry takes in the harness's own models only while it is empty, so they come first.
+    import lm_eval.models  # noqa: F401
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError as error:
