@@ -102,3 +102,13 @@ def test_an_option_that_it_cannot_do_is_refused(
     with pytest.raises(UserError, match=message):
         lm.generate("x", **option)
     assert lm.generate("x", top_p=1.0, max_bytes=0).finish_reason == "length"
+
+
+@pytest.mark.parametrize("seed", [0, 2**63, 2**64])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-3])
+def test_any_seed_and_temperature_can_be_sampled_with(
+    lm: TokenLM, seed: int, temperature: float
+) -> None:
+    found = lm.generate("the", max_bytes=8, temperature=temperature, seed=seed)
+    if temperature < 1e-9:
+        assert found.data == lm.generate("the", max_bytes=8).data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from blt import vocab
 from blt.errors import require
 from blt.generate.request import FinishReason, Generation
-from blt.generate.sampling import Sampling
+from blt.generate.sampling import Sampling, draw
 
 if TYPE_CHECKING:
     from blt.token_lm import TokenModel
@@ -60,7 +61,7 @@ class _Text:
 
     def __init__(self, lm: TokenModel, prompt: bytes, sampling: Sampling) -> None:
         self.lm, self.prompt, self.sampling, self.data = lm, prompt, sampling, b""
-        self.chance = torch.Generator().manual_seed(sampling.seed)
+        self.chance = random.Random(sampling.seed)
         self.ids: list[int] = lm.ids_of(prompt).tolist()
         self.begun = len(self.ids)
         self.reason: FinishReason | None = None if sampling.max_bytes else "length"
@@ -91,7 +92,9 @@ def _last(lm: TokenModel, texts: Sequence[list[int]]) -> Tensor:
     return last
 
 
-def _choose(logits: Tensor, temperature: float, chance: torch.Generator) -> int:
+def _choose(logits: Tensor, temperature: float, chance: random.Random) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance))
+    # Taken from the peak first: at tiny temperatures the quotients alone would overflow.
+    weights = ((logits.double() - logits.max()) / temperature).exp()
+    return draw(weights.numpy(), chance)
