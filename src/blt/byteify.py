@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -79,7 +78,7 @@ def byteify(
         "models": rows,
         "gap_closed": _gap_closed(bits),
     }
-    durable.write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    durable.write_json(folder / RESULT, result, indent=2)
     return result
 
 

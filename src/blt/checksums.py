@@ -7,7 +7,6 @@ Folders without one, of older versions and of other programs, are read as they a
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -163,4 +162,4 @@ def _tensors(path: Path) -> dict[str, str]:
 
 
 def _write(folder: Path, checksums: Checksums) -> None:
-    durable.write_text(folder / CHECKSUMS, json.dumps(to_dict(checksums), indent=1) + "\n")
+    durable.write_json(folder / CHECKSUMS, to_dict(checksums))

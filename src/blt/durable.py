@@ -6,8 +6,10 @@ brought to the disk as well. So at any moment the old or the new one is there, n
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
@@ -15,6 +17,11 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text)
     replace(beside, path)
+
+
+def write_json(path: Path, data: Any, indent: int = 1) -> None:
+    """Write a whole file of JSON, in place of one that may be there."""
+    write_text(path, json.dumps(data, indent=indent) + "\n")
 
 
 def replace(written: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:

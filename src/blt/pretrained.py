@@ -122,4 +122,4 @@ def save_patching(folder: str | os.PathLike[str], config: PatchingConfig) -> Non
     """Write the calibrated rule beside an entropy model, whole or not at all."""
     path = Path(folder) / PATCHING
     with checksums.changing(Path(folder), PATCHING):
-        durable.write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+        durable.write_json(path, to_dict(config), indent=2)

@@ -134,7 +134,7 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: holds something else; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, plan)
+    durable.write_json(path, plan)
 
 
 def _size(unit: str) -> int | None:
@@ -176,7 +176,7 @@ def _finish(
         "shards": shards,
         "lengths": lengths,
     }
-    _write_whole(out / MANIFEST, manifest)
+    durable.write_json(out / MANIFEST, manifest)
     return read_manifest(out)
 
 
@@ -188,7 +188,3 @@ def _listed(outcome: Outcome) -> dict[str, Any]:
 
 def _read(path: Path, delete: Path) -> dict[str, Any]:
     return parse_object(path.read_bytes(), str(path), f"delete {delete} and run it again")
-
-
-def _write_whole(path: Path, data: dict[str, Any]) -> None:
-    durable.write_text(path, json.dumps(data, indent=1) + "\n")

@@ -300,9 +300,7 @@ class Engine:
         self._reader.forget_cancelled()
         for row in range(len(self._running) - 1, -1, -1):
             request = self._running[row]
-            if request.cancelled and request.finish_reason is None:
-                request.finish("cancelled")
-            if request.finish_reason is not None:
+            if request.ended():
                 last = len(self._running) - 1
                 self.model.swap(row, last)
                 self._running[row] = self._running[last]
@@ -329,8 +327,7 @@ class Engine:
         if not any(request.cancelled for request in self._queue):
             return
         for request in self._queue:
-            if request.cancelled and request.finish_reason is None:
-                request.finish("cancelled")
+            request.ended()
         self._queue = deque(r for r in self._queue if not r.cancelled)
 
     def _next_requests(self) -> list[Request]:

@@ -72,8 +72,7 @@ class Reader:
     def forget_cancelled(self) -> None:
         """Stop reading what nobody waits for any more."""
         for request in self.requests:
-            if request.cancelled and request.finish_reason is None:
-                request.finish("cancelled")
+            request.ended()
         self.forget_ended()
 
     def forget_ended(self) -> None:

@@ -136,6 +136,12 @@ class Request:
         self.error = error
         self.finish_reason = reason
 
+    def ended(self) -> bool:
+        """Whether nothing follows; who was cancelled ends here."""
+        if self.cancelled and self.finish_reason is None:
+            self.finish("cancelled")
+        return self.finish_reason is not None
+
     def _cut(self, length: int) -> None:
         of_end = (self.data[length:], self.logprobs[length:], self.top[length:])
         self.end = list(zip(*of_end, strict=True))

@@ -7,20 +7,17 @@ from typing import Any
 
 from blt.generate.request import Piece
 from blt.generate.sampling import END
-from blt.serve.schemas import BytesOut, Choice, CompletionRequest, Logprobs, encode
-from blt.vocab import OFFSET, Utf8Stream
+from blt.serve.schemas import SPECIALS, BytesOut, Choice, CompletionRequest, Logprobs, encode
+from blt.vocab import EOS, OFFSET, Utf8Stream
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 DRAFTED = {None: None, True: "accepted", False: "rejected-replacement"}
 
 
-EOS_TOKEN = "<eos>"
-
-
 def token(byte: int) -> str:
     """A byte as OpenAI writes tokens that are no text of their own; END as EOS."""
     if byte == END:
-        return EOS_TOKEN
+        return SPECIALS[EOS]
     return chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}"
 
 

@@ -27,6 +27,7 @@ OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
 SCORED = "scored.json"  # how much of each kind of held-out text
 MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
+WAY_OUT = "restore it, or choose another folder"
 Result = dict[str, Any]
 
 
@@ -80,13 +81,13 @@ class StudyFolder:
         with self._lock("folder"):
             self._check_plan(study)
             if not (self.path / OVERLAP).is_file():
-                _write(self.path / OVERLAP, overlap())
-            _write(self.path / SCORED, scored)
+                durable.write_json(self.path / OVERLAP, overlap())
+            durable.write_json(self.path / SCORED, scored)
 
     def scored(self) -> dict[str, dict[str, int]]:
         """How much of each kind of held-out text is scored; empty where nobody wrote it down."""
         path = self.path / SCORED
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return parse_object(path.read_bytes(), str(path), WAY_OUT) if path.is_file() else {}
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
@@ -202,7 +203,7 @@ class StudyFolder:
                     f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"
                 )
         gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
-        _write(path, {**plan, "runs": {**plan["runs"], **gone}})
+        durable.write_json(path, {**plan, "runs": {**plan["runs"], **gone}})
 
 
 class Plan(Schema):
@@ -211,10 +212,6 @@ class Plan(Schema):
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan = parse_object(path.read_bytes(), str(path), "restore it, or choose another folder")
+    plan = parse_object(path.read_bytes(), str(path), WAY_OUT)
     Plan.check(plan, str(path))
     return plan
-
-
-def _write(path: Path, data: Any) -> None:
-    durable.write_text(path, json.dumps(data, indent=1) + "\n")
