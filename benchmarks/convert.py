@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
-from blt import stored
-from blt.checkpoint import Checkpoint, skeleton
-from blt.convert import LAYOUTS
+from blt.checkpoint.convert import LAYOUTS
+from blt.checkpoint.folders import Checkpoint, skeleton
+from blt.files import stored
+from blt.files.tensors import Spec, Tensors
 from blt.lm import BLT
 from blt.model.config import Config
-from blt.tensors import Spec, Tensors
 from blt.train.recipe import read_recipe
 
 RECIPES = {"1b": "recipes/paper/blt-1b.toml", "7b": "recipes/paper/blt-8b.toml"}

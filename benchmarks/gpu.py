@@ -26,10 +26,10 @@ import torch.nn.functional as F
 
 import blt
 from blt.bench import shape
-from blt.evals.flops import flops_per_byte
 from blt.generate import Engine
-from blt.hardware import peak_flops
+from blt.machine.hardware import peak_flops
 from blt.model.config import Config
+from blt.model.flops import flops_per_byte
 from blt.model.packing import pack
 from blt.train import read_recipe
 from blt.train.optim import clip_gradients, optimizers

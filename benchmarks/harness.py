@@ -30,13 +30,13 @@ from transformers import PreTrainedTokenizerFast
 
 import blt
 from blt.bench.shape import transformers_model
-from blt.convert.transformers import mapping
+from blt.checkpoint.layouts.transformers import mapping
 from blt.evals.choices import accuracy
 from blt.evals.datasets import hellaswag
 from blt.evals.harness import Harness
 from blt.generate.incremental_blt import cached
 from blt.lm import group_documents
-from blt.tokens import _characters
+from blt.tokens.tokenizer import _characters
 
 TASK_FILES = Path(__file__).parent / "harness_tasks"
 # What is run: task, examples before each question (the harness draws new ones for each), documents.

@@ -21,7 +21,7 @@ import torch
 import blt
 from blt.bench.shape import CONFIG
 from blt.data import loader_of
-from blt.hardware import peak_memory
+from blt.machine.hardware import peak_memory
 from blt.model.config import Config
 from blt.plan.trace import trace_step
 from blt.train import TrainConfig

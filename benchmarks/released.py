@@ -25,14 +25,15 @@ import torch
 from torch import Tensor
 
 import blt
-from blt import stored
 from blt.bench.generation_jobs import PROMPT, in_turns, random_bytes, start
 from blt.bench.jobs import calibrated_threshold
-from blt.checkpoint import CONFIG, Checkpoint, skeleton
-from blt.convert import convert, ours
+from blt.checkpoint.convert import convert
+from blt.checkpoint.folders import CONFIG, Checkpoint, skeleton
+from blt.checkpoint.layouts import ours
+from blt.files import stored
+from blt.files.tensors import Spec, Tensors
 from blt.lm import BLT
 from blt.model.config import Config
-from blt.tensors import Spec, Tensors
 from blt.train.recipe import read_recipe
 
 RECIPE = Path("recipes/paper/blt-1b.toml")

@@ -23,7 +23,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer
 
 from blt import cli
-from blt.config_io import from_dict
+from blt.files.configs import from_dict
 from blt.study import read_study
 from blt.train import DataConfig, read_recipe
 

@@ -6,8 +6,8 @@ import torch
 
 import blt
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte
 from blt.generate import Engine, Generation, Sampling
+from blt.scoring.bits import bits_per_byte
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 
 

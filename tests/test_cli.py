@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blt
-from blt import cli, pretrained
+from blt import cli
+from blt.checkpoint import pretrained
 from shapes import TINY, TINY_BLT
 
 

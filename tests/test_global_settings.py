@@ -123,7 +123,7 @@ def test_a_model_is_made_and_trained_as_ever(dtype: torch.dtype) -> None:
 
 
 def test_steps_in_cpp_refuse_numbers_of_another_kind() -> None:
-    from blt.native.products import address
+    from blt.generate.cpp.products import address
 
     for wrong in (
         torch.zeros(4, dtype=torch.float64),

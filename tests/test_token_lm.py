@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import blt
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte
 from blt.model.config import TokenTransformerConfig
+from blt.scoring.bits import bits_per_byte
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer
 from texts import MULTILINGUAL
 
 TEXTS = [MULTILINGUAL, b"the theatre and the other thing " * 20]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import blt
-from blt import checksums
 from blt.cli import main
 from blt.data.prepare import Options, prepare
 from blt.data.shards import ShardSegments
 from blt.errors import UserError
+from blt.files import checksums
 from blt.train.recipe import read_recipe
 from blt.train.state import TrainerValues
 from shapes import TINY, TINY_BLT

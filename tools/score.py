@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from blt.checkpoint.pretrained import load, load_shipped
 from blt.data import read, split
-from blt.evals.bpb import bits_per_byte
 from blt.lm import LanguageModel
 from blt.patching import PatchingConfig
-from blt.pretrained import load, load_shipped
-from blt.train.calibration import mean_patch_size
+from blt.patching.calibration import mean_patch_size
+from blt.scoring.bits import bits_per_byte
 
 LIMIT = 65536  # bytes of each kind
 

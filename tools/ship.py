@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import blt
-from blt.pretrained import PATCHING, read_patching, save_patching
+from blt.checkpoint.pretrained import PATCHING, read_patching, save_patching
 
 ASSETS = Path(__file__).parents[1] / "src" / "blt" / "assets"
 HOMES = {"byte": ("entropy_model", 3_000_000), "blt": ("blt", 20_000_000)}  # at most so many bytes

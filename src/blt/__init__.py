@@ -3,14 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from blt.runtime import prepare_threads
+from blt.machine.runtime import prepare_threads
 
 if TYPE_CHECKING:
+    from blt.checkpoint.pretrained import load
     from blt.errors import UserError
     from blt.lm import BLT, ByteLM, LanguageModel, Patches
     from blt.model.config import ByteTransformerConfig, Config, RopeScaling
     from blt.patching import PatchingConfig
-    from blt.pretrained import load
     from blt.vocab import decode, encode
 
 prepare_threads()  # before anything of ours imports PyTorch
@@ -46,7 +46,7 @@ _HOMES = {
     "UserError": "blt.errors",
     "decode": "blt.vocab",
     "encode": "blt.vocab",
-    "load": "blt.pretrained",
+    "load": "blt.checkpoint.pretrained",
 }
 
 
@@ -64,6 +64,6 @@ def __dir__() -> list[str]:
 
 def from_transformers(hf_model: Any) -> "BLT":
     """A BLT with the weights of a ``transformers`` ``BltForCausalLM`` and of its patcher."""
-    from blt.convert.transformers import from_transformers as convert
+    from blt.checkpoint.layouts.transformers import from_transformers as convert
 
     return convert(hf_model)

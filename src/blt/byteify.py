@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blt import durable
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.models import load
 from blt.evals.tasks import patch_size
-from blt.hub import local_folder
-from blt.precision import choose_device, choose_dtype
+from blt.files import durable
+from blt.files.hub import local_folder
+from blt.machine.precision import choose_device, choose_dtype
+from blt.scoring.bits import bits_per_byte, choose
 from blt.train.byteify import resolved
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import Latest, OnProgress, Report

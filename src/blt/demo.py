@@ -15,20 +15,20 @@ from typing import Any
 import torch
 
 from blt import vocab
-from blt.cutting import Cut, Cutter
+from blt.checkpoint.pretrained import load, save_patching
 from blt.data import read, segments, split
 from blt.data.sources import PYTHON
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.compressors import compressors
 from blt.generate import Engine
 from blt.lm import BLT, ByteLM
+from blt.machine.precision import choose_device, choose_dtype
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
-from blt.precision import choose_device, choose_dtype
-from blt.pretrained import load, save_patching
+from blt.patching.calibration import calibrate, mean_patch_size
+from blt.patching.cutting import Cut, Cutter
+from blt.scoring.bits import bits_per_byte, choose
 from blt.train.build import build_blt
-from blt.train.calibration import calibrate, mean_patch_size
 from blt.train.job import loader
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run

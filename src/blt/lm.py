@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blt import checkpoint, patching, vocab
-from blt.config_io import to_dict
+from blt import patching, vocab
+from blt.checkpoint import folders
 from blt.errors import UserError
+from blt.files.configs import to_dict
+from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
 from blt.model.byte_transformer import ByteTransformer, entropy
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.packing import PackedBatch, Spans, pack
-from blt.prefix_tree import PatchTree, PrefixTree
-from blt.runtime import keep_freed_memory
+from blt.model.prefix_tree import PatchTree, PrefixTree
 
 if TYPE_CHECKING:
     from blt.data.loader import Batch
@@ -181,7 +182,7 @@ class LanguageModel(nn.Module):
 
         What texts share at their start, such as the choices of a question, is read once.
         """
-        from blt.scoring import score
+        from blt.scoring.continuations import score
 
         return score(self, pairs)
 
@@ -195,7 +196,7 @@ class LanguageModel(nn.Module):
         """
         config = {"kind": self.kind, "model": to_dict(self.config)}
         weights = self.state_dict() if tensors is None else tensors
-        checkpoint.save(folder, config, weights, self.files())
+        folders.save(folder, config, weights, self.files())
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
@@ -419,7 +420,7 @@ def kinds() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
 
 
 def load(source: str | os.PathLike[str]) -> LanguageModel:
-    """Load a model folder in any layout that :mod:`blt.convert` reads, or one of the hub.
+    """Load a model folder, in any layout that there is a reader for, or one of the hub.
 
     Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read.
 
@@ -429,13 +430,13 @@ def load(source: str | os.PathLike[str]) -> LanguageModel:
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
     """
-    from blt.convert import open_checkpoint
-    from blt.hub import local_folder
+    from blt.checkpoint.convert import open_checkpoint
+    from blt.files.hub import local_folder
 
     folder = local_folder(source)
     found = open_checkpoint(folder)
-    model = checkpoint.skeleton(kinds()[found.kind][0], found.config, found.where)
+    model = folders.skeleton(kinds()[found.kind][0], found.config, found.where)
     assert isinstance(model, LanguageModel)
-    checkpoint.fill(model, found.tensors)
+    folders.fill(model, found.tensors)
     model.read_files(folder)
     return model.eval()

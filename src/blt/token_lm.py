@@ -14,12 +14,12 @@ from blt import vocab
 from blt.data.loader import Batch
 from blt.errors import UserError
 from blt.lm import LanguageModel, Prediction
+from blt.machine.runtime import keep_freed_memory
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
+from blt.model.prefix_tree import PrefixTree
 from blt.model.token_transformer import TokenTransformer
-from blt.prefix_tree import PrefixTree
-from blt.runtime import keep_freed_memory
-from blt.tokens import ByteTokenizer, Tokenizer
+from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
 TOKENIZER = "tokenizer.json"  # beside config.json
 
@@ -44,7 +44,7 @@ class TokenModel(LanguageModel):
 
     def generate(self, prompts: Any = b"", **options: Any) -> Any:
         """Continue prompts; without caches, for evaluation."""
-        from blt.generate.tokens import generate
+        from blt.tokens.generation import generate
 
         return generate(self, prompts, **options)
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from blt import checksums
-from blt.checkpoint import CONFIG, TRAINER
-from blt.convert import open_layout
-from blt.convert.meta import INSIDE
-from blt.convert.meta_config import PARAMS
+from blt.checkpoint.convert import open_layout
+from blt.checkpoint.folders import CONFIG, TRAINER
+from blt.checkpoint.layouts.meta import INSIDE
+from blt.checkpoint.layouts.meta_config import PARAMS
 from blt.data.shards import faults_of_shards, is_prepared
 from blt.errors import UserError
-from blt.json_files import read_object
-from blt.tensors import Tensors, check_finite
+from blt.files import checksums
+from blt.files.strict_json import read_object
+from blt.files.tensors import Tensors, check_finite
 from blt.train.recipe import read_recipe
 from blt.train.run import CHECKPOINT, METRICS, OLDER, RECIPE, TENSORS
 from blt.train.state import TrainerValues

@@ -14,7 +14,7 @@ import blt
 from blt import vocab
 from blt.model.config import TokenTransformerConfig
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.distill import Taught, Teacher
 from texts import MULTILINGUAL
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import blt
-from blt.checkpoint import fill
-from blt.convert import convert, open_token_model
+from blt.checkpoint.convert import convert, open_token_model
+from blt.checkpoint.folders import fill
 from blt.errors import UserError
 from blt.evals.models import load
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
 from blt.model.token_transformer import TokenTransformer
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer
 from checkpoints import SCALING, rope
 from llamas import close, their_model
 from shapes import tiny_config

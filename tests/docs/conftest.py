@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 import blt.serve.run
-from blt.convert import convert
+from blt.checkpoint.convert import convert
 from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from pages import ROOT

@@ -13,9 +13,9 @@ import torch
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte
 from blt.evals.models import HFTokenLM, TextTokenizer, load
-from blt.tokens import ByteTokenizer
+from blt.scoring.bits import bits_per_byte
+from blt.tokens.tokenizer import ByteTokenizer
 from texts import MULTILINGUAL
 
 transformers = pytest.importorskip("transformers")

@@ -25,7 +25,7 @@ from blt.generate import Generation
 from blt.lm import LanguageModel
 from blt.model.config import TokenTransformerConfig
 from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer
 from shapes import TINY, TINY_BLT, random_blt
 from texts import MULTILINGUAL
 

@@ -276,8 +276,8 @@ def test_a_byte_model_reads_in_pieces_of_any_size(sizes: list[int]) -> None:
 def test_a_step_sees_exactly_the_window(native: bool, n: int) -> None:
     """What lies a byte behind the window of the only layer matters to nothing; what lies on its
     edge does."""
+    from blt.generate.cpp import library
     from blt.generate.weights import packed
-    from blt.native import library
 
     if native and library() is None:
         pytest.skip("no C++ compiler")

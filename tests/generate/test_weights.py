@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
-from blt import encode, native
+from blt import encode
 from blt.errors import UserError
-from blt.generate import Engine
+from blt.generate import Engine, cpp
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import Precision, _packed_linear, cache_dtype, packed
@@ -21,7 +21,7 @@ from shapes import TINY, random_blt, tiny_config
 from texts import MULTILINGUAL
 
 ERRORS: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.03}
-WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not native.library(), reason="no C++"))]
+WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not cpp.library(), reason="no C++"))]
 
 
 @pytest.mark.parametrize("in_cpp", WAYS)
@@ -39,7 +39,7 @@ def test_packed_products_are_products(
     weight = torch.randn(shape[1], shape[0], generator=generator)
     linear = _packed_linear(weight, precision, in_cpp)
     if in_cpp:
-        from blt.native.products import NativeLinear
+        from blt.generate.cpp.products import NativeLinear
 
         linear = NativeLinear(linear)  # type: ignore[arg-type]
     expected = x @ weight.t()
@@ -48,7 +48,7 @@ def test_packed_products_are_products(
     assert (found - expected).abs().max() <= ERRORS[precision] * expected.abs().max()
 
 
-@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.skipif(not cpp.library(), reason="no C++")
 @pytest.mark.parametrize("precision", ERRORS)
 @given(
     st.integers(1, 21), st.sampled_from([(32, 96), (48, 33), (20, 7), (256, 50)]), st.integers(0)
@@ -56,7 +56,7 @@ def test_packed_products_are_products(
 def test_a_row_of_a_product_does_not_depend_on_the_others(
     precision: Precision, rows: int, shape: tuple[int, int], seed: int
 ) -> None:
-    from blt.native.products import NativeLinear
+    from blt.generate.cpp.products import NativeLinear
 
     generator = torch.Generator().manual_seed(seed % 2**32)
     x = torch.randn(rows, shape[0], generator=generator)
@@ -66,11 +66,11 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(
     assert torch.equal(linear(x), alone)
 
 
-@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.skipif(not cpp.library(), reason="no C++")
 @pytest.mark.parametrize("precision", ERRORS)
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_what_is_not_finite_stays_so_in_a_product(precision: Precision, value: float) -> None:
-    from blt.native.products import NativeLinear
+    from blt.generate.cpp.products import NativeLinear
 
     x = torch.ones(3, 40)
     x[1, 7] = value
@@ -78,7 +78,7 @@ def test_what_is_not_finite_stays_so_in_a_product(precision: Precision, value: f
     assert torch.isfinite(linear(x)).all(1).tolist() == [True, False, True]
 
 
-@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.skipif(not cpp.library(), reason="no C++")
 @pytest.mark.parametrize("precision", ERRORS)
 def test_a_text_has_the_logits_in_a_batch_that_it_has_alone(precision: Precision) -> None:
     lm = packed(random_blt(), precision, True)
@@ -184,7 +184,7 @@ def test_a_model_in_bfloat16_writes_as_its_copy_in_float32(
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-@pytest.mark.skipif(not native.library(), reason="no C++")
+@pytest.mark.skipif(not cpp.library(), reason="no C++")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -217,11 +217,11 @@ def test_without_a_compiler_pytorch_does_the_work(
     expected = lm.generate("abc", max_bytes=20).data
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for compiler in ("/no/such/compiler", "false"):
-        native.library.cache_clear()
+        cpp.library.cache_clear()
         monkeypatch.setenv("CXX", compiler)
-        assert native.library() is None
+        assert cpp.library() is None
         assert lm.generate("abc", max_bytes=20).data == expected
         with pytest.raises(UserError, match="compiler"):
             Engine(lm, native=True)
     assert not list(tmp_path.rglob("*.so"))
-    native.library.cache_clear()
+    cpp.library.cache_clear()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import blt
-from blt import encode, native
+from blt import encode
+from blt.generate import cpp
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import packed
@@ -14,7 +15,7 @@ from texts import MULTILINGUAL
 
 WINDOW = 5
 AROUND = 2 * (WINDOW + MAX_ROWS)  # bytes with which a ring has wrapped around
-WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not native.library(), reason="no C++"))]
+WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not cpp.library(), reason="no C++"))]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import blt
-from blt.convert.transformers import mapping
+from blt.checkpoint.layouts.transformers import mapping
 from blt.model.packing import pack
 from blt.patching import decide, lengths_to_starts, starts_to_lengths
 

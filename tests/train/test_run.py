@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import blt
-from blt import checkpoint
+from blt.checkpoint import folders
 from blt.errors import UserError
 from blt.train import Recipe, RunFolder, open_run, train_recipe, write_recipe
 from blt.train.run import TrainerState
@@ -113,7 +113,7 @@ def test_where_folders_cannot_be_exchanged_a_kill_is_made_good_on_resuming(
     left.mkdir()
     os.replace(run.checkpoint, left / "old")  # killed between two renames
     assert step_of(open_run(tmp_path / "run", byte_recipe, resume=True)) == 1
-    monkeypatch.setattr(checkpoint, "exchange", lambda a, b: False)
+    monkeypatch.setattr(folders, "exchange", lambda a, b: False)
     save(run, 2)
     assert step_of(run) == 2
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import blt
+from blt.checkpoint.pretrained import load_patcher
 from blt.errors import UserError
 from blt.lm import LanguageModel
-from blt.pretrained import load_patcher
-from blt.train import Recipe, Report, calibration, train_recipe
+from blt.patching import calibration
+from blt.train import Recipe, Report, train_recipe
 from blt.train.interrupt import StopRequest
 from blt.train.trainer import Step, Trainer
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 import blt
 from blt import cli
-from blt.printable import printable
+from blt.texts.printable import printable
 from blt.views.console import Console
 from blt.views.evals import draw
 from blt.views.progress import training_bar

@@ -23,13 +23,13 @@ from blt.bench import shape
 from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
 from blt.generate import Engine, Sampling
 from blt.generate import engine as engine_module
-from blt.generate.boundaries import Boundaries
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import cached
 from blt.generate.sampling import draw
 from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
+from blt.patching.streaming import Boundaries
 
 PROMPT = 1024  # bytes
 BITS_BYTES = 50_000  # to score
@@ -260,7 +260,7 @@ def bits(folder: str, precision: str) -> dict[str, Any]:
     from blt.data.heldout import split
     from blt.data.loader import segments
     from blt.data.python_corpus import python_corpus
-    from blt.evals.bpb import choose
+    from blt.scoring.bits import choose
 
     lm = packed(blt.load(folder), precision)  # type: ignore[arg-type]
     model = cached(lm, 1, cache_dtype(lm, precision))  # type: ignore[arg-type]

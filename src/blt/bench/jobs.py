@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from blt.bench import shape
-from blt.hardware import peak_memory
+from blt.machine.hardware import peak_memory
 
 SECONDS = 6.0  # of repetition per measurement, after one warm-up
 PRECISIONS = ("float32", "bfloat16", "bfloat16-weights")  # the second is autocast
@@ -163,7 +163,7 @@ def measure(job: str, side: str, precision: str, batch: int, length: int) -> dic
 
 def matmul_peak(precision: str) -> dict[str, Any]:
     """FLOP/s of the fastest of a few large matrix products."""
-    from blt.runtime import keep_freed_memory
+    from blt.machine.runtime import keep_freed_memory
 
     keep_freed_memory()
     dtype = torch.float32 if precision == "float32" else torch.bfloat16

@@ -16,7 +16,7 @@ from rich.table import Table
 from blt.bench import shape
 from blt.bench.jobs import PRECISIONS
 from blt.errors import UserError, how_to_install
-from blt.evals.flops import flops_per_byte
+from blt.model.flops import flops_per_byte
 from blt.views.console import Console
 
 GIB = 1e9

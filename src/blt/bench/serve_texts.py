@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from blt import pretrained
+from blt.checkpoint import pretrained
 from blt.generate import Engine, Sampling
 
 COUNT = 96

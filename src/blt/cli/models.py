@@ -44,9 +44,9 @@ def evaluate(
         json: Print one JSON object for each row.
         plot: Draw the rows into this file too, a PNG, SVG or PDF.
     """
+    from blt.checkpoint.pretrained import PRETRAINED
     from blt.evals.compare import compare
     from blt.evals.tasks import TASKS, Options
-    from blt.pretrained import PRETRAINED
     from blt.views.evals import check_figure, draw, print_json, print_table
 
     if task not in TASKS:
@@ -145,7 +145,7 @@ def convert(
         entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
         precision: Of the weights. Left out: as they are, bit for bit.
     """
-    from blt.convert import convert as run
+    from blt.checkpoint.convert import convert as run
 
     run(source, out, to, entropy_model=entropy_model, precision=precision)
     say(out)
@@ -183,6 +183,6 @@ def push(
         public: Everybody may see it.
         license: For the card, such as apache-2.0.
     """
-    from blt.convert.push import push_to_hub
+    from blt.checkpoint.push import push_to_hub
 
     say(push_to_hub(folder, repository, private=not public, license=license))

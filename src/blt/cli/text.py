@@ -51,7 +51,7 @@ def patch(
         order: --make-table: how many of the last bytes the table looks at, 1 to 3.
         json: Print one JSON object: entropies in nats, patches as text and exactly in base64.
     """
-    from blt import cutting
+    from blt.patching import cutting
     from blt.views.cut import print_cut, print_json
 
     data = _read_input(text, file)

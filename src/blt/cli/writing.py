@@ -60,8 +60,8 @@ def generate(
         json: Write one JSON object per prompt on a line, with log-probabilities and patches.
         stats: Say on standard error how fast it was, and how large patches were.
     """
+    from blt.checkpoint.pretrained import PRETRAINED, load
     from blt.generate import Engine, Sampling
-    from blt.pretrained import PRETRAINED, load
     from blt.views import stream
 
     if show_patches + raw + json > 1:

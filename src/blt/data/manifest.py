@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from blt.errors import UserError
-from blt.json_files import parse_object
-from blt.schema import Count, Inside, Schema, Sha256
+from blt.files.schema import Count, Inside, Schema, Sha256
+from blt.files.strict_json import parse_object
 
 FORMAT = "blt-shards-1"
 MANIFEST = "manifest.json"

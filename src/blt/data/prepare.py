@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blt import durable
-from blt.config_io import from_dict, to_dict
 from blt.data.census import Census, division_of, to_json
 from blt.data.files import Found
 from blt.data.heldout import Division
@@ -27,7 +25,9 @@ from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
 from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of
 from blt.errors import UserError
-from blt.json_files import parse_object
+from blt.files import durable
+from blt.files.configs import from_dict, to_dict
+from blt.files.strict_json import parse_object
 
 __all__ = ["OnProgress", "Options", "Outcome", "Task", "Worker", "prepare"]
 

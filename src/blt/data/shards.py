@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from blt import durable, vocab
-from blt.checksums import digest
+from blt import vocab
 from blt.data.manifest import MANIFEST, read_manifest
 from blt.data.packing import needed
 from blt.data.segments import Piece
 from blt.errors import UserError
+from blt.files import durable
+from blt.files.checksums import digest
 
 TRAIN, HELDOUT = "train", "heldout"
 OPEN_SHARDS = 256  # mapped at the same time

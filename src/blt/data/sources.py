@@ -34,7 +34,7 @@ from blt.data.left_out import Broken
 from blt.data.packing import needed
 from blt.data.python_corpus import python_corpus
 from blt.errors import UserError
-from blt.printable import printable
+from blt.texts.printable import printable
 
 log = logging.getLogger("blt")
 PYTHON = "builtin:python"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from blt import durable, lm, vocab
+from blt import lm, vocab
 from blt.data.census import Census, by_hash, from_json
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
@@ -21,8 +21,9 @@ from blt.data.segments import MemorySegments, Piece
 from blt.data.shards import HELDOUT, TRAIN, ShardInfo, ShardWriter
 from blt.data.sources import Unit
 from blt.errors import UserError
+from blt.files import durable
+from blt.machine.precision import autocast, choose_dtype
 from blt.model.byte_transformer import ByteTransformer
-from blt.precision import autocast, choose_dtype
 
 UNIT = "unit.json"  # written last into a unit's folder
 TOLD = 2**20  # bytes between two signs of life
@@ -106,7 +107,7 @@ class Worker:
     tell: Callable[[Outcome], None] = staticmethod(nobody)
 
     def __init__(self, out: Path, options: Options) -> None:
-        from blt.pretrained import find_entropy_model, identity
+        from blt.checkpoint.pretrained import find_entropy_model, identity
 
         self.out, self.options = out, options
         self.entropy_model = find_entropy_model(options.entropy_model)

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import UserError
 from blt.evals.models import load
 from blt.evals.tasks import TASKS, Options, Row
-from blt.precision import choose_device
-from blt.pretrained import PRETRAINED
+from blt.machine.precision import choose_device
 from blt.train.run import CHECKPOINT
 
 MODEL = "model"  # the column that says which

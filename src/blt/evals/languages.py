@@ -8,8 +8,8 @@ from typing import Any
 
 from blt.data.packing import unpacked
 from blt.errors import UserError
-from blt.evals.bpb import bits_per_byte
 from blt.lm import LanguageModel
+from blt.scoring.bits import bits_per_byte
 
 RATIO = "largest / smallest"  # the last row
 REFERENCE = "en"  # the language whose file's name begins so is compared with

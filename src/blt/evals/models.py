@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import blt
-from blt.checkpoint import CONFIG
+from blt.checkpoint.folders import CONFIG
 from blt.errors import UserError, how_to_install
 from blt.lm import LanguageModel
 from blt.token_lm import TokenModel
-from blt.tokens import ByteTokenizer, Tokenizer, readable_runs
+from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
 
 
 def load(folder: str | os.PathLike[str]) -> LanguageModel:

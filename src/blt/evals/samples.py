@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blt.generate.utf8 import state_of
 from blt.lm import LanguageModel
-from blt.tokens import readable_runs
+from blt.tokens.tokenizer import readable_runs
 
 SAMPLES, SAMPLE_BYTES = 64, 256
 PROMPT_BYTES = 128  # of each document that is continued

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from blt.generate.boundaries import Boundaries
 from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
 from blt.generate.steps import ByteSteps
 from blt.lm import ByteLM, LanguageModel, group_documents
 from blt.model.packing import Spans
+from blt.patching.streaming import Boundaries
 from blt.vocab import VOCAB_SIZE
 
 PIECE_BYTES = 2048  # of prompts that are read in one forward

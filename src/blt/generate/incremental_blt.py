@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blt.generate.boundaries import Boundaries
 from blt.generate.cache import (
     MAX_ROWS,
     PatchMemory,
@@ -23,6 +22,7 @@ from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
 from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
 from blt.model.byte_transformer import entropy
 from blt.model.packing import Spans, pack
+from blt.patching.streaming import Boundaries
 
 COMPACT_AFTER = 64  # parts of an open patch
 
@@ -380,8 +380,8 @@ def _read_all(
 
 def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
     """A model with room for ``max_batch`` texts, and caches of ``dtype``."""
-    from blt.native import steps as in_cpp
-    from blt.native.products import is_native
+    from blt.generate.cpp import steps as in_cpp
+    from blt.generate.cpp.products import is_native
 
     blt_steps, byte_steps = BLTSteps, ByteSteps
     if is_native(model):

@@ -1,4 +1,4 @@
-"""What a cached model computes for a few new bytes, in PyTorch; in C++ see ``blt.native.steps``."""
+"""What a cached model computes for a few new bytes, in PyTorch; ``cpp/steps`` does it in C++."""
 
 from __future__ import annotations
 

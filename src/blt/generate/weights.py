@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.errors import UserError
+from blt.machine.precision import choose_dtype
 from blt.model.embedding import ByteEmbedding
-from blt.precision import choose_dtype
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -31,14 +31,14 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     Args:
         model: a BLT or byte transformer.
         precision: of the weights.
-        native: take steps in C++ (:mod:`blt.native`). None: where that can be compiled.
+        native: take steps in C++ (:mod:`blt.generate.cpp`). None: where that can be compiled.
 
     Raises:
         UserError: an unknown precision, or int8 on a device other than a CPU.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    from blt.native import library
+    from blt.generate.cpp import library
 
     on_cpu = next(model.parameters()).device.type == "cpu"
     if native is None:
@@ -54,7 +54,7 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     if on_cpu:
         _widen(copied)
     if native:
-        from blt.native.products import with_native_products
+        from blt.generate.cpp.products import with_native_products
 
         with_native_products(copied)
     return copied
@@ -88,7 +88,7 @@ def _packs(dtype: torch.dtype, device: torch.device) -> bool:
 
 def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:
     """Of keys and values: narrow too where products with narrow ones are fast."""
-    from blt.native.products import is_native
+    from blt.generate.cpp.products import is_native
 
     on_cpu = next(model.parameters()).device.type == "cpu"
     narrow = precision != "float32" and (is_native(model) or not on_cpu)

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model
 from blt.errors import UserError
-from blt.evals.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
-from blt.hardware import Hardware
 from blt.lm import BLT, LanguageModel
+from blt.machine.hardware import Hardware
 from blt.model.config import ByteTransformerConfig, Config
+from blt.model.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
 from blt.patching import PatchingConfig
 from blt.plan.trace import StepMemory, meta_model, trace_step
-from blt.pretrained import PRETRAINED, find_entropy_model
 from blt.train.byteify import resolved
 from blt.train.recipe import Recipe
 

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blt.lm import BLT, ByteLM, LanguageModel
+from blt.machine.precision import autocast
 from blt.model import attention, layers
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.packing import PackedBatch, Spans, pack
-from blt.precision import autocast
 from blt.train.optim import MatrixOptimizer, optimizers
 from blt.train.parallel import Parallel, local, recompute
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from blt import patching, vocab
-from blt.config_io import to_dict
+from blt.checkpoint.pretrained import load_shipped
+from blt.files.configs import to_dict
 from blt.generate.request import Piece
 from blt.generate.sampling import likeliest
 from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
 from blt.model.byte_transformer import ByteTransformer, entropy
 from blt.model.packing import Spans
 from blt.patching import PatchingConfig
-from blt.pretrained import load_shipped
 from blt.serve.schemas import PatchesOut, PatchesResponse, RuleIn, ScoreResponse
 
 BYTE = PatchingConfig(rule="byte")

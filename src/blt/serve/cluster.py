@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from blt import pretrained
+from blt.checkpoint import pretrained
 from blt.serve import logs
 from blt.serve.app import create_app
 from blt.serve.settings import Limits, Settings

@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from blt import pretrained
+from blt.checkpoint import pretrained
 from blt.errors import UserError
 from blt.serve import logs
 from blt.serve.app import create_app

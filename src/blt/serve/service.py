@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from blt.checkpoint.pretrained import PRETRAINED
 from blt.generate import Engine, Handle, RefusedError, Sampling
 from blt.generate.request import Piece
 from blt.lm import BLT, LanguageModel
-from blt.pretrained import PRETRAINED
 from blt.serve.analysis import Analysis
 from blt.serve.bridge import Bridge
 from blt.serve.errors import APIError

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import require, require_number, require_whole
 from blt.generate.weights import Precision
-from blt.pretrained import PRETRAINED
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from blt.config_io import from_dict
 from blt.errors import UserError, require
+from blt.files.configs import from_dict
 from blt.train.recipe import Recipe, override
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from blt import durable
 from blt.errors import UserError
+from blt.files import durable
 from blt.study.fit import band, crossings, fit
 from blt.study.folder import StudyFolder, overrun
 from blt.views.colours import COLOURS

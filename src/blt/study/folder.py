@@ -12,11 +12,11 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from blt import durable
-from blt.config_io import from_dict, to_dict
 from blt.errors import UserError
-from blt.json_files import parse_object
-from blt.schema import Amount, Count, Schema
+from blt.files import durable
+from blt.files.configs import from_dict, to_dict
+from blt.files.schema import Amount, Count, Schema
+from blt.files.strict_json import parse_object
 from blt.study.config import Point, Study
 from blt.train.recipe import Recipe, differences, read_recipe
 from blt.train.run import RECIPE

@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from blt import checksums
+from blt.checkpoint.pretrained import find_entropy_model
 from blt.data import read
 from blt.data.shards import is_prepared
 from blt.errors import UserError, named
-from blt.evals.bpb import bits_per_byte, choose
-from blt.evals.flops import TRAINING_FACTOR
 from blt.evals.overlap import overlap
 from blt.evals.tasks import patch_size
+from blt.files import checksums
 from blt.lm import LanguageModel
-from blt.precision import choose_dtype
-from blt.pretrained import find_entropy_model
+from blt.machine.precision import choose_dtype
+from blt.model.flops import TRAINING_FACTOR
+from blt.scoring.bits import bits_per_byte, choose
 from blt.study.config import Point, Study
 from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder, overrun
 from blt.train.build import find_tokenizer

@@ -1,7 +1,7 @@
 """Training: recipes, optimisers, the loop, and run folders."""
 
+from blt.patching.calibration import calibrate, mean_patch_size
 from blt.train.build import build_blt
-from blt.train.calibration import calibrate, mean_patch_size
 from blt.train.job import loader, train_recipe
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run

@@ -11,19 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from blt.checkpoint import Checkpoint
+from blt.checkpoint.folders import Checkpoint
 from blt.data.text import Source
 from blt.errors import UserError
-from blt.evals.bpb import BATCH_BYTES
 from blt.lm import BLT, ByteLM, LanguageModel, load
+from blt.machine.precision import choose_device, choose_dtype
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import Config
 from blt.patching import PatchingConfig
-from blt.precision import choose_device, choose_dtype
-from blt.token_lm import TokenLM
-from blt.tokens import ByteTokenizer, tokenizers_library
-from blt.train.byteify import take_layers
-from blt.train.calibration import (
+from blt.patching.calibration import (
     LOOKUP_BYTES,
     SAMPLE_BYTES,
     OnShare,
@@ -31,6 +27,10 @@ from blt.train.calibration import (
     learn_lookup_table,
     sample,
 )
+from blt.scoring.bits import BATCH_BYTES
+from blt.token_lm import TokenLM
+from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
+from blt.train.byteify import take_layers
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
 

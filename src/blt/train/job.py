@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
 from blt.data.loader import Loader, loader_of
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel
+from blt.machine.precision import choose_dtype
 from blt.model.byte_transformer import ByteTransformer
 from blt.patching import PatchingConfig
-from blt.precision import choose_dtype
-from blt.pretrained import find_entropy_model, identity, save_patching
+from blt.patching.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.token_lm import TokenLM
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.byteify import byteify_of, resolved
-from blt.train.calibration import SAMPLE_BYTES, mean_patch_size
 from blt.train.loop import OnProgress, fit
 from blt.train.meter import Meter
 from blt.train.opening import open_run

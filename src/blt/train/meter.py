@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from blt.evals.flops import (
+from blt.lm import BLT, LanguageModel
+from blt.machine.hardware import peak_flops, peak_memory
+from blt.model.flops import (
     TRAINING_FACTOR,
     byte_transformer_flops,
     flops_per_byte,
     token_transformer_flops,
 )
-from blt.hardware import peak_flops, peak_memory
-from blt.lm import BLT, LanguageModel
 from blt.token_lm import TokenLM
 
 

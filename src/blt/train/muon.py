@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blt.precision import choose_dtype
+from blt.machine.precision import choose_dtype
 
 
 class Muon(torch.optim.Muon):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from blt.checkpoint import TRAINER
+from blt.checkpoint.folders import TRAINER
 from blt.errors import UserError
 from blt.train.lock import LOCK
 from blt.train.parallel import Parallel

@@ -7,9 +7,9 @@ import os
 
 import torch
 
-from blt.hardware import peak_flops
-from blt.precision import bfloat16_is_faster
-from blt.runtime import processors
+from blt.machine.hardware import peak_flops
+from blt.machine.precision import bfloat16_is_faster
+from blt.machine.runtime import processors
 from blt.train.loop import OnProgress, Report
 from blt.train.meter import Meter
 

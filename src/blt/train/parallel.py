@@ -18,12 +18,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from blt.machine.precision import choose_device
 from blt.model.attention import attention
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.embedding import ByteEmbedding
 from blt.model.latent import GlobalTransformer
 from blt.model.layers import TransformerLayer
-from blt.precision import choose_device
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def start(device: str) -> Parallel:
     """The processes that torchrun started, connected; or the one that there is.
 
     Args:
-        device: of the recipe, as of :func:`blt.precision.choose_device`.
+        device: of the recipe, as of :func:`blt.machine.precision.choose_device`.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import tomli_w
 
-from blt import durable
-from blt.config_io import from_dict, to_dict
 from blt.errors import UserError, require
+from blt.files import durable
+from blt.files.configs import from_dict, to_dict
+from blt.machine.precision import Precision
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
-from blt.precision import Precision
 from blt.train.optim import MatrixOptimizer
 
 POSITIVE = (

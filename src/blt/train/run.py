@@ -33,10 +33,10 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
-from blt import checksums, durable
-from blt.checkpoint import CONFIG, TRAINER, move_into_place
+from blt.checkpoint.folders import CONFIG, TRAINER, move_into_place
 from blt.errors import UserError
-from blt.json_files import read_object
+from blt.files import checksums, durable
+from blt.files.strict_json import read_object
 from blt.lm import LanguageModel
 from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from blt.errors import require
-from blt.schema import Amount, Count, Schema
+from blt.files.schema import Amount, Count, Schema
 
 NAMES = "tensors"  # names of the trainer's tensors
 RNG = "rng"  # that of the random numbers' state

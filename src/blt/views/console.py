@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from blt.printable import printable
+from blt.texts.printable import printable
 
 
 class Console(console.Console):

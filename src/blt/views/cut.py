@@ -7,8 +7,8 @@ import math
 
 from rich.table import Table
 
-from blt.cutting import Cut
 from blt.patching import PatchingConfig
+from blt.patching.cutting import Cut
 from blt.views.console import Console
 from blt.views.terminal import legend, print_patches, render_patches, summary_line
 

@@ -15,7 +15,7 @@ from blt.errors import require
 from blt.evals.compare import MODEL
 from blt.evals.languages import RATIO
 from blt.evals.tasks import Row
-from blt.printable import printable
+from blt.texts.printable import printable
 from blt.views.colours import COLOURS
 from blt.views.console import Console
 

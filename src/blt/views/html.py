@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from blt import durable
+from blt.files import durable
 from blt.views.curves import Axis, Curve, curves_svg
 from blt.views.glyphs import visible
 from blt.views.heatmap import HeatText, heat_html, legend_html

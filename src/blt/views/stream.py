@@ -14,7 +14,7 @@ from rich.text import Text
 
 from blt.generate import Engine, Generation, Handle, Sampling
 from blt.lm import BLT, LanguageModel
-from blt.printable import printable
+from blt.texts.printable import printable
 from blt.views.console import Console
 from blt.views.glyphs import glyphs
 from blt.views.terminal import ALTERNATING, SEPARATOR

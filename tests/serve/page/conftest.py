@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from blt import pretrained
+from blt.checkpoint import pretrained
 from blt.lm import BLT
 from blt.serve.app import create_app
 from blt.serve.run import listen, make_server

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from blt import patching, vocab
-from blt.cutting import Cut, Cutter
 from blt.lm import BLT
+from blt.patching.cutting import Cut, Cutter
 
 VIEW = "#patch-view [role=option]"
 TEXT = "Two ferries, one é and 漢字."

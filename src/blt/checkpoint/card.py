@@ -1,0 +1,78 @@
+"""The card of a model on the hub: what can be known of it from its folder."""
+
+from __future__ import annotations
+
+from math import prod
+
+from rich.filesize import pick_unit_and_suffix
+
+from blt.checkpoint.folders import Checkpoint
+from blt.checkpoint.layouts.names import TABLE, Layout
+from blt.model.config import Config
+
+TAGS = ("byte-level", "byte-latent-transformer", "tokenizer-free", "arxiv:2412.09871")
+USES = {
+    "transformers": (
+        "from transformers import BltForCausalLM\n\n"
+        'model = BltForCausalLM.from_pretrained("{name}")  # generate with use_cache=False\n'
+    ),
+    "meta": 'import blt\n\nlm = blt.load("{name}")\n',
+    "blt": 'import blt\n\nlm = blt.load("{name}")\n',
+}
+NOT_TOLD = (
+    "This card was generated from the model's files. What it was trained on, what it scores, and "
+    "what it should not be used for, only its makers can tell."
+)
+
+
+def write_card(found: Checkpoint, layout: Layout, name: str, license: str | None) -> str:
+    """Markdown with the hub's metadata.
+
+    Args:
+        found: the model.
+        layout: of its folder.
+        name: of its repository.
+        license: None: left out.
+    """
+    library = "transformers" if layout == "transformers" else "blt"
+    meta = [f"library_name: {library}", "pipeline_tag: text-generation", "tags:"]
+    meta += [f"- {tag}" for tag in TAGS] + ([f"license: {license}"] if license else [])
+    kind = "Byte Latent Transformer" if found.kind == "blt" else f"{found.kind} transformer"
+    table = "\n".join(f"| {key} | {value} |" for key, value in _facts(found).items())
+    return (
+        f"---\n{chr(10).join(meta)}\n---\n# {name.split('/')[-1]}\n\nA {kind} "
+        "([arXiv 2412.09871](https://arxiv.org/abs/2412.09871)): it reads and writes bytes, and "
+        f"has no tokenizer.\n\n| | |\n|---|---|\n{table}\n\n## Use\n```python\n"
+        f"{USES[layout].format(name=name)}```\n\n{NOT_TOLD}\n"
+    )
+
+
+def _facts(found: Checkpoint) -> dict[str, str]:
+    specs = found.tensors.specs
+    sizes = {name: prod(spec.shape) for name, spec in specs.items()}
+    facts = {
+        "parameters": _count(sum(sizes.values())),
+        "precision": ", ".join(sorted({str(s.dtype).split(".")[1] for s in specs.values()})),
+    }
+    if isinstance(found.config, Config):
+        c, patching = found.config, found.config.patching
+        entropy = sum(n for name, n in sizes.items() if name.startswith("entropy_model."))
+        facts |= {
+            "of them in hash tables": _count(sizes[TABLE]),
+            "of them in the entropy model": _count(entropy),
+            "local models": (
+                f"width {c.local_dim}, {c.encoder_layers} encoder and {c.decoder_layers} decoder "
+                f"layers, window {c.sliding_window} bytes"
+            ),
+            "global transformer": f"width {c.global_dim}, {c.global_layers} layers",
+            "patching": f"{patching.rule}, θ = {patching.threshold} nats"
+            if patching.needs_entropies
+            else patching.rule,
+        }
+    return facts
+
+
+def _count(number: int) -> str:
+    """A number of parameters, as 3.1B."""
+    unit, suffix = pick_unit_and_suffix(number, ["", "K", "M", "B", "T"], 1000)
+    return f"{number / unit:.3g}{suffix}"

@@ -1,0 +1,184 @@
+"""Model folders: config.json and model.safetensors, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from blt.errors import UserError
+from blt.files import checksums, durable
+from blt.files.stored import WEIGHTS
+from blt.files.strict_json import read_object
+from blt.files.swap import exchange
+from blt.files.tensors import Spec, Tensors
+
+FORMAT = "blt-1"
+CONFIG, CARD = "config.json", "README.md"
+TRAINER = "trainer.json"  # beside a model in training: what it goes on with
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk, whatever its layout: nothing of its weights is in memory yet."""
+
+    where: str  # the folder, for messages
+    kind: str  # blt, byte or token
+    config: Any  # that of the kind
+    tensors: Tensors  # under our names
+    files: Mapping[str, Any] = field(default_factory=dict)  # other JSON files of our layout
+
+
+def replace_folder(folder: str | os.PathLike[str]) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder beside ``folder``, for :func:`move_into_place`."""
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+
+
+def move_into_place(written: Path, folder: Path) -> None:
+    """Put the complete folder ``written`` where ``folder`` is; the old one stays beside it, to go,
+    but for its card, which people write.
+
+    Where the system can swap folders, a kill at any moment leaves the old or the new one, whole.
+    """
+    if (folder / CARD).is_file() and not (written / CARD).exists():
+        shutil.copy(folder / CARD, written)
+    durable.sync(written)
+    if folder.exists() and exchange(written, folder):
+        durable.sync_entries(folder.parent)
+        return
+    old = written.parent / "old"
+    if folder.exists():
+        durable.replace(folder, old)
+    durable.replace(written, folder)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write a model over what is none, or over a training that could go on.
+
+    Raises:
+        UserError: a file, or a folder that holds something else or a training's checkpoint.
+    """
+    if (folder / TRAINER).is_file():
+        raise UserError(f"{folder}: is the checkpoint of a training, and is not overwritten")
+    if folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise UserError(f"{folder}: is not a model folder, and is not overwritten; choose another")
+
+
+def save(
+    folder: str | os.PathLike[str],
+    config: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model folder, with more ``files`` in it, beside ``folder`` and move it into place."""
+    target = Path(folder)
+    check_target(target)
+    with replace_folder(target) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+        for name, text in (files or {}).items():
+            (new / name).write_text(text)
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
+        )
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
+        checksums.record(new)
+        move_into_place(new, target)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a model folder says of its model: its config.json, in any layout.
+
+    Raises:
+        UserError: no such folder, no config.json, or a damaged one.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: {_missing(folder)}")
+    return read_object(path)
+
+
+def _missing(folder: Path) -> str:
+    """Why there is no config.json, and the way out."""
+    if not folder.exists():
+        return "no such folder; train a model with `blt demo` or `blt train`"
+    inside = folder / "checkpoint"
+    if (inside / CONFIG).is_file():
+        return f"is the folder of a run; its model is {inside}"
+    return f"no {CONFIG} here; expected a folder written by lm.save()"
+
+
+def skeleton(model_class: type[nn.Module], config: Any, where: str) -> nn.Module:
+    """An instance that has shapes but no memory.
+
+    Raises:
+        UserError: a shape that no tensor can have.
+    """
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}/{CONFIG}: an impossible shape ({reason})") from None
+
+
+def check(where: str, tensors: Tensors, expected: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes with those that the config asks for.
+
+    Raises:
+        UserError: missing, unknown or wrongly shaped tensors; names the first.
+    """
+    for name, tensor in expected.items():
+        spec = tensors.specs.get(name)
+        if spec is None:
+            raise UserError(f"{where}: tensor {name!r} is missing; does {CONFIG} belong to it?")
+        if spec.shape != tensor.shape:
+            raise UserError(
+                f"{where}: tensor {tensors.origin(name)!r} has shape {spec.shape}, "
+                f"{CONFIG} asks for {tuple(tensor.shape)}"
+            )
+        if spec.dtype.is_floating_point != tensor.dtype.is_floating_point:
+            raise UserError(
+                f"{where}: tensor {tensors.origin(name)!r} is {spec.dtype}, not {tensor.dtype}"
+            )
+    refuse_unknown(where, tensors.specs, expected)
+
+
+def refuse_unknown(where: str, found: Mapping[str, Spec], known: Collection[str]) -> None:
+    """Refuse tensors that nobody asked for.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name in sorted(found):
+        if name not in known:
+            raise UserError(f"{where}: unknown tensor {name!r}; does {CONFIG} belong to it?")
+
+
+def check_layers(where: str, tensors: Tensors, *layers: int) -> None:
+    """Refuse a number of layers that there cannot be, before a model of so many is made."""
+    if max(layers) > len(tensors.specs):
+        raise UserError(
+            f"{where}: {CONFIG} asks for {max(layers)} layers, the weights are only "
+            f"{len(tensors.specs)} tensors"
+        )
+
+
+def fill(model: nn.Module, tensors: Tensors) -> None:
+    """Give a :func:`skeleton` its weights, one after the other, in the precision they have."""
+    state = {name: tensors.read(name) for name in tensors.specs}
+    model.load_state_dict(state, assign=True)

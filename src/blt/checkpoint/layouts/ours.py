@@ -1,0 +1,59 @@
+"""Our own layout: config.json with "format": "blt-1", and weights under our names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blt.checkpoint.folders import CONFIG, FORMAT, Checkpoint, check, check_layers, skeleton
+from blt.checkpoint.pretrained import PATCHING
+from blt.errors import UserError, require
+from blt.files.configs import from_dict, to_dict
+from blt.files.stored import Stored
+from blt.files.strict_json import read_object
+from blt.files.tensors import Tensors
+from blt.lm import kinds
+from blt.token_lm import TOKENIZER
+
+
+def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
+    """The model in a folder with this config.
+
+    Raises:
+        UserError: a config or weights that do not belong together.
+    """
+    kind, known = data.get("kind"), kinds()
+    if not isinstance(kind, str) or kind not in known:
+        raise UserError(f"{folder}/{CONFIG}: unknown kind {kind!r}; known: {', '.join(known)}")
+    shape = data.get("model", {})
+    require(isinstance(shape, dict), f"{folder}/{CONFIG}: model must be an object, got {shape!r}")
+    config = from_dict(known[kind][1], shape, f"{folder}/{CONFIG}: model")
+    tensors = Stored(folder)
+    check_against(str(folder), kind, config, tensors)
+    others = (folder / name for name in (PATCHING, TOKENIZER))
+    files = {path.name: read_object(path) for path in others if path.is_file()}
+    return Checkpoint(str(folder), kind, config, tensors, files)
+
+
+def check_against(where: str, kind: str, config: Any, tensors: Tensors) -> None:
+    """Are these the tensors, under our names, of a model with this config?
+
+    Raises:
+        UserError: missing, unknown or wrongly shaped tensors.
+    """
+    check_layers(where, tensors, *layers_of(config))
+    check(where, tensors, skeleton(kinds()[kind][0], config, where).state_dict())
+
+
+def layers_of(config: Any) -> list[int]:
+    """How many layers each part of a model has."""
+    parts = (config, getattr(config, "entropy_model", None))
+    return [
+        value for part in parts if part for name, value in vars(part).items() if "layers" in name
+    ]
+
+
+def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
+    """JSON files and tensors to write, by subfolder."""
+    config = {"format": FORMAT, "kind": found.kind, "model": to_dict(found.config)}
+    return {"": ({CONFIG: config, **found.files}, found.tensors)}

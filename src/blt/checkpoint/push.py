@@ -1,0 +1,70 @@
+"""A model folder goes to the Hugging Face hub, with a card, in one commit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from blt.checkpoint.card import write_card
+from blt.checkpoint.convert import layout_of, open_checkpoint
+from blt.checkpoint.folders import CARD
+from blt.errors import UserError, require
+from blt.files.hub import HUB_ID, WANTED, failures, library, local_folder
+from blt.files.stored import inside
+
+
+def push_to_hub(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = True,
+    license: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload a model folder of any layout: its JSON and safetensors files, and a card.
+
+    Args:
+        folder: its README.md, if there is one, is the card; or else one is generated.
+        repo_id: "owner/name"; made if it is not there.
+        private: of a repository that is made.
+        license: for the card.
+        token: of the hub; None: the one that ``hf auth login`` has kept.
+
+    Returns:
+        where it is now.
+
+    Raises:
+        UserError: not a whole model, a link out of the folder, or the hub refuses.
+    """
+    source = local_folder(folder) if Path(folder).exists() else Path(folder)
+    require(HUB_ID.fullmatch(repo_id) is not None, f"{repo_id!r} is not of the form owner/name")
+    found = open_checkpoint(source)
+    hub = library("to push a model")
+    card: bytes | Path = source / CARD
+    if not (source / CARD).is_file():
+        card = write_card(found, layout_of(source), repo_id, license).encode()
+    contents = {CARD: card, **_files(source)}
+    operations = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
+    api = hub.HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_commit(repo_id, operations, commit_message="Upload a model")
+    except failures(hub) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{repo_id}: the hub has not taken it ({reason})") from None
+    return f"https://huggingface.co/{repo_id}"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Files of the model by their names there: of the folder, and of Meta's entropy model."""
+    found = [
+        path.relative_to(folder).as_posix()
+        for place in (folder, folder / "entropy_model")
+        for pattern in WANTED
+        for path in sorted(place.glob(pattern))
+    ]
+    require(
+        any(name.endswith(".safetensors") for name in found),
+        f"{folder}: holds no safetensors; convert it first with `blt convert`",
+    )
+    return {name: inside(folder, name) for name in found}

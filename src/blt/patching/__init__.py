@@ -1,0 +1,41 @@
+"""Cutting bytes into patches: rules, and all that a rule needs; and no models."""
+
+from blt.patching.rules import (
+    ENTROPY_RULES,
+    MAX_ORDER,
+    OWNERS,
+    PatchingConfig,
+    Rule,
+    bpe_rule,
+    calibrate,
+    decide,
+    ids_to_starts,
+    is_space_like,
+    lengths_to_starts,
+    lookup_entropies,
+    lookup_key,
+    mean_patch_size,
+    refuse_unused,
+    starts_to_ids,
+    starts_to_lengths,
+)
+
+__all__ = [
+    "ENTROPY_RULES",
+    "MAX_ORDER",
+    "OWNERS",
+    "PatchingConfig",
+    "Rule",
+    "bpe_rule",
+    "calibrate",
+    "decide",
+    "ids_to_starts",
+    "is_space_like",
+    "lengths_to_starts",
+    "lookup_entropies",
+    "lookup_key",
+    "mean_patch_size",
+    "refuse_unused",
+    "starts_to_ids",
+    "starts_to_lengths",
+]

@@ -1,0 +1,93 @@
+"""What the rules ``lookup`` and ``bpe`` read: a table over the last bytes, token offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from blt import vocab
+from blt.errors import UserError
+from blt.files import durable
+from blt.patching import MAX_ORDER, lookup_entropies
+
+TABLE = "table"  # name of the tensor, [260 ** n] bool
+
+
+def read_lookup_table(path: Path | None) -> tuple[Tensor, int]:
+    """Table [260 ** n] bool and n.
+
+    Raises:
+        UserError: no file given, missing or damaged file, or a table of another size.
+    """
+    if path is None:
+        raise UserError(
+            "rule 'lookup' needs --table FILE; make one with: blt patch --file TEXT "
+            "--make-table FILE --order 2"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make one with blt patch --make-table")
+    try:
+        table = load_file(path).get(TABLE)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from None
+    sizes = {vocab.VOCAB_SIZE**order: order for order in range(1, MAX_ORDER + 1)}
+    if table is None or table.dtype != torch.bool or table.dim() != 1 or len(table) not in sizes:
+        found = "nothing" if table is None else f"{table.dtype} {list(table.shape)}"
+        raise UserError(
+            f"{path}: expected a tensor {TABLE!r} of 260, 260**2 or 260**3 booleans, found {found}"
+        )
+    return table, sizes[len(table)]
+
+
+def write_lookup_table(
+    path: Path, ids: Tensor, entropies: Tensor, order: int, threshold: float
+) -> int:
+    """Write the table observed on one document, whole or not at all; returns its n-grams set."""
+    if not 1 <= order <= MAX_ORDER:
+        raise UserError(f"--order must be 1..{MAX_ORDER} bytes, got {order}")
+    table = lookup_entropies([(ids, entropies)], order) > threshold
+    beside = path.with_name(f".{path.name}.new")
+    save_file({TABLE: table}, beside)
+    durable.replace(beside, path)
+    return int(table.sum())
+
+
+def token_offsets(path: Path | None) -> Callable[[bytes], list[int]]:
+    """A function from bytes to the byte offsets at which tokens start.
+
+    Raises:
+        UserError: no file given, missing or damaged file, or the tokenizers library is missing.
+    """
+    if path is None:
+        raise UserError("rule 'bpe' needs --tokenizer FILE, a tokenizer.json")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise UserError("rule 'bpe' needs the tokenizers library: pip install tokenizers") from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path}: not a tokenizer.json ({error})") from None
+    return lambda data: _byte_offsets(tokenizer, data)
+
+
+def _byte_offsets(tokenizer: Any, data: bytes) -> list[int]:
+    """Token starts; a token that starts inside a character counts from the character's start.
+
+    The library reads text and answers in characters, so each invalid byte stands in as U+FFFD.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    sizes = [len(vocab.to_bytes(character)) for character in text]
+    at = list(accumulate(sizes, initial=0))
+    readable = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
+    encoding = tokenizer.encode(readable, add_special_tokens=False)
+    return sorted({at[start] for start, end in encoding.offsets if end > start})

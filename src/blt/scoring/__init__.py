@@ -1,0 +1,1 @@
+"""What a model says about text that is there: bits and continuations; no tasks and no tables."""

@@ -1,0 +1,1 @@
+"""Bytes as text: pieces, groups and samples of it, and safe printing; knows nothing of models."""
