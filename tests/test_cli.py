@@ -223,7 +223,7 @@ def test_patch_mistakes(
     assert text.read_text() == "some text"
     assert "no bytes" in fails(capsys, "patch", "", "--model", byte_model, "--target", "4")
     assert "target" in fails(capsys, "patch", "x", "--model", byte_model, "--target", "0.5")
-    assert "no entropies" in fails(capsys, "patch", "x", "--rule", "space", "--target", "4")
+    assert "only entropy rules" in fails(capsys, "patch", "x", "--rule", "space", "--target", "4")
 
 
 # --- generate -------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
-from blt.lm import decide, document_entropies
-from blt.model import byte_transformer
+from blt.model import transformer
+from blt.patching import Patcher
 from shapes import tiny_config
 
 documents = st.lists(st.binary(max_size=200), min_size=1, max_size=6)
@@ -53,7 +53,7 @@ def test_patching_is_incremental_with_the_model_in_it(
     )
     ids = blt.encode(text)
     prefix = ids[: cut + 1]
-    (whole, part), (h_whole, h_part) = decide(config, lm.entropy_model, [ids, prefix])
+    (whole, part), (h_whole, h_part) = Patcher(config, lm.entropy_model).decide([ids, prefix])
     if h_whole is not None and h_part is not None:
         assert close(h_part, h_whole[: len(prefix)])
         if not torch.equal(h_part, h_whole[: len(prefix)]):
@@ -65,17 +65,17 @@ def test_patching_is_incremental_with_the_model_in_it(
 def test_entropies_do_not_depend_on_the_batch(lm: blt.BLT, texts: list[bytes]) -> None:
     ids = [blt.encode(text) for text in texts]
     assert lm.entropy_model is not None
-    together = document_entropies(lm.entropy_model, ids)
+    together = lm.entropy_model.document_entropies(ids)
     for document, entropies in zip(ids, together, strict=True):
-        assert close(document_entropies(lm.entropy_model, [document])[0], entropies)
+        assert close(lm.entropy_model.document_entropies([document])[0], entropies)
 
 
 def test_newline_reset_forgets_earlier_lines(lm: blt.BLT) -> None:
     assert lm.entropy_model is not None
     one, other = blt.encode("first\nsecond"), blt.encode("other line\nsecond")
-    a, b = document_entropies(lm.entropy_model, [one, other], newline_reset=True)
+    a, b = lm.entropy_model.document_entropies([one, other], newline_reset=True)
     assert close(a[-6:], b[-6:])
-    a, b = document_entropies(lm.entropy_model, [one, other])
+    a, b = lm.entropy_model.document_entropies([one, other])
     assert not close(a[-6:], b[-6:])
 
 
@@ -153,8 +153,8 @@ def test_entropies_of_a_long_document_do_not_depend_on_the_pieces_it_is_read_in(
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     texts = [torch.randint(4, 260, (n,), generator=generator) for n in (700, 1, 90, 129)]
-    whole = document_entropies(lm.entropy_model, texts)
-    monkeypatch.setattr(byte_transformer, "PIECE", 40)  # shorter than the model can look back
-    pieces = document_entropies(lm.entropy_model, texts)
+    whole = lm.entropy_model.document_entropies(texts)
+    monkeypatch.setattr(transformer, "PIECE", 40)  # shorter than the model can look back
+    pieces = lm.entropy_model.document_entropies(texts)
     for found, expected in zip(pieces, whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

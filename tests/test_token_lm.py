@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import blt
 from blt.errors import UserError
+from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.scoring.bits import bits_per_byte
-from blt.token_lm import TokenLM
 from blt.tokens.tokenizer import ByteTokenizer
 from texts import MULTILINGUAL
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from blt.checkpoint.pretrained import load, load_shipped
+from blt.checkpoint.pretrained import load_shipped
 from blt.data import read, split
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, load
 from blt.patching import PatchingConfig
 from blt.patching.calibration import mean_patch_size
 from blt.scoring.bits import bits_per_byte

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 from blt.machine.runtime import prepare_threads
 
 if TYPE_CHECKING:
-    from blt.checkpoint.pretrained import load
     from blt.errors import UserError
-    from blt.lm import BLT, ByteLM, LanguageModel, Patches
+    from blt.lm import BLT, ByteLM, LanguageModel, from_transformers, load
     from blt.model.config import ByteTransformerConfig, Config, RopeScaling
-    from blt.patching import PatchingConfig
+    from blt.patching import Patches, PatchingConfig
     from blt.vocab import decode, encode
 
 prepare_threads()  # before anything of ours imports PyTorch
@@ -40,13 +39,14 @@ _HOMES = {
     "ByteTransformerConfig": "blt.model.config",
     "Config": "blt.model.config",
     "LanguageModel": "blt.lm",
-    "Patches": "blt.lm",
+    "Patches": "blt.patching",
     "PatchingConfig": "blt.patching",
     "RopeScaling": "blt.model.config",
     "UserError": "blt.errors",
     "decode": "blt.vocab",
     "encode": "blt.vocab",
-    "load": "blt.checkpoint.pretrained",
+    "from_transformers": "blt.lm",
+    "load": "blt.lm",
 }
 
 
@@ -60,10 +60,3 @@ if not TYPE_CHECKING:  # which would take every name for one that is there
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
-
-
-def from_transformers(hf_model: Any) -> "BLT":
-    """A BLT with the weights of a ``transformers`` ``BltForCausalLM`` and of its patcher."""
-    from blt.checkpoint.layouts.transformers import from_transformers as convert
-
-    return convert(hf_model)

@@ -16,7 +16,8 @@ from blt.evals.tasks import patch_size
 from blt.files import durable
 from blt.files.hub import local_folder
 from blt.machine.precision import choose_device, choose_dtype
-from blt.scoring.bits import bits_per_byte, choose
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose
 from blt.train.byteify import resolved
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import Latest, OnProgress, Report

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 
 from blt import vocab
-from blt.checkpoint.pretrained import load, save_patching
+from blt.checkpoint.pretrained import save_patching
 from blt.data import read, segments, split
 from blt.data.sources import PYTHON
 from blt.errors import UserError
 from blt.evals.compressors import compressors
 from blt.generate import Engine
-from blt.lm import BLT, ByteLM
+from blt.lm import BLT, ByteLM, load
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.config import ByteTransformerConfig, Config
-from blt.patching import PatchingConfig
+from blt.patching import Cut, Patcher, PatchingConfig
 from blt.patching.calibration import calibrate, mean_patch_size
-from blt.patching.cutting import Cut, Cutter
-from blt.scoring.bits import bits_per_byte, choose
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose
 from blt.train.build import build_blt
 from blt.train.job import loader
 from blt.train.loop import Report, fit
@@ -172,7 +172,7 @@ class _Demo:
         scores = self.score([blt, baseline])
         run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
         screen.scores(scores, [blt, baseline])
-        cut = beginning(self.heldout()[0], Cutter(theta.config, entropy.model))
+        cut = beginning(self.heldout()[0], Patcher(theta.config, entropy.model))
         screen.patches(cut)
         prompt = b"import " if plan.text is None else self.heldout()[0][:40]
         sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
@@ -239,10 +239,10 @@ class _Demo:
         return scores | compressors(texts)
 
 
-def beginning(text: bytes, cutter: Cutter) -> Cut:
+def beginning(text: bytes, patcher: Patcher) -> Cut:
     """The beginning of a text in patches, up to the end of a line."""
     text = text[:SHOWN_BYTES]
-    return cutter.cut(text[: text.rfind(b"\n") + 1] or text)
+    return patcher.cut(text[: text.rfind(b"\n") + 1] or text)
 
 
 def write(
@@ -290,7 +290,7 @@ def show_pretrained(text: Path | None = None, seed: int = 0) -> None:
         )
     screen.scores({"the BLT in the package": bits} | compressors(texts), [])
     assert isinstance(model, BLT)
-    screen.patches(beginning(texts[0], Cutter(model.config.patching, model.entropy_model)))
+    screen.patches(beginning(texts[0], model.patcher))
     write(screen, model, b"The " if text is None else texts[0][:40], seed)
 
 

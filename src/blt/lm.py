@@ -5,62 +5,38 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blt import patching, vocab
+from blt import generate as generation
+from blt import vocab
 from blt.checkpoint import folders
+from blt.checkpoint.layouts import transformers
+from blt.checkpoint.open import open_checkpoint, opened
+from blt.checkpoint.pretrained import PRETRAINED, shipped
 from blt.errors import UserError
 from blt.files.configs import to_dict
+from blt.files.hub import local_folder
+from blt.generate import Generation, State
 from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
-from blt.model.byte_transformer import ByteTransformer, entropy
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.model.language import Batch, Prediction, Score
 from blt.model.packing import PackedBatch, Spans, pack
-from blt.model.prefix_tree import PatchTree, PrefixTree
-
-if TYPE_CHECKING:
-    from blt.data.loader import Batch
-    from blt.generate import Generation, State
+from blt.model.prefix_tree import PrefixTree
+from blt.model.transformer import CausalTransformer
+from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
+from blt.patching import Patches
+from blt.scoring import bits, continuations
+from blt.texts.pieces import groups, segments
+from blt.tokens import generation as token_generation
+from blt.tokens.tokenizer import TOKENIZER, ByteTokenizer, Tokenizer
 
 SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
-
-
-@dataclass(frozen=True)
-class Patches:
-    """A document cut into patches: three views of the same boundaries, and why."""
-
-    starts: Tensor  # [T] bool, position t starts a patch
-    lengths: Tensor  # [P] bytes
-    ids: Tensor  # [T] patch that position t lies in
-    entropies: Tensor | None  # [T] nats, of the prediction of byte t+1; None: the rule needs none
-    opens_next: bool  # would position T start a patch?
-
-    @property
-    def mean_size(self) -> float:
-        """Bytes per patch."""
-        return patching.mean_patch_size(self.starts)
-
-
-class Prediction(NamedTuple):
-    """What a model says about a training batch."""
-
-    logits: Tensor  # [M, V] after every position
-    targets: Tensor  # [M] what comes next; PAD where there is nothing to predict
-    patch_size: float | None  # mean bytes per patch or token; None: a model without either
-
-
-class Score(NamedTuple):
-    """What a model says about a continuation."""
-
-    log_p: float  # nats
-    greedy: bool  # is it what greedy generation would write?
 
 
 class LanguageModel(nn.Module):
@@ -88,7 +64,7 @@ class LanguageModel(nn.Module):
         return vocab.encode(text)
 
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
-        """Index of the first of ``ids``, of a text that begins with ``prompt``, after that."""
+        """Index of the first id after the prompt, in the ids of a text that begins with it."""
         return len(prompt) + 1
 
     def predict(self, batch: Batch) -> Prediction:
@@ -131,7 +107,7 @@ class LanguageModel(nn.Module):
         out = [torch.empty(0, vocab.VOCAB_SIZE, dtype=torch.float32, device=self.device)] * len(
             documents
         )
-        for group in group_documents([len(document) for document in documents]):
+        for group in groups([len(document) for document in documents], SCORING_BYTES):
             packed = self.packed_logits([documents[index] for index in group]).float()
             parts = packed.split([len(documents[index]) for index in group])
             for index, part in zip(group, parts, strict=True):
@@ -152,22 +128,15 @@ class LanguageModel(nn.Module):
         """
         data = vocab.to_bytes(text)
         size = context or max(1, len(data))
-        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        pieces = segments([data], size)
         nats = 0.0
-        for group in group_documents([len(piece) + 1 for piece in pieces]):
+        for group in groups([len(piece) + 1 for piece in pieces], SCORING_BYTES):
             nats += self.nats([pieces[index] for index in group])
         return nats / math.log(2) / max(1, len(data))
 
-    @torch.no_grad()
     def nats(self, pieces: Sequence[bytes]) -> float:
         """Cross-entropy of all bytes of ``pieces``, each a document, in nats; in one forward."""
-        documents = [self.ids_of(piece).to(self.device) for piece in pieces]
-        logits = self.packed_logits(documents).split(8192)  # float32 copies of a few at a time
-        targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
-        return sum(
-            F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="sum").item()
-            for x, y in zip(logits, targets.split(8192), strict=True)
-        )
+        return bits.nats(self, pieces)
 
     def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
         """Log-probability in nats of each continuation after its prompt.
@@ -182,9 +151,7 @@ class LanguageModel(nn.Module):
 
         What texts share at their start, such as the choices of a question, is read once.
         """
-        from blt.scoring.continuations import score
-
-        return score(self, pairs)
+        return continuations.score(self, pairs)
 
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None
@@ -200,9 +167,7 @@ class LanguageModel(nn.Module):
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
-        from blt.generate import read
-
-        return read(self, prompt)
+        return generation.read(self, prompt)
 
     @overload
     def generate(self, prompts: vocab.Text = b"", **options: Any) -> Generation: ...
@@ -213,12 +178,10 @@ class LanguageModel(nn.Module):
         self, prompts: vocab.Text | Sequence[vocab.Text] = b"", **options: Any
     ) -> Generation | list[Generation]:
         """Continue one prompt or many; options and errors as in :func:`blt.generate.generate`."""
-        from blt.generate import generate
-
-        return generate(self, prompts, **options)
+        return generation.generate(self, prompts, **options)
 
 
-class ByteLM(LanguageModel, ByteTransformer):
+class ByteLM(LanguageModel, CausalTransformer):
     """Byte transformer without patches: entropy model, or baseline."""
 
     kind = "byte"
@@ -226,16 +189,14 @@ class ByteLM(LanguageModel, ByteTransformer):
 
     def __init__(self, config: ByteTransformerConfig) -> None:
         keep_freed_memory()
-        ByteTransformer.__init__(self, config)
+        CausalTransformer.__init__(self, config)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
         return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
-        branches, stack = tree.branches, self.transformer
-        caches = [branches.attention(stack.window)] * stack.depth
-        return self(tree.ids, branches.spans, caches)  # type: ignore[no-any-return]
+        return transformer_tree_logits(self, tree)
 
 
 class BLT(LanguageModel, ByteLatentTransformer):
@@ -243,16 +204,10 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
     kind = "blt"
     config: Config
-    lookup_table: Tensor | None  # [260 ** order] bool of the rule "lookup"; training fills it
 
     def __init__(self, config: Config) -> None:
         keep_freed_memory()
         ByteLatentTransformer.__init__(self, config)
-        size = vocab.VOCAB_SIZE**config.patching.lookup_order
-        looks_up = config.patching.rule == "lookup"
-        self.register_buffer(
-            "lookup_table", torch.zeros(size, dtype=torch.bool) if looks_up else None
-        )
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.pack(documents))  # type: ignore[no-any-return]
@@ -262,40 +217,13 @@ class BLT(LanguageModel, ByteLatentTransformer):
         return not self.config.patching.newline_reset  # whose entropy model sees lines
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
-        encoder, decoder = self.encoder, self.decoder
-        spans, local = tree.branches.spans, tree.branches.attention(self.config.sliding_window)
-        x = encoder.transformer(
-            encoder.embedding.read(tree.looking_back(encoder.embedding.reach)),
-            spans,
-            [local] * encoder.transformer.depth,
-        )
-        cut = self._patch_tree(tree)
-        count, stack = cut.branches.offsets[-1], self.global_transformer.transformer
-        patches = encoder.patches(x[cut.rows], cut.patch_ids, count)
-        caches = [cut.branches.attention(None)] * stack.depth
-        seen = decoder.keys_values(self.global_transformer(patches, cut.branches.spans, caches))
-        locals_ = [local] * decoder.transformer.depth
-        return decoder.logits(x, seen, cut.seen, spans, locals_)
-
-    def _patch_tree(self, tree: PrefixTree) -> PatchTree:
-        rule, entropies = self.config.patching, None
-        if rule.needs_entropies:
-            assert self.entropy_model is not None
-            stack = self.entropy_model.transformer
-            caches = [tree.branches.attention(stack.window)] * stack.depth
-            entropies = entropy(self.entropy_model(tree.ids, tree.branches.spans, caches)).cpu()
-        ids = tree.ids.cpu()
-
-        def decisions(rows: Tensor) -> Tensor:
-            known = None if entropies is None else entropies[rows]
-            return patching.decide(rule, ids[rows], known, **self.tables)
-
-        return PatchTree.of(tree, decisions)
+        return blt_tree_logits(self, tree)
 
     def predict(self, batch: Batch) -> Prediction:
         packed = self.pack(batch.documents, batch.entropies)
         return Prediction(self(packed), batch.targets, packed.mean_patch_size)
 
+    @torch.no_grad()
     def pack(
         self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
     ) -> PackedBatch:
@@ -304,22 +232,14 @@ class BLT(LanguageModel, ByteLatentTransformer):
         Args:
             entropies: nats [T] of each, where they are known; None: the entropy model is asked.
         """
-        rule = self.config.patching
-        if entropies is None or not rule.needs_entropies:
-            return pack(documents, self.decide(documents)[0])
-        both = zip(documents, entropies, strict=True)
-        return pack(documents, [patching.decide(rule, ids, known) for ids, known in both])
+        return pack(documents, self.patcher.decide(documents, entropies)[0])
 
-    @property
-    def tables(self) -> dict[str, Any]:
-        """What the rule needs besides ids and entropies, as :func:`decide` takes it."""
-        order = self.config.patching.lookup_order
-        return {} if self.lookup_table is None else {"lookup": (self.lookup_table, order)}
-
+    @torch.no_grad()
     def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
-        return decide(self.config.patching, self.entropy_model, documents, **self.tables)
+        return self.patcher.decide(documents)
 
+    @torch.no_grad()
     def patch(self, text: vocab.Text | Tensor) -> Patches:
         """Cut a document into patches.
 
@@ -328,115 +248,121 @@ class BLT(LanguageModel, ByteLatentTransformer):
                 ids [T] int64, taken as they are.
         """
         ids = vocab.check_ids(text) if isinstance(text, Tensor) else vocab.encode(text)
-        return patch(self.config.patching, self.entropy_model, ids.to(self.device), **self.tables)
+        return self.patcher.patch(ids.to(self.device))
 
 
-@torch.no_grad()
-def decide(
-    config: patching.PatchingConfig,
-    entropy_model: ByteTransformer | None,
-    documents: Sequence[Tensor],
-    **tables: Any,
-) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Boundaries [T + 1] bool and entropies [T] (None where the rule needs none) per document."""
-    entropies: list[Tensor | None] = [None] * len(documents)
-    if config.needs_entropies:
-        if entropy_model is None:
-            raise UserError(f"patching rule {config.rule!r} needs an entropy model")
-        entropies = list(document_entropies(entropy_model, documents, config.newline_reset))
-    decisions = [
-        patching.decide(config, ids, entropy, **tables)
-        for ids, entropy in zip(documents, entropies, strict=True)
-    ]
-    return decisions, entropies
+class TokenModel(LanguageModel):
+    """What models over tokens have in common: they read, score and write bytes as the others do."""
+
+    tokenizer: Tokenizer
+    bos: int
+    eos: int
+
+    def ids_of(self, text: bytes) -> Tensor:
+        return torch.tensor(
+            [self.bos, *self.tokenizer.encode(text)], dtype=torch.int64, device="cpu"
+        )
+
+    def first_of(self, prompt: bytes, ids: Tensor) -> int:
+        return min(len(self.ids_of(prompt)), len(ids))
+
+    def logits(self, ids: Any) -> Any:
+        raise UserError("a token model has no logits of bytes; use log_likelihoods")
+
+    def generate(self, prompts: Any = b"", **options: Any) -> Any:
+        """Continue prompts; without caches, for evaluation."""
+        return token_generation.generate(self, prompts, **options)
 
 
-@torch.no_grad()
-def document_entropies(
-    entropy_model: ByteTransformer, documents: Sequence[Tensor], newline_reset: bool = False
-) -> tuple[Tensor, ...]:
-    """Entropies in nats, [T] per document; with a reset, context restarts after each newline."""
-    lengths = [len(ids) for ids in documents]
-    spans = Spans.from_lengths(lengths, documents[0].device)
-    ids = torch.cat(list(documents))
-    contexts = entropy_contexts(ids, spans, newline_reset)
-    return spans.split(entropy_model.entropies(ids, contexts))
+class TokenLM(TokenModel, CausalTransformer):
+    """A transformer over byte-level BPE tokens."""
+
+    kind = "token"
+    scoring_ids = 8192  # their logits are much wider than those of bytes
+    config: TokenTransformerConfig
+    tokenizer: ByteTokenizer
+
+    def __init__(
+        self, config: TokenTransformerConfig, tokenizer: ByteTokenizer | None = None
+    ) -> None:
+        keep_freed_memory()
+        CausalTransformer.__init__(self, config)
+        self.bos, self.eos = config.vocab_size, config.vocab_size + 1
+        if tokenizer is not None:
+            self.set_tokenizer(tokenizer)
+
+    def set_tokenizer(self, tokenizer: ByteTokenizer) -> None:
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only "
+                f"{self.config.vocab_size}; set token_model.vocab_size"
+            )
+        self.tokenizer = tokenizer
+
+    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
+        """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
+        spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
+        return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
+
+    def tree_logits(self, tree: PrefixTree) -> Tensor:
+        return transformer_tree_logits(self, tree)
+
+    def predict(self, batch: Batch) -> Prediction:
+        documents, targets = [], []
+        for byte_ids in batch.documents:
+            ids = self.ids_of(vocab.decode(byte_ids)).to(self.device)
+            if int(byte_ids[-1]) == vocab.EOS:
+                ids = F.pad(ids, (0, 1), value=self.eos)
+            documents.append(ids)
+            targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
+        tokens = sum(map(len, documents)) - len(documents)
+        size = batch.num_bytes / max(1, tokens)
+        return Prediction(self.packed_logits(documents), torch.cat(targets), size)
+
+    def files(self) -> dict[str, str]:
+        return {TOKENIZER: self.tokenizer.json}
+
+    def read_files(self, folder: Path) -> None:
+        path = folder / TOKENIZER
+        try:
+            self.set_tokenizer(ByteTokenizer(path.read_text()))
+        except (OSError, UserError) as error:
+            raise UserError(f"{path}: {error}") from None
 
 
-def entropy_contexts(ids: Tensor, documents: Spans, newline_reset: bool) -> Spans:
-    """The spans within which the entropy model looks back: documents or, with a reset, lines."""
-    if not newline_reset:
-        return documents
-    newlines = (ids == ord("\n") + vocab.OFFSET).nonzero().flatten() + 1
-    cuts = sorted({*documents.offsets, *newlines.tolist()})
-    return Spans.from_lengths([end - start for start, end in pairwise(cuts)], ids.device)
+FACES: dict[str, type[LanguageModel]] = {"blt": BLT, "byte": ByteLM, "token": TokenLM}
 
 
-def patch(
-    config: patching.PatchingConfig,
-    entropy_model: ByteTransformer | None,
-    ids: Tensor,
-    **tables: Any,
-) -> Patches:
-    """Cut one document, ids [T], into patches by any rule."""
-    if len(ids) == 0:
-        none = torch.empty(0, dtype=torch.int64, device=ids.device)
-        return Patches(none.bool(), none, none, None, opens_next=True)
-    (decisions,), (entropies,) = decide(config, entropy_model, [ids], **tables)
-    starts = decisions[:-1]
-    return Patches(
-        starts=starts,
-        lengths=patching.starts_to_lengths(starts),
-        ids=patching.starts_to_ids(starts),
-        entropies=entropies,
-        opens_next=bool(decisions[-1]),
-    )
-
-
-def group_documents(lengths: Sequence[int], most: int = SCORING_BYTES) -> list[list[int]]:
-    """Indices of non-empty documents, in groups of at most ``most`` bytes; a longer one alone."""
-    groups: list[list[int]] = []
-    size = most
-    for index, length in enumerate(lengths):
-        if length == 0:
-            continue
-        if size + length > most:
-            groups.append([])
-            size = 0
-        groups[-1].append(index)
-        size += length
-    return groups
-
-
-def kinds() -> dict[str, tuple[type[LanguageModel], type[Any]]]:
-    """Of models and their configs, by kind."""
-    from blt.token_lm import TokenLM
-
-    return {
-        "blt": (BLT, Config),
-        "byte": (ByteLM, ByteTransformerConfig),
-        "token": (TokenLM, TokenTransformerConfig),
-    }
-
-
-def load(source: str | os.PathLike[str]) -> LanguageModel:
-    """Load a model folder, in any layout that there is a reader for, or one of the hub.
+def load(source: str | os.PathLike[str] = PRETRAINED) -> LanguageModel:
+    """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
 
     Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read.
 
     Args:
-        source: a folder, or a hub id ("owner/name") that is no folder here.
+        source: a folder, or a hub id that is no folder here; "pretrained": the small BLT inside
+            the package.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
     """
-    from blt.checkpoint.convert import open_checkpoint
-    from blt.files.hub import local_folder
-
+    if source == PRETRAINED:
+        with shipped("blt") as inside:
+            return load(inside).float()  # stored as bfloat16 to keep the package small
     folder = local_folder(source)
-    found = open_checkpoint(folder)
-    model = folders.skeleton(kinds()[found.kind][0], found.config, found.where)
+    model = opened(open_checkpoint(folder), FACES)
     assert isinstance(model, LanguageModel)
-    folders.fill(model, found.tensors)
     model.read_files(folder)
-    return model.eval()
+    return model
+
+
+def from_transformers(hf_model: Any) -> BLT:
+    """A BLT with the weights of a ``transformers`` ``BltForCausalLM`` and of its patcher.
+
+    Logits equal ``hf_model(ids, use_cache=False).logits`` to rounding, in the same precision.
+
+    Raises:
+        UserError: a shape or option that this library does not have; names it.
+    """
+    model = opened(transformers.checkpoint_of(hf_model), FACES)
+    assert isinstance(model, BLT)
+    return model

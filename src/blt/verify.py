@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from blt.checkpoint.convert import open_layout
 from blt.checkpoint.folders import CONFIG, TRAINER
 from blt.checkpoint.layouts.meta import INSIDE
 from blt.checkpoint.layouts.meta_config import PARAMS
+from blt.checkpoint.open import open_layout
 from blt.data.shards import faults_of_shards, is_prepared
 from blt.errors import UserError
 from blt.files import checksums

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import blt
 from blt import vocab
+from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
-from blt.token_lm import TokenLM
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.distill import Taught, Teacher
 from texts import MULTILINGUAL

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 import blt
-from blt.checkpoint.convert import convert, open_token_model
+from blt.checkpoint.convert import convert
 from blt.checkpoint.folders import fill
+from blt.checkpoint.open import open_token_model
 from blt.errors import UserError
 from blt.evals.models import load
+from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
-from blt.model.token_transformer import TokenTransformer
-from blt.token_lm import TokenLM
+from blt.model.transformer import CausalTransformer
 from blt.tokens.tokenizer import ByteTokenizer
 from checkpoints import SCALING, rope
 from llamas import close, their_model
@@ -36,7 +37,7 @@ def test_a_token_model_of_theirs_is_one_of_ours(tmp_path: Path, seed: int, kind:
     theirs = their_model(seed, kind)
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="9KB" if seed % 2 else "1GB")
     found = open_token_model(tmp_path / "theirs")
-    ours = TokenTransformer(found.config)
+    ours = CausalTransformer(found.config)
     fill(ours, found.tensors)
     ids = torch.randint(theirs.config.vocab_size, (70,))
     expected = theirs(input_ids=ids[None]).logits[0]

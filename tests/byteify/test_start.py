@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import blt
-from blt.checkpoint.convert import open_token_model
+from blt.checkpoint.open import open_token_model
 from blt.model.packing import Spans
 from blt.train.byteify import take_layers, with_layers_of
 from llamas import close, their_model

@@ -234,7 +234,7 @@ def test_an_entropy_model_of_metas_is_a_byte_model_here(tmp_path: Path) -> None:
     lm = blt.load(tmp_path / "ours")
     assert isinstance(lm, blt.ByteLM)
     expected = blt.from_transformers(model).patch(ids).entropies
-    from blt.model.byte_transformer import entropy
+    from blt.model.transformer import entropy
 
     torch.testing.assert_close(entropy(lm.logits(ids)), expected)
     convert(tmp_path / "ours", tmp_path / "back", "meta")

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
-from blt import lm, patching, vocab
+from blt import patching, vocab
 from blt.data import Loader, split
 from blt.data.manifest import MANIFEST
 from blt.data.order import Permutation
@@ -172,7 +172,7 @@ def test_stored_entropies_cut_like_live_ones(
     assert isinstance(model, blt.ByteLM)
     for text in texts:
         ids = vocab.encode(text)
-        (live,) = lm.document_entropies(model, [ids], newline_reset)
+        (live,) = model.document_entropies([ids], newline_reset)
         stored = []
         while True:
             piece = segments.read(index, 0, segments.length(index))

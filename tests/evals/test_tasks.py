@@ -22,9 +22,8 @@ from blt.evals.datasets import hellaswag
 from blt.evals.languages import read_languages
 from blt.evals.samples import prompts, validity
 from blt.generate import Generation
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
-from blt.token_lm import TokenLM
 from blt.tokens.tokenizer import ByteTokenizer
 from shapes import TINY, TINY_BLT, random_blt
 from texts import MULTILINGUAL

@@ -14,7 +14,6 @@ import blt
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import CachedBLT, cached
-from blt.lm import decide
 from blt.vocab import encode
 from checkpoints import SCALING
 from shapes import TINY, TINY_BLT, random_blt, tiny_config
@@ -42,7 +41,7 @@ def calibrated(rule: str, reset: bool, longest: int | None) -> blt.BLT:
     model = random_blt(rule=rule, newline_reset=reset, max_patch_length=longest, window=256)
     if rule in ENTROPY_RULES:
         ids = encode(MULTILINGUAL)
-        (h,) = (h for h in decide(model.config.patching, model.entropy_model, [ids])[1])
+        (h,) = model.decide([ids])[1]
         assert h is not None
         values = torch.diff(h) if rule == "entropy-monotonic" else h
         model = random_blt(

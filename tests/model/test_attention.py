@@ -14,10 +14,9 @@ from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
-from blt.model import attention as attention_module
-from blt.model.attention import attention
-from blt.model.cross_attention import gather, segment_max, segment_softmax, segment_sum
 from blt.model.embedding import PRIMES, ByteEmbedding, looking_back, ngram_rows
+from blt.model.kernels.causal import attention
+from blt.model.kernels.segments import gather, segment_max, segment_softmax, segment_sum
 from blt.model.layers import RMSNorm, SwiGLU
 from blt.model.packing import Spans
 from shapes import tiny_config
@@ -93,7 +92,7 @@ def test_what_flash_attention_is_asked_for_is_what_the_blocks_do(
     q, k, v = (torch.randn(130, 2, 8) for _ in range(3))
     offsets = (0, 1, 100, 130)
     blocks = attention(q, k, v, offsets, window)
-    monkeypatch.setattr(attention_module, "_fits_flash", lambda _: True)
+    monkeypatch.setattr("blt.model.kernels.causal.fits_flash", lambda _: True)
     monkeypatch.setattr(varlen, "varlen_attn", promised)
     torch.testing.assert_close(attention(q, k, v, offsets, window), blocks)
 
@@ -211,7 +210,7 @@ def test_long_documents_without_gradients_have_the_same_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are read in another way, which keeps no rows of scores."""
-    monkeypatch.setattr("blt.model.attention.LONG", 100)
+    monkeypatch.setattr("blt.model.kernels.causal.LONG", 100)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(400, 2, 8, generator=generator) for _ in range(3))
     offsets = (0, 7, 300, 400)

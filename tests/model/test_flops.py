@@ -7,8 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import blt
-from blt.lm import LanguageModel, document_entropies
-from blt.model.attention import ALIGNED, BLOCK
+from blt.lm import LanguageModel, TokenLM
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.flops import (
     attention_flops,
@@ -17,8 +16,8 @@ from blt.model.flops import (
     token_transformer_flops,
     transformer_flops,
 )
+from blt.model.kernels.blocks import ALIGNED, BLOCK
 from blt.patching import PatchingConfig
-from blt.token_lm import TokenLM
 
 CONTEXT = 8192  # bytes
 PATCHER = ByteTransformerConfig(dim=768, heads=12, layers=14, ff_dim=2048)
@@ -215,7 +214,7 @@ def test_a_blt_costs_what_pytorch_counts_with_its_entropy_model(where: str):
     assert counted(model, [ids]) == pytest.approx(ours, rel=0.001)
     assert model.entropy_model is not None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        document_entropies(model.entropy_model, [ids])
+        model.entropy_model.document_entropies([ids])
     entropies = flops.entropy_model * LENGTH + 2 * 64 * 4 * LENGTH
     entropies += 2 * (block_attention(64, 256, LENGTH) - 2 * 64 * 257 * LENGTH)
     assert counter.get_total_flops() == pytest.approx(entropies, rel=0.001)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import blt
 from blt import patching
 from blt.patching import PatchingConfig, decide
+from blt.patching.thresholds import threshold_for
 from blt.vocab import OFFSET
 
 INCREMENTAL = ["entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"]
@@ -191,18 +192,20 @@ def test_calibration_reaches_its_target(rule: str, target: float) -> None:
         ids = torch.randint(4, 260, (length,), generator=generator)
         documents.append((ids, torch.rand(length, generator=generator) * 5))
     config = PatchingConfig(rule=rule, threshold_add=-9.0)  # type: ignore[arg-type]
-    config = patching.calibrate(documents, target, config)
+    config = threshold_for(documents, target, config)
     starts = torch.cat([decide(config, ids, h)[:-1] for ids, h in documents])
-    assert math.isclose(patching.mean_patch_size(starts), target, rel_tol=0.02)
+    size = patching.mean_patch_size(len(starts), int(starts.sum()), len(documents))
+    assert math.isclose(size, target, rel_tol=0.02)
 
 
-@pytest.mark.parametrize(("target", "reached"), [(1.2, 1.0), (2.4, 1.0), (2.7, 4.0), (9.0, 4.0)])
+@pytest.mark.parametrize(("target", "reached"), [(1.2, 1.0), (3.9, 1.0), (4.1, 7.0), (9.0, 7.0)])
 def test_calibration_takes_the_nearest_size_where_entropies_leave_a_gap(
     target: float, reached: float
 ) -> None:
     ids = blt.encode(b"xxxxxxx")
-    config = patching.calibrate([(ids, torch.ones(len(ids)))], target, PatchingConfig())
-    assert patching.mean_patch_size(decide(config, ids, torch.ones(len(ids)))[:-1]) == reached
+    config = threshold_for([(ids, torch.ones(len(ids)))], target, PatchingConfig())
+    starts = decide(config, ids, torch.ones(len(ids)))[:-1]
+    assert patching.mean_patch_size(len(starts), int(starts.sum())) == reached
 
 
 @pytest.mark.parametrize(
@@ -217,12 +220,12 @@ def test_a_rule_without_what_it_needs_says_so(rule: str, missing: str) -> None:
     ("documents", "target", "rule", "named"),
     [
         ([], 4.5, "entropy", "no bytes"),
-        ([(torch.tensor([1]), torch.tensor([1.0]))], 0.5, "entropy", "at least 1 byte"),
-        ([(torch.tensor([1]), torch.tensor([1.0]))], 4.5, "space", "threshold"),
+        ([(torch.tensor([1, 9]), torch.ones(2))], 0.5, "entropy", "at least 1 byte"),
+        ([(torch.tensor([1, 9]), torch.ones(2))], 4.5, "space", "threshold"),
     ],
 )
 def test_impossible_calibrations_are_refused(
     documents: list[tuple[torch.Tensor, torch.Tensor]], target: float, rule: str, named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
-        patching.calibrate(documents, target, PatchingConfig(rule=rule))  # type: ignore[arg-type]
+        threshold_for(documents, target, PatchingConfig(rule=rule))  # type: ignore[arg-type]

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt import encode
-from blt.patching import PatchingConfig, decide
-from blt.patching.streaming import Boundaries
+from blt.patching import Patcher, PatchingConfig, decide
 
 RULES = ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte", "lookup")
 LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0)  # few, and exact in floats: thresholds are met exactly
@@ -21,7 +20,7 @@ def one_by_one(
     config: PatchingConfig, ids: list[int], entropies: list[float], table: torch.Tensor | None
 ) -> list[bool]:
     """[T + 1] as of ``decide``."""
-    boundaries = Boundaries(config, table)
+    boundaries = Patcher(config, table=table).stream()
     opens = [boundaries.opens]
     for token_id, entropy in zip(ids, entropies, strict=True):
         boundaries = boundaries.read(token_id, entropy)

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blt
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.model.prefix_tree import LEAST, PrefixTree
 from blt.scoring.continuations import score
-from blt.token_lm import TokenLM
 from blt.tokens.tokenizer import ByteTokenizer
 from shapes import TINY, random_blt
 from texts import MULTILINGUAL

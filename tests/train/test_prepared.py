@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import blt
-from blt import lm
 from blt.data.prepare import Options, prepare
 from blt.errors import UserError
+from blt.model.transformer import CausalTransformer
 from blt.train import Recipe, train_recipe
 
 
@@ -49,8 +49,12 @@ def test_stored_entropies_train_like_live_ones_without_asking_the_model(
     prepare(tmp_path / "stored", Options((documents,), entropy_model=str(entropy_folder)))
     live = train_recipe(on(recipe, tmp_path / "live"), tmp_path / "a")
     asked = []
-    decide = lm.document_entropies
-    monkeypatch.setattr(lm, "document_entropies", lambda *args: asked.append(1) or decide(*args))
+    answer = CausalTransformer.document_entropies
+    monkeypatch.setattr(
+        CausalTransformer,
+        "document_entropies",
+        lambda *args: asked.append(1) or answer(*args),
+    )
     stored = train_recipe(
         replace(on(recipe, tmp_path / "stored"), train=replace(recipe.train, evals=0)),
         tmp_path / "b",

@@ -17,7 +17,7 @@ import blt
 from blt.checkpoint.pretrained import load_patcher
 from blt.errors import UserError
 from blt.lm import LanguageModel
-from blt.patching import calibration
+from blt.patching import Patcher
 from blt.train import Recipe, Report, train_recipe
 from blt.train.interrupt import StopRequest
 from blt.train.trainer import Step, Trainer
@@ -335,20 +335,20 @@ def test_finding_a_threshold_takes_nothing_from_the_warm_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """By a clock that stands still but for finding θ and for steps."""
-    clock, entropies, step = 0.0, calibration._entropies, Trainer.step
+    clock, observed, step = 0.0, Patcher.observed, Trainer.step
     monkeypatch.setattr(time, "monotonic", lambda: clock)
 
-    def slow_entropies(*args: Any) -> Any:
+    def slow_observed(*args: Any, **how: Any) -> Any:
         nonlocal clock
         clock += 30
-        return entropies(*args)
+        return observed(*args, **how)
 
     def slow_step(self: Trainer, progress: float) -> Step:
         nonlocal clock
         clock += 1
         return step(self, progress)
 
-    monkeypatch.setattr(calibration, "_entropies", slow_entropies)
+    monkeypatch.setattr(Patcher, "observed", slow_observed)
     monkeypatch.setattr(Trainer, "step", slow_step)
     how = {"steps": None, "seconds": 100.0, "log_every": 1, "warmup": 0.2, "evals": 0}
     train = replace(blt_recipe.train, schedule="cosine", **how)

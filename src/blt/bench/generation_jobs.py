@@ -258,9 +258,8 @@ def proportions(precision: str, acceptance: dict[str, float]) -> dict[str, Any]:
 def bits(folder: str, precision: str) -> dict[str, Any]:
     """Bits per byte of held-out Python source, read in steps with caches, as texts are written."""
     from blt.data.heldout import split
-    from blt.data.loader import segments
     from blt.data.python_corpus import python_corpus
-    from blt.scoring.bits import choose
+    from blt.texts.pieces import choose, segments
 
     lm = packed(blt.load(folder), precision)  # type: ignore[arg-type]
     model = cached(lm, 1, cache_dtype(lm, precision))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from blt.checkpoint import pretrained
+from blt import lm
 from blt.generate import Engine, Sampling
 
 COUNT = 96
@@ -54,7 +54,7 @@ class Texts:
 def bare(load: dict[str, Any]) -> dict[str, Any]:
     """All texts once, and then bytes per second with a queue that is never empty."""
     texts = Texts.of(load["prompt_bytes"], load["max_bytes"])
-    engine = Engine(pretrained.load(load["model"]), max_batch=load["batch"])
+    engine = Engine(lm.load(load["model"]), max_batch=load["batch"])
 
     def submit(count: int) -> Any:
         return engine.submit(texts.prompts[count % COUNT], texts.sampling(count % COUNT))

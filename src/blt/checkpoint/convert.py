@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, in and out: one file per layout, tensors streamed one by one."""
+"""A model folder in another layout: tensors are streamed, one by one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,10 @@ from typing import Any
 
 import torch
 
-from blt.checkpoint.folders import (
-    CONFIG,
-    FORMAT,
-    TRAINER,
-    Checkpoint,
-    check_target,
-    move_into_place,
-    read_config,
-    replace_folder,
-)
+from blt.checkpoint.folders import check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
-from blt.checkpoint.layouts.meta_config import PARAMS
 from blt.checkpoint.layouts.names import Layout
+from blt.checkpoint.open import open_checkpoint
 from blt.errors import UserError, require
 from blt.files import checksums, stored
 from blt.files.hub import local_folder
@@ -30,84 +21,6 @@ from blt.files.tensors import Cast
 
 LAYOUTS = {"blt": ours.layout, "transformers": transformers.layout, "meta": meta.layout}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def open_checkpoint(folder: Path, entropy_model: Path | None = None) -> Checkpoint:
-    """The model in a folder of any layout: its config and the shapes of its tensors, checked.
-
-    Args:
-        entropy_model: folder of the entropy model, where Meta's layout keeps it elsewhere.
-
-    Raises:
-        UserError: missing, damaged, foreign or inconsistent; says which file and the way out.
-    """
-    found = open_layout(folder, entropy_model)
-    for place in (folder, entropy_model or folder / meta.INSIDE):
-        _check_files(place)
-    return found
-
-
-def open_layout(folder: Path, entropy_model: Path | None = None) -> Checkpoint:
-    """As :func:`open_checkpoint`, without its files being compared with their checksums."""
-    layout, data = _layout_of(folder)
-    if layout == "meta":
-        return meta.open_folder(folder, entropy_model)
-    require(
-        entropy_model is None,
-        f"{folder}: has its entropy model within; --entropy-model is for Meta's layout",
-    )
-    return (ours if layout == "blt" else transformers).open_folder(folder, data)
-
-
-def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
-    """A token model under the names of ours: one of ours, or a Llama or Mistral of transformers.
-
-    Args:
-        source: a folder, or a hub id ("owner/name") that is no folder here.
-
-    Raises:
-        UserError: missing, damaged or another kind of model; says which file and the way out.
-    """
-    folder = local_folder(source)
-    data = read_config(folder)
-    if data.get("format") == FORMAT:
-        found = ours.open_folder(folder, data)
-        require(found.kind == "token", f"{folder}: is a {found.kind} model; name a token model")
-    else:
-        found = llama.open_folder(folder, data)
-    _check_files(folder)
-    return found
-
-
-def _check_files(folder: Path) -> None:
-    """Of the model; what a training goes on with is checked when it does."""
-    checksums.check(folder, but=TRAINER)
-
-
-def layout_of(folder: Path) -> Layout:
-    """Which layout a model folder is in, by its config.json.
-
-    Raises:
-        UserError: no such folder, a damaged config, or that of something else.
-    """
-    return _layout_of(folder)[0]
-
-
-def _layout_of(folder: Path) -> tuple[Layout, dict[str, Any]]:
-    if not (folder / CONFIG).is_file() and (folder / PARAMS).is_file():
-        return "meta", {}
-    data = read_config(folder)
-    if data.get("format") == FORMAT:
-        return "blt", data
-    if data.get("model_type") == "blt":
-        return "transformers", data
-    if isinstance(data.get("args"), dict):
-        return "meta", data
-    found = data.get("model_type", data.get("format"))
-    raise UserError(
-        f"{folder / CONFIG}: not a blt checkpoint (found {found!r}); known: our layout, BLT of "
-        "transformers, and Meta's"
-    )
 
 
 def convert(

@@ -1,4 +1,4 @@
-"""Entropy models ready to cut text: the small one inside the package, or one from a folder."""
+"""Patchers ready to cut text, with an entropy model of the package or of a folder."""
 
 from __future__ import annotations
 
@@ -7,41 +7,36 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from blt import lm
-from blt.checkpoint import folders
+from blt.checkpoint.folders import CONFIG, PATCHING
+from blt.checkpoint.open import open_checkpoint, opened
 from blt.errors import UserError
 from blt.files import checksums, durable
 from blt.files.configs import from_dict, to_dict
 from blt.files.hub import local_folder
 from blt.files.strict_json import read_object
-from blt.model.byte_transformer import ByteTransformer
-from blt.patching import PatchingConfig
+from blt.model.blt import ByteLatentTransformer
+from blt.model.language import KINDS
+from blt.model.transformer import CausalTransformer
+from blt.patching.patcher import Patcher
+from blt.patching.rules import PatchingConfig, refuse_unused
+from blt.patching.tables import read_lookup_table, token_offsets
 
 PRETRAINED = "pretrained"  # name of the model inside the package
-PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
-
-
-@dataclass(frozen=True)
-class Patcher:
-    """An entropy model (None: the rule needs none) and the rule and θ that belong to it."""
-
-    entropy_model: ByteTransformer | None
-    config: PatchingConfig
 
 
 @contextmanager
-def _shipped(name: str) -> Iterator[Path]:
+def shipped(name: str) -> Iterator[Path]:
     """A model folder inside the package.
 
     Raises:
         UserError: this copy of the package was built without it.
     """
     with resources.as_file(resources.files("blt") / "assets" / name) as folder:
-        if not (folder / folders.CONFIG).is_file():
+        if not (folder / CONFIG).is_file():
             raise UserError(
                 f"{folder}: the shipped model is missing from this installation; reinstall "
                 "blt, or give a model with --model FOLDER"
@@ -49,48 +44,36 @@ def _shipped(name: str) -> Iterator[Path]:
         yield folder
 
 
-def load(folder: str | os.PathLike[str] = PRETRAINED) -> lm.LanguageModel:
-    """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
-
-    "pretrained": the small BLT inside the package.
-
-    Raises:
-        UserError: missing, damaged or foreign checkpoint; says which file and the way out.
-    """
-    if folder != PRETRAINED:
-        return lm.load(folder)
-    with _shipped("blt") as inside:
-        return lm.load(inside).float()  # stored as bfloat16 to keep the package small
-
-
 def load_shipped() -> Patcher:
-    """The entropy model inside the package.
+    """The entropy model inside the package, and the rule calibrated for it.
 
     Raises:
         UserError: this copy of the package was built without it.
     """
-    with _shipped("entropy_model") as folder:
+    with shipped("entropy_model") as folder:
         patcher = load_patcher(folder)
-    if patcher.entropy_model is not None:
+    if isinstance(patcher.entropy_model, CausalTransformer):
         patcher.entropy_model.float()  # stored as bfloat16 to keep the package small
     return patcher
 
 
 def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
-    """What cuts text in a model folder: a BLT's own entropy model and rule, or a byte model.
+    """What cuts text in a model folder: that of a BLT, or a byte model with its own rule.
 
     Raises:
         UserError: no such folder, or a damaged or foreign model.
     """
-    model = lm.load(folder)
-    if isinstance(model, lm.BLT):
-        return Patcher(model.entropy_model, model.config.patching)
-    if not isinstance(model, lm.ByteLM):
+    place = local_folder(folder)
+    model = opened(open_checkpoint(place), {kind: model for kind, (model, _) in KINDS.items()})
+    if isinstance(model, ByteLatentTransformer):
+        return model.patcher
+    assert isinstance(model, CausalTransformer)
+    if model.kind != "byte":
         raise UserError(f"{folder}: a {model.kind} model cannot cut text; name a BLT or byte model")
-    return Patcher(model, read_patching(local_folder(folder) / PATCHING))
+    return Patcher(read_patching(place / PATCHING), model)
 
 
-def find_entropy_model(name: str | None) -> ByteTransformer | None:
+def find_entropy_model(name: str | None) -> CausalTransformer | None:
     """The entropy model in a folder, or the shipped one if it is called "pretrained".
 
     Raises:
@@ -99,15 +82,51 @@ def find_entropy_model(name: str | None) -> ByteTransformer | None:
     if name is None:
         return None
     found = (load_shipped() if name == PRETRAINED else load_patcher(name)).entropy_model
-    if found is None:
+    if not isinstance(found, CausalTransformer):
         raise UserError(f"entropy_model: {name}: the model there has no entropy model")
     return found
 
 
-def identity(entropy_model: ByteTransformer) -> str:
+def patcher_of(
+    rule: str | None,
+    parameters: dict[str, Any],
+    *,
+    model: Path | None = None,
+    table: Path | None = None,
+    tokenizer: Path | None = None,
+) -> Patcher:
+    """A patcher from a user's choices.
+
+    Args:
+        rule: None for the one that belongs to the model.
+        parameters: fields of :class:`blt.PatchingConfig`; None stands for the model's own value.
+        model: folder of a BLT or byte model; None for the shipped entropy model.
+        table: safetensors file of the ``lookup`` rule.
+        tokenizer: ``tokenizer.json`` of the ``bpe`` rule.
+
+    Raises:
+        UserError: an unknown rule, an impossible value, a missing or damaged file.
+    """
+    given = {key: value for key, value in parameters.items() if value is not None}
+    given |= {"rule": rule} if rule is not None else {}
+    config = from_dict(PatchingConfig, given, "blt patch")
+    patcher = Patcher(config)
+    if rule is None or config.needs_entropies or model is not None:
+        patcher = load_patcher(model) if model is not None else load_shipped()
+        config = from_dict(PatchingConfig, to_dict(patcher.config) | given, "blt patch")
+    refuse_unused(config.rule, given)
+    return Patcher(
+        config,
+        patcher.entropy_model if config.needs_entropies else None,
+        read_lookup_table(table) if config.rule == "lookup" else None,
+        token_offsets(tokenizer) if config.rule == "bpe" else None,
+    )
+
+
+def identity(entropy_model: CausalTransformer) -> str:
     """SHA-256 of its shape and weights, whatever folder it comes from."""
     digest = hashlib.sha256(json.dumps(to_dict(entropy_model.config), sort_keys=True).encode())
-    for name, tensor in sorted(ByteTransformer.state_dict(entropy_model).items()):
+    for name, tensor in sorted(CausalTransformer.state_dict(entropy_model).items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from blt.checkpoint.card import write_card
-from blt.checkpoint.convert import layout_of, open_checkpoint
 from blt.checkpoint.folders import CARD
+from blt.checkpoint.open import layout_of, open_checkpoint
 from blt.errors import UserError, require
 from blt.files.hub import HUB_ID, WANTED, failures, library, local_folder
 from blt.files.stored import inside

@@ -51,7 +51,7 @@ def patch(
         order: --make-table: how many of the last bytes the table looks at, 1 to 3.
         json: Print one JSON object: entropies in nats, patches as text and exactly in base64.
     """
-    from blt.patching import cutting
+    from blt.checkpoint.pretrained import patcher_of
     from blt.views.cut import print_cut, print_json
 
     data = _read_input(text, file)
@@ -62,13 +62,14 @@ def patch(
         "max_patch_length": max_patch_length,
         "newline_reset": newline_reset or None,
     }
-    cutter = cutting.build(rule, parameters, model=model, table=table, tokenizer=tokenizer)
+    patcher = patcher_of(rule, parameters, model=model, table=table, tokenizer=tokenizer)
     if target is not None:
-        cutter = cutter.calibrated(data, target)
+        whole = {"context_bytes": max(1, len(data)), "sample_bytes": None}
+        patcher = patcher.calibrated([data], target, **whole)
     if make_table is not None:
-        say(cutter.write_table(data, make_table, order))
+        say(patcher.write_table(data, make_table, order))
     else:
-        (print_json if json else print_cut)(cutter.cut(data))
+        (print_json if json else print_cut)(patcher.cut(data))
 
 
 def prepare(

@@ -60,8 +60,9 @@ def generate(
         json: Write one JSON object per prompt on a line, with log-probabilities and patches.
         stats: Say on standard error how fast it was, and how large patches were.
     """
-    from blt.checkpoint.pretrained import PRETRAINED, load
+    from blt.checkpoint.pretrained import PRETRAINED
     from blt.generate import Engine, Sampling
+    from blt.lm import load
     from blt.views import stream
 
     if show_patches + raw + json > 1:

@@ -1,9 +1,11 @@
 """From text on disk to seeded training batches."""
 
 from blt.data.heldout import Split, split
-from blt.data.loader import Batch, Loader, loader_of, segments
+from blt.data.loader import Loader, loader_of
 from blt.data.python_corpus import python_corpus
 from blt.data.sources import Corpus, read
+from blt.model.language import Batch
+from blt.texts.pieces import segments
 
 __all__ = [
     "Batch",

@@ -8,41 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from blt import vocab
 from blt.data.order import Permutation
 from blt.data.segments import MemorySegments, Segments
 from blt.errors import require
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Documents to lay end to end, N ids together, and what to predict after each."""
-
-    documents: list[Tensor]  # ids, each [T] int64, BOS first
-    targets: Tensor  # [N] int64; PAD where there is nothing to predict (after EOS, at a cut)
-    entropies: list[Tensor] | None = None  # nats, each [T] float32; None: not known
-    state: dict[str, Any] = field(default_factory=dict)  # of the loader, after this batch
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of text, without special ids."""
-        return sum(int((ids >= vocab.OFFSET).sum()) for ids in self.documents)
-
-    @property
-    def num_targets(self) -> int:
-        """Ids to predict."""
-        return int((self.targets != vocab.PAD).sum())
-
-    def to(self, device: torch.device) -> Batch:
-        documents = [ids.to(device) for ids in self.documents]
-        entropies = None if self.entropies is None else [h.to(device) for h in self.entropies]
-        return Batch(documents, self.targets.to(device), entropies, self.state)
+from blt.model.language import Batch
 
 
 @dataclass
@@ -208,12 +183,3 @@ def loader_of(documents: Sequence[bytes], cut: Collection[int] = (), **options: 
     Other options are those of :class:`Loader`.
     """
     return Loader([MemorySegments(documents, options["context_bytes"], cut)], **options)
-
-
-def segments(documents: Sequence[bytes], context_bytes: int) -> list[bytes]:
-    """Documents cut into pieces of at most ``context_bytes``, for scoring."""
-    return [
-        document[at : at + context_bytes]
-        for document in documents
-        for at in range(0, len(document), context_bytes)
-    ]

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from blt.data.loader import Batch, Loader
+from blt.data.loader import Loader
+from blt.model.language import Batch
 
 DEPTH = 4  # batches made ahead
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from blt import lm, vocab
+from blt import vocab
+from blt.checkpoint.pretrained import find_entropy_model, identity
 from blt.data.census import Census, by_hash, from_json
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
@@ -23,7 +24,7 @@ from blt.data.sources import Unit
 from blt.errors import UserError
 from blt.files import durable
 from blt.machine.precision import autocast, choose_dtype
-from blt.model.byte_transformer import ByteTransformer
+from blt.model.transformer import CausalTransformer
 
 UNIT = "unit.json"  # written last into a unit's folder
 TOLD = 2**20  # bytes between two signs of life
@@ -107,8 +108,6 @@ class Worker:
     tell: Callable[[Outcome], None] = staticmethod(nobody)
 
     def __init__(self, out: Path, options: Options) -> None:
-        from blt.checkpoint.pretrained import find_entropy_model, identity
-
         self.out, self.options = out, options
         self.entropy_model = find_entropy_model(options.entropy_model)
         self.identity = None if self.entropy_model is None else identity(self.entropy_model)
@@ -191,11 +190,11 @@ class Worker:
         if group:
             yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
 
-    def _entropies(self, model: ByteTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:
+    def _entropies(self, model: CausalTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:
         device = next(model.parameters()).device
         ids = [vocab.encode(document).to(device) for document in group]
         with autocast(device, choose_dtype(self.options.precision, device)):
-            found = lm.document_entropies(model, ids, self.options.newline_reset)
+            found = model.document_entropies(ids, self.options.newline_reset)
         return [entropies.float().cpu() for entropies in found]
 
 

@@ -15,13 +15,13 @@ import torch
 
 from blt import vocab
 from blt.checkpoint.pretrained import PRETRAINED
-from blt.data.loader import segments
 from blt.errors import UserError, how_to_install, require
 from blt.evals.gen_kwargs import options, seeds
 from blt.evals.models import load
 from blt.generate import Engine, Sampling
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.precision import autocast
+from blt.texts.pieces import segments
 
 try:
     # The registry takes in the harness's own models only while it is empty, so they come first.

@@ -14,8 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 import blt
 from blt.checkpoint.folders import CONFIG
 from blt.errors import UserError, how_to_install
-from blt.lm import LanguageModel
-from blt.token_lm import TokenModel
+from blt.lm import LanguageModel, TokenModel
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
 
 

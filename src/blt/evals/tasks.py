@@ -14,9 +14,9 @@ from blt.evals import cute as cute_task
 from blt.evals import datasets, languages, samples
 from blt.evals.choices import WHERE, Accuracy, accuracy
 from blt.evals.noise import NOISES, disturb
-from blt.lm import BLT, LanguageModel
-from blt.scoring.bits import bits_per_byte, choose
-from blt.token_lm import TokenModel
+from blt.lm import BLT, LanguageModel, TokenModel
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose
 
 Row = dict[str, Any]  # the same keys in all rows of a task, the first one a name
 
@@ -177,10 +177,7 @@ def patch_size(lm: LanguageModel, texts: Sequence[bytes], context_bytes: int) ->
         return sum(map(len, texts)) / max(1, sum(len(lm.tokenizer.encode(t)) for t in texts))
     if not isinstance(lm, BLT):
         return None
-    from blt.patching.calibration import mean_patch_size
-
-    rule, how = lm.config.patching, {"context_bytes": context_bytes, **lm.tables}
-    return mean_patch_size(rule, lm.entropy_model, texts, **how)
+    return lm.patcher.mean_patch_size(texts, context_bytes=context_bytes, sample_bytes=None)
 
 
 def _one(paths: Sequence[str], what: str) -> str:

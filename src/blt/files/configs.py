@@ -64,7 +64,7 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
     """Walk nested dataclasses; pydantic ignores keys that a plain dataclass does not have."""
     if not isinstance(data, dict):
         return
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     for key, value in data.items():
         if key not in hints:
             inner = [name for name in _dotted(cls) if name.endswith(f".{key}")]
@@ -75,10 +75,16 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
                 _forbid_unknown(nested, value, where, f"{prefix}{key}.")
 
 
+def _hints(cls: Any) -> dict[str, Any]:
+    """Types of the fields of a dataclass, by name."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def _dotted(cls: Any) -> list[str]:
     """Names of all fields, those of nested dataclasses behind a dot."""
     names = []
-    for name, hint in get_type_hints(cls).items():
+    for name, hint in _hints(cls).items():
         names.append(name)
         for nested in (hint, *get_args(hint)):
             if dataclasses.is_dataclass(nested):

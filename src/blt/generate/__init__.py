@@ -13,7 +13,7 @@ from blt.generate.incremental import State
 from blt.generate.request import Generation, Handle
 from blt.generate.sampling import Sampling
 from blt.generate.weights import Precision
-from blt.lm import LanguageModel
+from blt.model.language import CausalLM
 
 __all__ = [
     "Engine",
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def generate(
-    lm: LanguageModel,
+    lm: CausalLM,
     prompts: vocab.Text | Sequence[vocab.Text] = b"",
     *,
     state: State | None = None,
@@ -84,6 +84,6 @@ def generate(
     return results[0] if one else results
 
 
-def read(lm: LanguageModel, prompt: vocab.Text) -> State:
+def read(lm: CausalLM, prompt: vocab.Text) -> State:
     """Read a text once; see :meth:`blt.generate.Engine.read`."""
     return Engine(lm, max_batch=1).read(prompt)

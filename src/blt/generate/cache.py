@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blt.model.attention import attention, attention_after
+from blt.model.kernels.causal import attention, attention_after
 from blt.model.layers import KeyValueCache, Transformer
 
 MAX_ROWS = 32  # bytes of one sequence in one step; rings have room for as many besides the window

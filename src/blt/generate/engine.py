@@ -24,7 +24,9 @@ from blt.generate.reading import Reader
 from blt.generate.request import Handle, Request
 from blt.generate.sampling import Sampling, distributions, draw, likeliest, verify
 from blt.generate.weights import Precision, cache_dtype, packed
-from blt.lm import BLT, ByteLM, LanguageModel
+from blt.model.blt import ByteLatentTransformer
+from blt.model.language import ByteModel, CausalLM
+from blt.model.transformer import CausalTransformer
 
 MEMORY_BUDGET = 4 * 2**30  # bytes for caches
 
@@ -84,7 +86,7 @@ class Engine:
 
     def __init__(
         self,
-        lm: LanguageModel,
+        lm: CausalLM,
         *,
         max_batch: int = 16,
         max_queue: int = 1024,
@@ -93,19 +95,18 @@ class Engine:
         draft_bytes: int = 0,
         native: bool | None = None,
     ) -> None:
-        if not isinstance(lm, BLT | ByteLM):
-            raise UserError(f"a {lm.kind} model cannot write yet, only score")
+        whole = _byte_model(lm)
         require_whole("max_batch", max_batch, 1)
         require_whole("max_queue", max_queue, 1)
         require_whole("memory_budget", memory_budget, 0)
-        _check_drafts(draft_bytes, isinstance(lm, BLT))
+        _check_drafts(draft_bytes, isinstance(whole, ByteLatentTransformer))
         self.max_batch, self.max_queue = max_batch, max_queue
         self.memory_budget, self.draft_bytes = memory_budget, draft_bytes
-        precision = precision or _precision(lm)
-        model = packed(lm, precision, native)
+        precision = precision or _precision(whole)
+        model = packed(whole, precision, native)
         self.model: CachedModel = cached(model, max_batch, cache_dtype(model, precision))
         self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read)
-        self._working_of = lambda prompt_bytes: working_memory(lm, prompt_bytes)
+        self._working_of = lambda prompt_bytes: working_memory(whole, prompt_bytes)
         self._queue: deque[Request] = deque()
         self._running: list[Request] = []  # one per row of the model
         self._reader = Reader(self.model)
@@ -434,5 +435,13 @@ def _check_drafts(draft_bytes: int, patches: bool) -> None:
     )
 
 
-def _precision(lm: BLT | ByteLM) -> Precision:
+def _byte_model(lm: CausalLM) -> ByteModel:
+    """A model that can be written with byte by byte; refuses others."""
+    model: Any = lm
+    if not isinstance(model, ByteLatentTransformer | CausalTransformer) or lm.kind == "token":
+        raise UserError(f"a {lm.kind} model cannot write yet, only score")
+    return model
+
+
+def _precision(lm: ByteModel) -> Precision:
     return "bfloat16" if next(lm.parameters()).dtype is torch.bfloat16 else "float32"

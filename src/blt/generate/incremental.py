@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
 from blt.generate.steps import ByteSteps
-from blt.lm import ByteLM, LanguageModel, group_documents
+from blt.model.language import ByteModel
 from blt.model.packing import Spans
+from blt.model.transformer import CausalTransformer
 from blt.patching.streaming import Boundaries
+from blt.texts.pieces import groups
 from blt.vocab import VOCAB_SIZE
 
 PIECE_BYTES = 2048  # of prompts that are read in one forward
@@ -68,7 +70,7 @@ class State:
 class CachedModel:
     """A batch of texts and what the model remembers of them, one row per text."""
 
-    def __init__(self, model: LanguageModel, max_batch: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: ByteModel, max_batch: int, dtype: torch.dtype) -> None:
         self.max_batch, self.dtype = max_batch, dtype
         self.device = model.device
         self.counts = Counts()
@@ -99,7 +101,7 @@ class CachedModel:
         raise NotImplementedError
 
     @staticmethod
-    def memory(model: LanguageModel, bytes_read: int) -> int:
+    def memory(model: ByteModel, bytes_read: int) -> int:
         """Bytes that a text of ``bytes_read`` bytes can take at most."""
         raise NotImplementedError
 
@@ -107,7 +109,7 @@ class CachedModel:
 
     def read(self, documents: Sequence[list[int]]) -> None:
         """Read documents of any length into new rows."""
-        for group in group_documents([len(ids) for ids in documents], PIECE_BYTES):
+        for group in groups([len(ids) for ids in documents], PIECE_BYTES):
             first = len(self.texts)
             self.prefill([documents[index][:PIECE_BYTES] for index in group])
             for row, index in enumerate(group, first):
@@ -184,7 +186,7 @@ class CachedModel:
         )
 
 
-def working_memory(model: LanguageModel, prompt_bytes: int) -> int:
+def working_memory(model: ByteModel, prompt_bytes: int) -> int:
     """Bytes that reading a piece of a prompt takes besides caches; only one is read at once.
 
     An estimate: eight rows as wide as the widest layer for each byte of the piece.
@@ -209,7 +211,9 @@ def flat(positions: Tensor) -> Spans:
 class CachedByteLM(CachedModel):
     """A byte transformer without patches."""
 
-    def __init__(self, model: ByteLM, steps: ByteSteps, max_batch: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: CausalTransformer, steps: ByteSteps, max_batch: int, dtype: torch.dtype
+    ) -> None:
         super().__init__(model, max_batch, dtype)
         self.model, self.steps = model, steps
         self.rings = [Ring([model.transformer], max_batch, self.dtype)]
@@ -217,8 +221,8 @@ class CachedByteLM(CachedModel):
         self._pending: tuple[int, Sequence[Sequence[int]]] = (0, [])
 
     @staticmethod
-    def memory(model: LanguageModel, bytes_read: int) -> int:
-        assert isinstance(model, ByteLM)
+    def memory(model: ByteModel, bytes_read: int) -> int:
+        assert isinstance(model, CausalTransformer)
         return Ring.bytes_per_row([model.transformer], torch.float32) + bytes_read
 
     @torch.inference_mode()

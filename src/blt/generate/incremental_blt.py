@@ -17,11 +17,14 @@ from blt.generate.cache import (
     RingPiece,
     RingStep,
 )
+from blt.generate.cpp import steps as in_cpp
+from blt.generate.cpp.products import is_native
 from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat, step_of
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
-from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
-from blt.model.byte_transformer import entropy
+from blt.model.blt import ByteLatentTransformer
+from blt.model.language import ByteModel
 from blt.model.packing import Spans, pack
+from blt.model.transformer import entropy, entropy_contexts
 from blt.patching.streaming import Boundaries
 
 COMPACT_AFTER = 64  # parts of an open patch
@@ -48,7 +51,7 @@ class CachedBLT(CachedModel):
 
     def __init__(
         self,
-        model: BLT,
+        model: ByteLatentTransformer,
         steps: BLTSteps,
         entropy_steps: ByteSteps | None,
         max_batch: int,
@@ -62,7 +65,7 @@ class CachedBLT(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
-        Boundaries(self.patching)  # raises where the rule is not incremental
+        self.beginning = model.patcher.stream()  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
             self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)
@@ -74,8 +77,8 @@ class CachedBLT(CachedModel):
         self._pending: _Extension | None = None
 
     @staticmethod
-    def memory(model: LanguageModel, bytes_read: int) -> int:
-        assert isinstance(model, BLT)
+    def memory(model: ByteModel, bytes_read: int) -> int:
+        assert isinstance(model, ByteLatentTransformer)
         local = [model.encoder.transformer, model.decoder.transformer]
         if model.config.patching.needs_entropies and model.entropy_model is not None:
             local.append(model.entropy_model.transformer)
@@ -165,8 +168,7 @@ class CachedBLT(CachedModel):
             entropies = [part.tolist() for part in spans.split(entropy(logits))]
             self.counts.entropy_model += len(ids)
         return [
-            _read_all(Boundaries(self.patching, self.model.lookup_table), ids, h)
-            for ids, h in zip(documents, entropies, strict=True)
+            _read_all(self.beginning, ids, h) for ids, h in zip(documents, entropies, strict=True)
         ]
 
     # --- a few bytes -----------------------------------------------------------------------------
@@ -378,17 +380,14 @@ def _read_all(
     return cuts
 
 
-def cached(model: BLT | ByteLM, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
+def cached(model: ByteModel, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:
     """A model with room for ``max_batch`` texts, and caches of ``dtype``."""
-    from blt.generate.cpp import steps as in_cpp
-    from blt.generate.cpp.products import is_native
-
     blt_steps, byte_steps = BLTSteps, ByteSteps
     if is_native(model):
         byte_steps = in_cpp.NativeByteSteps
         if in_cpp.fits(model):
             blt_steps = in_cpp.NativeBLTSteps
-    if not isinstance(model, BLT):
+    if not isinstance(model, ByteLatentTransformer):
         return CachedByteLM(model, byte_steps(model), max_batch, dtype)
     entropy_steps = byte_steps(model.entropy_model) if model.entropy_model else None
     return CachedBLT(model, blt_steps(model), entropy_steps, max_batch, dtype)

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from blt.lm import BLT
-from blt.model.byte_transformer import ByteTransformer, entropy
+from blt.model.blt import ByteLatentTransformer
 from blt.model.layers import KeyValueCache
 from blt.model.packing import Spans
+from blt.model.transformer import CausalTransformer, entropy
 
 Caches = Sequence[KeyValueCache]
 KeysValues = Sequence[tuple[Tensor, Tensor]]  # per cross-attention, [P, k, d] each
 
 
 class ByteSteps:
-    """Of a byte transformer."""
+    """The steps of a byte transformer."""
 
-    def __init__(self, model: ByteTransformer) -> None:
+    def __init__(self, model: CausalTransformer) -> None:
         self.model = model
 
     def logits(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
@@ -32,9 +32,9 @@ class ByteSteps:
 
 
 class BLTSteps:
-    """Of a Byte Latent Transformer, part by part."""
+    """The steps of a Byte Latent Transformer, part by part."""
 
-    def __init__(self, model: BLT) -> None:
+    def __init__(self, model: ByteLatentTransformer) -> None:
         self.model = model
 
     def encode(self, windows: Tensor, spans: Spans, caches: Caches) -> Tensor:

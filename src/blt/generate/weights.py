@@ -10,16 +10,16 @@ import copy
 from typing import Literal, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.errors import UserError
-from blt.machine.precision import choose_dtype
+from blt.generate.cpp import library
+from blt.generate.cpp.products import is_native, with_native_products
+from blt.generate.linears import CastLinear, Int8Linear, PackedLinear
 from blt.model.embedding import ByteEmbedding
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-INT8_ROWS = 16  # up to here the int8 product is the fastest; above, one in bfloat16
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -38,8 +38,6 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    from blt.generate.cpp import library
-
     on_cpu = next(model.parameters()).device.type == "cpu"
     if native is None:
         native = on_cpu and library() is not None
@@ -54,8 +52,6 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     if on_cpu:
         _widen(copied)
     if native:
-        from blt.generate.cpp.products import with_native_products
-
         with_native_products(copied)
     return copied
 
@@ -88,59 +84,6 @@ def _packs(dtype: torch.dtype, device: torch.device) -> bool:
 
 def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:
     """Of keys and values: narrow too where products with narrow ones are fast."""
-    from blt.generate.cpp.products import is_native
-
     on_cpu = next(model.parameters()).device.type == "cpu"
     narrow = precision != "float32" and (is_native(model) or not on_cpu)
     return torch.bfloat16 if narrow else torch.float32
-
-
-class CastLinear(nn.Module):
-    """A product in the weights' precision, returned in that of its input."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
-        dtype = _dtype_of_many(self.weight.dtype, x)
-        return F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)
-
-
-def _dtype_of_many(narrow: torch.dtype, x: Tensor) -> torch.dtype:
-    """For products of many rows: float32 where narrow numbers are only emulated."""
-    few = x.numel() <= INT8_ROWS * x.shape[-1]
-    return narrow if few or narrow == torch.float32 else choose_dtype("auto", x.device)
-
-
-class PackedLinear(nn.Module):
-    """The same with weights in oneDNN's own layout: 1.5 to 3 times as fast for 1 to 16 rows."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.dtype = weight.dtype
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
-        product = torch.ops.mkldnn._linear_pointwise
-        return product(x.to(self.dtype), self.weight, None, "none", [], "").to(x.dtype)  # type: ignore[no-any-return]
-
-
-class Int8Linear(nn.Module):
-    """Weights as int8 with a scale per output; products are in bfloat16 where that is fast."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        scale = weight.float().abs().amax(1).clamp_min(1e-12) / 127
-        self.weight = (weight.float() / scale[:, None]).round().to(torch.int8)  # [f, d]
-        self.scale = scale.bfloat16()  # [f]
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., f]
-        rows = x.reshape(-1, x.shape[-1])
-        # PyTorch's product reads past the end of rows that are no multiple of 16.
-        if len(rows) <= INT8_ROWS and rows.shape[1] % 16 == 0:
-            out = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.scale)
-        else:
-            dtype = _dtype_of_many(torch.bfloat16, rows)
-            out = F.linear(rows.to(dtype), self.weight.to(dtype)).mul_(self.scale)
-        return out.unflatten(0, x.shape[:-1]).to(x.dtype)

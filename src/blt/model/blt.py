@@ -1,4 +1,4 @@
-"""The Byte Latent Transformer, arXiv 2412.09871, figure 2, from bottom to top.
+"""The Byte Latent Transformer, arXiv 2412.09871, figure 2: three parts, and the whole.
 
 bytes ──► entropy model ──► patch boundaries
   │                               │
@@ -11,28 +11,180 @@ bytes ──► entropy model ──► patch boundaries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import Config
-from blt.model.decoder import LocalDecoder
-from blt.model.encoder import LocalEncoder
-from blt.model.latent import GlobalTransformer
-from blt.model.packing import PackedBatch
+from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
+from blt.model.embedding import ByteEmbedding
+from blt.model.kernels import gather, segment_max
+from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
+from blt.model.packing import PackedBatch, Spans
+from blt.model.transformer import CausalTransformer
+from blt.patching.patcher import Patcher
+from blt.vocab import VOCAB_SIZE
+
+
+class LocalEncoder(nn.Module):
+    """From bytes to patches (paper §3.2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        dim, self.k = config.local_dim, config.cross_attention_k
+        self.embedding = ByteEmbedding(
+            dim, config.hash_ngram_sizes, config.hash_functions, config.hash_rows
+        )
+        self.transformer = Transformer(
+            dim,
+            config.local_heads,
+            config.encoder_layers,
+            config.encoder_ff_dim,
+            rope_theta=config.rope_theta,
+            eps=config.norm_eps,
+            window=config.sliding_window,
+        )
+        self.patch_projection = Linear(dim, self.k * dim)
+        # Patch states start anew from the bytes after every layer, so of "all" only the last
+        # cross-attention reaches the output; the others are kept for released checkpoints.
+        self.cross_attention = nn.ModuleList(
+            PatchesFromBytes(dim, config.local_heads, config.norm_eps)
+            for _ in range(config.encoder_crosses)
+        )
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Returns byte states [N, d] and patch states [P, k * d]."""
+        x = self.transformer(self.embedding(batch.ids, batch.documents.positions), batch.documents)
+        return x, self.patches(x, batch.patch_ids, batch.num_patches)
+
+    def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:
+        """Byte states x [N, d] and the patch of each [N] → patch states [P, k * d]."""
+        pooled = segment_max(x, patch_ids, num_patches)
+        patches = self.patch_projection(pooled).unflatten(-1, (self.k, -1))  # [P, k, d]
+        if self.cross_attention:
+            patches = patches + self.cross_attention[-1](patches, x, patch_ids)
+        return patches.flatten(1).to(x.dtype)  # residual streams share one precision
+
+
+class GlobalTransformer(nn.Module):
+    """The large model, over patches (paper §3.1)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.cross_attention_k * config.local_dim
+        self.projection = (
+            nn.Identity() if width == config.global_dim else Linear(width, config.global_dim)
+        )
+        self.transformer = Transformer(
+            config.global_dim,
+            config.global_heads,
+            config.global_layers,
+            config.global_ff_dim,
+            rope_theta=config.rope_theta,
+            eps=config.norm_eps,
+            rope_scaling=config.global_rope_scaling,
+        )
+
+    def forward(
+        self, patches: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
+        """patches [P, k * d] → [P, global_dim]."""
+        return self.transformer(self.projection(patches), spans, caches)
+
+
+class LocalDecoder(nn.Module):
+    """From patches back to the next byte (paper §3.3)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        dim, count = config.local_dim, config.decoder_crosses
+        self.k = config.cross_attention_k if count else 1
+        self.patch_projection = Linear(config.global_dim, self.k * dim)
+        self.cross_attention = nn.ModuleList(
+            BytesFromPatches(dim, config.local_heads, config.norm_eps) for _ in range(count)
+        )
+        self.transformer = Transformer(
+            dim,
+            config.local_heads,
+            config.decoder_layers,
+            config.decoder_ff_dim,
+            rope_theta=config.rope_theta,
+            eps=config.norm_eps,
+            window=config.sliding_window,
+        )
+        self.norm = RMSNorm(dim, config.norm_eps)
+        self.head = Linear(dim, VOCAB_SIZE)
+
+    def forward(self, x: Tensor, patches: Tensor, batch: PackedBatch) -> Tensor:
+        """Byte states x [N, d], global output [P, global_dim] → logits [N, 260]."""
+        seen = self.keys_values(patches)
+        return self.logits(x, seen, batch.decoder_patch_ids, batch.documents)
+
+    def keys_values(self, patches: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Global output [P, global_dim] → k and v [P, k, d] of each cross-attention.
+
+        Without any: one pair, of which v [P, 1, d] is what the patch adds to its bytes.
+        """
+        patches = self.patch_projection(patches).unflatten(-1, (self.k, -1))  # [P, k, d]
+        if not self.cross_attention:
+            return [(patches, patches)]
+        return [
+            layer.keys_values(patches)
+            for layer in self.cross_attention
+            if isinstance(layer, BytesFromPatches)
+        ]
+
+    def logits(
+        self,
+        x: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+        patch_ids: Tensor,
+        spans: Spans,
+        caches: Sequence[KeyValueCache] | None = None,
+    ) -> Tensor:
+        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260]."""
+        rope = self.transformer.rope(spans)
+        delta = None  # the residual stream is x + delta
+        if not self.cross_attention:
+            delta, seen = gather(seen[0][1][:, 0], patch_ids).to(x.dtype), ()
+        for index, layer in enumerate(self.transformer.layers):
+            cache = None if caches is None else caches[index]
+            if index < len(seen):
+                x, delta = self.cross_attention[index](x, delta, *seen[index], patch_ids)
+            x, delta = layer(x, delta, rope, spans, cache)
+        return self.head(self.norm.add(x, delta)[1])  # type: ignore[no-any-return]
 
 
 class ByteLatentTransformer(nn.Module):
     """Logits for the next byte from a packed batch whose patches are already cut."""
 
+    kind = "blt"
+    lookup_table: Tensor | None  # [260 ** order] bool of the rule "lookup"; training fills it
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.entropy_model = ByteTransformer(config.entropy_model) if config.entropy_model else None
+        self.entropy_model = (
+            CausalTransformer(config.entropy_model) if config.entropy_model else None
+        )
         self.encoder = LocalEncoder(config)
         self.global_transformer = GlobalTransformer(config)
         self.decoder = LocalDecoder(config)
         if self.entropy_model is not None:
             self.entropy_model.requires_grad_(False)  # it is trained first, and then only cuts
+        order = config.patching.lookup_order if config.patching.rule == "lookup" else None
+        table = None if order is None else torch.zeros(VOCAB_SIZE**order, dtype=torch.bool)
+        self.register_buffer("lookup_table", table)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.head.weight.device
+
+    @property
+    def patcher(self) -> Patcher:
+        """What cuts bytes into patches: the rule, with the entropy model or table it needs."""
+        return Patcher(self.config.patching, self.entropy_model, self.lookup_table)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """N bytes in P patches → logits [N, 260]."""

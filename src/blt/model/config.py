@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from blt.errors import require, require_within
 from blt.patching import PatchingConfig
+from blt.vocab import VOCAB_SIZE
 
 # What a number in a config may be, by its name in any of the classes below: far beyond every model
 # that there is, and far below what asks for terabytes or leaves the range of float32.
@@ -26,6 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), (1e-3, 1e6)),
     "original_max_position_embeddings": (1, 2**31),
 }
+SPECIAL = 2  # BOS and EOS of a token model, after the tokenizer's own tokens
 NGRAM_SIZES = (1, 32)  # bytes
 
 
@@ -87,6 +89,11 @@ class ByteTransformerConfig:
     rope_theta: float = 500000.0
     norm_eps: float = 1e-5
 
+    kind: ClassVar[str] = "byte"
+    num_ids: ClassVar[int] = VOCAB_SIZE
+    rope_scaling: ClassVar[None] = None
+    embedding_name: ClassVar[str] = "byte"  # of the parameter, in checkpoints
+
     def __post_init__(self) -> None:
         _check_ranges(self)
         _check_heads(self)
@@ -109,9 +116,18 @@ class TokenTransformerConfig:
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
 
+    kind: ClassVar[str] = "token"
+    sliding_window: ClassVar[None] = None
+    embedding_name: ClassVar[str] = "embedding"
+
     def __post_init__(self) -> None:
         _check_ranges(self)
         _check_heads(self)
+
+    @property
+    def num_ids(self) -> int:
+        """Ids of the vocabulary, BOS and EOS among them."""
+        return self.vocab_size + SPECIAL
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blt.model import kernels
 from blt.model.layers import init_linear
 from blt.vocab import VOCAB_SIZE
 
@@ -66,29 +65,6 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
     return torch.stack(hashes, dim=1).remainder_(rows).add_(first_rows)
 
 
-class _SparseRowSum(torch.autograd.Function):
-    """Sum of table rows per byte, with a coalesced sparse gradient for the table."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.shape = table.shape
-        return F.embedding_bag(rows, table, mode="sum")
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (rows,) = ctx.saved_tensors  # [N, C]
-        flat, order = rows.flatten().sort()
-        touched, counts = torch.unique_consecutive(flat, return_counts=True)
-        first = counts.cumsum(0) - counts
-        # The gradient of a row is the sum of those of the bytes that used it: again a bag.
-        values = F.embedding_bag(order // rows.shape[1], grad, first, mode="sum")
-        sparse = torch.sparse_coo_tensor(
-            touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False
-        )
-        return sparse, None
-
-
 class ByteEmbedding(nn.Module):
     """Sum of a byte's embedding and those of the n-grams that end in it."""
 
@@ -113,6 +89,4 @@ class ByteEmbedding(nn.Module):
         if not self.sizes:
             return x
         rows = ngram_rows(back, self.sizes, self.functions, self.rows)
-        if self.sparse_gradients:
-            return x + _SparseRowSum.apply(self.ngram, rows)  # type: ignore[no-any-return]
-        return x + F.embedding_bag(rows, self.ngram, mode="sum")
+        return x + kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients)

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from blt.patching.views import mean_patch_size
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -54,7 +56,7 @@ class PackedBatch:
     def mean_patch_size(self) -> float:
         """Bytes per patch; the BOS of each document, a patch of its own, is not counted."""
         documents = len(self.documents.offsets) - 1
-        return (len(self.ids) - documents) / max(1, self.num_patches - documents)
+        return mean_patch_size(len(self.ids), self.num_patches, documents)
 
 
 def pack(documents: Sequence[Tensor], decisions: Sequence[Tensor]) -> PackedBatch:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blt.model.branches import Branches
+from blt.model.kernels.branches import Branches
 
 LEAST = 16  # ids that are worth sharing
 

@@ -1,39 +1,31 @@
-"""Cutting bytes into patches: rules, and all that a rule needs; and no models."""
+"""Cutting bytes into patches: rules, and all that a rule needs; of models, only a protocol."""
 
-from blt.patching.rules import (
-    ENTROPY_RULES,
-    MAX_ORDER,
-    OWNERS,
-    PatchingConfig,
-    Rule,
-    bpe_rule,
-    calibrate,
-    decide,
+from blt.patching.cut import Cut, Patches
+from blt.patching.patcher import Patcher
+from blt.patching.rules import RULES, PatchingConfig, Rule, decide, is_space_like, refuse_unused
+from blt.patching.streaming import Boundaries
+from blt.patching.tables import lookup_entropies
+from blt.patching.views import (
     ids_to_starts,
-    is_space_like,
     lengths_to_starts,
-    lookup_entropies,
-    lookup_key,
     mean_patch_size,
-    refuse_unused,
     starts_to_ids,
     starts_to_lengths,
 )
 
 __all__ = [
-    "ENTROPY_RULES",
-    "MAX_ORDER",
-    "OWNERS",
+    "RULES",
+    "Boundaries",
+    "Cut",
+    "Patcher",
+    "Patches",
     "PatchingConfig",
     "Rule",
-    "bpe_rule",
-    "calibrate",
     "decide",
     "ids_to_starts",
     "is_space_like",
     "lengths_to_starts",
     "lookup_entropies",
-    "lookup_key",
     "mean_patch_size",
     "refuse_unused",
     "starts_to_ids",

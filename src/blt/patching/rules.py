@@ -1,28 +1,24 @@
-"""Patching: from ids (and entropies) to boundaries, as pure functions on tensors (paper §2).
+"""Where patches start (paper §2): one class a rule; a new rule is one more class in this file.
 
-A document's boundaries are three views of one thing: ``starts`` [T] bool, patch ``lengths`` [P],
-patch ``ids`` [T]. Every rule here but ``bpe`` is incremental: it decides whether position t+1
-starts a patch from ids and entropies at positions <= t, so ``decide`` returns one decision more
-than a view of T positions needs: whether a patch would open right after the last byte.
+A rule holds at position t if position t+1 starts a patch. Every rule but ``bpe`` is incremental: it
+knows that from ids and entropies at positions <= t. So :func:`decide` returns one decision more
+than there are positions: whether a patch would open right after the last byte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from blt.errors import require, require_within
+from blt.errors import nearest, require, require_within
+from blt.patching.tables import MAX_ORDER, lookup_key, order_of
 from blt.vocab import OFFSET, VOCAB_SIZE
 
-Rule = Literal[
-    "entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte", "bpe", "lookup"
-]
-ENTROPY_RULES: tuple[Rule, ...] = ("entropy", "entropy-monotonic", "entropy-combined")
-MAX_ORDER = 3  # of a lookup table: 260 ** 4 entries would take 4.6 GB
+RULES: dict[str, type[Rule]] = {}  # by name, in the order of this file
 RANGES: dict[str, tuple[float, float]] = {
     "threshold": (-1e3, 1e3),  # entropies lie in 0..5.6 nats, their rises in -5.6..5.6
     "threshold_add": (-1e3, 1e3),
@@ -32,33 +28,11 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-# Options of some rules alone.
-OWNERS: dict[str, tuple[Rule, ...]] = {
-    "threshold": ENTROPY_RULES,
-    "threshold_add": ("entropy-combined",),
-    "stride": ("static",),
-    "newline_reset": ENTROPY_RULES,
-}
-
-
-def refuse_unused(rule: Rule, given: Collection[str]) -> None:
-    """Refuse options that a rule does nothing with.
-
-    Raises:
-        UserError: names the option, and the rules that it is for.
-    """
-    for name in given:
-        rules = OWNERS.get(name, (rule,))
-        require(
-            rule in rules, f"{name}: does nothing for rule {rule!r}, only for {', '.join(rules)}"
-        )
-
-
 @dataclass(frozen=True)
 class PatchingConfig:
     """Which rule cuts bytes into patches. Entropies and thresholds are in nats."""
 
-    rule: Rule = "entropy"
+    rule: str = "entropy"
     threshold: float = 1.335442066192627  # θ; for "entropy-monotonic" the threshold of the rise
     threshold_add: float = 0.0  # θ_add of "entropy-combined": threshold of the rise
     stride: int = 4  # bytes per patch of "static"
@@ -67,55 +41,123 @@ class PatchingConfig:
     newline_reset: bool = False  # entropy model's context restarts after each newline (paper §4.4)
 
     def __post_init__(self) -> None:
+        known = self.rule in RULES
+        require(known, f"unknown patching rule {self.rule!r}; {nearest(self.rule, [*RULES])}")
         for name, (least, most) in RANGES.items():
             if (value := getattr(self, name)) is not None:
                 require_within(f"patching.{name}", value, least, most)
 
     @property
     def needs_entropies(self) -> bool:
-        return self.rule in ENTROPY_RULES
+        return RULES[self.rule].needs == "entropy model"
 
 
-# --- views -------------------------------------------------------------------------------------
+class Rule:
+    """When does a patch end?
+
+    Attributes:
+        name: what users call it.
+        options: fields of :class:`PatchingConfig` that it reads.
+        needs: what it needs besides the bytes: "entropy model", "table", "tokenizer" or nothing.
+        incremental: does it hold at t whatever comes after t?
+        reach: how many of the last ids it looks at.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str | None] = None
+    incremental: ClassVar[bool] = True
+    reach = 1
+
+    def __init__(
+        self,
+        config: PatchingConfig,
+        table: Tensor | None = None,
+        token_offsets: Callable[[bytes], Sequence[int]] | None = None,
+    ) -> None:
+        self.config, self.table, self.token_offsets = config, table, token_offsets
+
+    def __init_subclass__(cls) -> None:
+        RULES[cls.name] = cls
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        """At which positions of a document, ids [T] and entropies [T] in nats?  # [T] bool."""
+        raise NotImplementedError
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        """Does it hold at a position > 0? ``recent`` are the last ids, its own the last of them."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The parameters, in words."""
+        return ""
 
 
-def starts_to_lengths(starts: Tensor) -> Tensor:
-    """``starts`` [T] bool (starts[0] is True) → patch lengths [P]."""
-    first = starts.nonzero().flatten()
-    end = first.new_tensor([len(starts)])
-    return torch.diff(first, append=end)
+class Entropy(Rule):
+    """The next byte is hard to predict: the global threshold (paper §2.3)."""
+
+    name = "entropy"
+    options = ("threshold", "newline_reset")
+    needs = "entropy model"
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        return entropies > self.config.threshold
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        return entropy > self.config.threshold
+
+    def describe(self) -> str:
+        return f"θ = {self.config.threshold:.4f} nats"
 
 
-def starts_to_ids(starts: Tensor) -> Tensor:
-    """``starts`` [T] bool → patch id of every position [T], from 0."""
-    return starts.cumsum(0) - 1
+def rises(entropies: Tensor) -> Tensor:
+    """How far each entropy is above the one before it; 0 at first, where it does not matter."""
+    return torch.diff(entropies, prepend=entropies[:1])
 
 
-def lengths_to_starts(lengths: Tensor) -> Tensor:
-    """Patch ``lengths`` [P], all positive → starts [T] bool."""
-    starts = torch.zeros(int(lengths.sum()), dtype=torch.bool, device=lengths.device)
-    starts[lengths.cumsum(0) - lengths] = True
-    return starts
+class EntropyMonotonic(Rule):
+    """The next byte is harder to predict than this one was: approximate monotonicity (§2.3)."""
+
+    name = "entropy-monotonic"
+    options = ("threshold", "newline_reset")
+    needs = "entropy model"
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        return rises(entropies) > self.config.threshold
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        return entropy - entropy_before > self.config.threshold
+
+    def describe(self) -> str:
+        return f"a rise above θ = {self.config.threshold:.4f} nats"
 
 
-def ids_to_starts(ids: Tensor) -> Tensor:
-    """Patch ``ids`` [T] → starts [T] bool."""
-    return torch.diff(ids, prepend=ids.new_tensor([-1])) != 0
+class EntropyCombined(Rule):
+    """Both: hard to predict, and harder than this byte was."""
 
+    name = "entropy-combined"
+    options = ("threshold", "threshold_add", "newline_reset")
+    needs = "entropy model"
 
-# --- rules: position t+1 starts a patch iff the rule holds at t ----------------------------------
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        above = entropies > self.config.threshold
+        return above & (rises(entropies) > self.config.threshold_add)
 
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        rise = entropy - entropy_before
+        return entropy > self.config.threshold and rise > self.config.threshold_add
 
-def entropy_rule(entropies: Tensor, config: PatchingConfig) -> Tensor:
-    """Global threshold, approximate monotonicity, or both (paper §2.3)  # [T] bool."""
-    above = entropies > config.threshold
-    if config.rule == "entropy":
-        return above
-    # Position 0 has no predecessor; what follows it starts a patch anyway.
-    rise = torch.diff(entropies, prepend=entropies[:1])
-    if config.rule == "entropy-monotonic":
-        return rise > config.threshold
-    return above & (rise > config.threshold_add)
+    def describe(self) -> str:
+        config = self.config
+        return f"θ = {config.threshold:.4f} nats and a rise above {config.threshold_add:.4f} nats"
 
 
 def is_space_like(ids: Tensor) -> Tensor:
@@ -127,66 +169,122 @@ def is_space_like(ids: Tensor) -> Tensor:
     return ~(letter | digit | continuation)
 
 
-def space_rule(ids: Tensor) -> Tensor:
-    """A space-like byte whose predecessor is not space-like ends a patch (paper §2.2) [T] bool."""
-    space = is_space_like(ids)
-    before = torch.cat((space.new_ones(min(1, len(ids))), space[:-1]))
-    return space & ~before
+SPACE_LIKE: tuple[bool, ...] = tuple(
+    is_space_like(torch.arange(VOCAB_SIZE, dtype=torch.int64, device="cpu")).tolist()
+)
 
 
-def static_rule(length: int, stride: int, device: torch.device) -> Tensor:
-    """Every ``stride`` bytes after BOS (MegaByte)  # [T] bool."""
-    return torch.arange(length, dtype=torch.int64, device=device) % stride == 0
+class Space(Rule):
+    """This byte is space-like, and the one before it is not (paper §2.2)."""
+
+    name = "space"
+    reach = 2
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        space = is_space_like(ids)
+        before = torch.cat((space.new_ones(min(1, len(ids))), space[:-1]))
+        return space & ~before
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        return SPACE_LIKE[recent[-1]] and not SPACE_LIKE[recent[-2]]
 
 
-def lookup_rule(ids: Tensor, table: Tensor, order: int) -> Tensor:
-    """``table`` [260**order] bool, indexed by the last ``order`` ids, oldest first  # [T] bool."""
-    return table[lookup_key(ids, order)]
+class Static(Rule):
+    """Every ``stride`` bytes after BOS (MegaByte)."""
+
+    name = "static"
+    options = ("stride",)
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        positions = torch.arange(len(ids), dtype=torch.int64, device=ids.device)
+        return positions % self.config.stride == 0
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        return position % self.config.stride == 0
+
+    def describe(self) -> str:
+        return f"every {self.config.stride} bytes"
 
 
-def lookup_key(ids: Tensor, order: int) -> Tensor:
-    """The last ``order`` ids read as a number in base 260  # [T] int64.
+class Byte(Rule):
+    """After every byte."""
 
-    Ids before the document count as 0.
+    name = "byte"
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        return torch.ones_like(ids, dtype=torch.bool)
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        return True
+
+
+class Bpe(Rule):
+    """A BPE tokenizer starts a token there; it sees the whole text, so this is not incremental."""
+
+    name = "bpe"
+    needs = "tokenizer"
+    incremental = False
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        assert self.token_offsets is not None
+        data = bytes((ids[1:] - OFFSET).clamp(0, 255).to(torch.uint8).tolist())
+        holds = torch.zeros(len(ids), dtype=torch.bool, device="cpu")
+        offsets = [offset for offset in self.token_offsets(data) if 0 <= offset < len(data)]
+        holds[torch.tensor(offsets, dtype=torch.int64, device="cpu")] = True
+        return holds.to(ids.device)
+
+
+class Lookup(Rule):
+    """A table says so for the last ``lookup_order`` bytes (paper §4.2)."""
+
+    name = "lookup"
+    options = ("lookup_order",)
+    needs = "table"
+
+    def __init__(
+        self,
+        config: PatchingConfig,
+        table: Tensor | None = None,
+        token_offsets: Callable[[bytes], Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__(config, table, token_offsets)
+        self.reach = config.lookup_order if table is None else order_of(table)
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        assert self.table is not None
+        return self.table[lookup_key(ids, self.reach)]
+
+    def holds_at(
+        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
+    ) -> bool:
+        assert self.table is not None
+        key = 0  # ids before the document count as 0
+        for token_id in recent:
+            key = key * VOCAB_SIZE + token_id
+        return bool(self.table[key])
+
+
+def rule_of(
+    config: PatchingConfig,
+    table: Tensor | None = None,
+    token_offsets: Callable[[bytes], Sequence[int]] | None = None,
+) -> Rule:
+    """The rule that a config names.
+
+    Raises:
+        ValueError: it lacks its table or tokenizer.
     """
-    key = torch.zeros_like(ids)
-    for back in range(order - 1, -1, -1):
-        shifted = torch.cat((ids.new_zeros(min(back, len(ids))), ids[: len(ids) - back]))
-        key = key * VOCAB_SIZE + shifted[: len(ids)]
-    return key
-
-
-def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> Tensor:
-    """Mean entropy after each n-gram, in nats  # [260**order] float32.
-
-    An n-gram that does not occur has the mean of its last n-1 bytes; a byte that does not, 0.
-
-    Args:
-        documents: pairs of ids [T] and entropies [T] (nats).
-        order: n, in bytes.
-    """
-    mean = torch.zeros(1, dtype=torch.float32, device="cpu")
-    for n in range(1, order + 1):
-        total, count = (
-            torch.zeros(VOCAB_SIZE**n, dtype=torch.float32, device="cpu") for _ in range(2)
-        )
-        for ids, entropies in documents:
-            key = lookup_key(ids, n)
-            total.index_add_(0, key, entropies.float())
-            count.index_add_(0, key, torch.ones_like(entropies, dtype=torch.float32))
-        mean = torch.where(count > 0, total / count.clamp_min(1), mean.repeat(VOCAB_SIZE))
-    return mean
-
-
-def bpe_rule(data: bytes, spans: Callable[[bytes], Sequence[int]]) -> Tensor:
-    """Boundaries of a BPE tokenizer, which sees the whole text: not incremental.
-
-    ``spans`` returns the byte offsets at which tokens start. [len(data) + 1] decisions: BOS first.
-    """
-    decisions = torch.zeros(len(data) + 1, dtype=torch.bool, device="cpu")
-    offsets = [offset for offset in spans(data) if 0 <= offset < len(data)]
-    decisions[torch.tensor(offsets, dtype=torch.int64, device="cpu")] = True
-    return decisions
+    rule = RULES[config.rule](config, table, token_offsets)
+    missing = {"table": table is None, "tokenizer": token_offsets is None}
+    if missing.get(rule.needs or "", False):
+        raise ValueError(f"patching rule {config.rule!r} needs a {rule.needs}")
+    return rule
 
 
 def decide(
@@ -202,8 +300,8 @@ def decide(
     Args:
         ids: [T] the document, BOS first.
         entropies: [T] nats; needed by the entropy rules.
-        lookup: table and order for the ``lookup`` rule.
-        bpe: function from bytes to token start offsets for the ``bpe`` rule.
+        lookup: table [260 ** n] bool and n, for the rule ``lookup``.
+        bpe: function from bytes to token start offsets, for the rule ``bpe``.
 
     Returns:
         [T + 1] bool: ``[:T]`` are ``starts``; ``[T]`` tells whether position T would start a patch.
@@ -211,46 +309,22 @@ def decide(
     Raises:
         ValueError: the rule lacks its entropies, table or tokenizer.
     """
-    holds = _holds(config, ids, entropies, lookup, bpe)  # [T]
+    table = None if lookup is None else lookup[0]
+    return decide_by(rule_of(config, table, bpe), ids, entropies)
+
+
+def decide_by(rule: Rule, ids: Tensor, entropies: Tensor | None) -> Tensor:
+    """As :func:`decide`, by a rule that has what it needs."""
+    if entropies is None:
+        if rule.config.needs_entropies:
+            raise ValueError(f"patching rule {rule.name!r} needs an entropy model")
+        entropies = ids.new_empty(0, dtype=torch.float32)
+    holds = rule.holds(ids, entropies)  # [T]
     decisions = torch.cat((holds.new_ones(1), holds))
     decisions[: min(2, len(decisions))] = True  # positions 0 and 1 start a patch in every document
-    if config.max_patch_length is not None:
-        decisions = split_long(decisions, config.max_patch_length)
+    if rule.config.max_patch_length is not None:
+        decisions = split_long(decisions, rule.config.max_patch_length)
     return decisions
-
-
-def _holds(
-    config: PatchingConfig,
-    ids: Tensor,
-    entropies: Tensor | None,
-    lookup: tuple[Tensor, int] | None,
-    bpe: Callable[[bytes], Sequence[int]] | None,
-) -> Tensor:
-    match config.rule:
-        case "entropy" | "entropy-monotonic" | "entropy-combined":
-            if entropies is None:
-                raise ValueError(f"patching rule {config.rule!r} needs an entropy model")
-            return entropy_rule(entropies, config)
-        case "space":
-            return space_rule(ids)
-        case "static":
-            return static_rule(len(ids), config.stride, ids.device)
-        case "byte":
-            return torch.ones_like(ids, dtype=torch.bool)
-        case "lookup":
-            if lookup is None:
-                raise ValueError("patching rule 'lookup' needs a table")
-            return lookup_rule(ids, *lookup)
-        case "bpe":
-            if bpe is None:
-                raise ValueError("patching rule 'bpe' needs a tokenizer")
-            data = bytes((ids[1:] - OFFSET).clamp(0, 255).to(torch.uint8).tolist())
-            return bpe_rule(data, bpe).to(ids.device)
-    raise ValueError(f"unknown patching rule {config.rule!r}; choose one of {', '.join(_rules())}")
-
-
-def _rules() -> tuple[str, ...]:
-    return Rule.__args__  # type: ignore[attr-defined]
 
 
 def split_long(decisions: Tensor, max_patch_length: int) -> Tensor:
@@ -260,49 +334,25 @@ def split_long(decisions: Tensor, max_patch_length: int) -> Tensor:
     return decisions | ((position - opened) % max_patch_length == 0)
 
 
-# --- calibration ---------------------------------------------------------------------------------
-
-
-def mean_patch_size(starts: Tensor) -> float:
-    """Bytes per patch over [T] decisions."""
-    return len(starts) / max(1, int(starts.sum()))
-
-
-def calibrate(
-    documents: Sequence[tuple[Tensor, Tensor]], target: float, config: PatchingConfig
-) -> PatchingConfig:
-    """Set θ so that the mean patch size over ``documents`` is the nearest possible to ``target``.
-
-    The mean patch size grows with θ, so bisection over the observed entropies finds it.
-
-    Args:
-        documents: pairs of ids [T] and entropies [T] (nats).
-        target: bytes per patch.
+def refuse_unused(rule: str, given: Collection[str]) -> None:
+    """Refuse options that a rule does nothing with.
 
     Raises:
-        ValueError: not an entropy rule, no bytes, or a target below 1.
+        UserError: names the option, and the rules that it is for.
     """
-    if not config.needs_entropies:
-        raise ValueError(f"only entropy rules have a threshold to calibrate, not {config.rule!r}")
-    if target < 1:
-        raise ValueError(f"target patch size must be at least 1 byte, got {target}")
-    if sum(len(ids) for ids, _ in documents) == 0:
-        raise ValueError("no bytes to calibrate the patching threshold on")
-
-    def measured(threshold: float) -> float:
-        trial = _with_threshold(config, threshold)
-        starts = [decide(trial, ids, entropies)[:-1] for ids, entropies in documents if len(ids)]
-        return mean_patch_size(torch.cat(starts))
-
-    low, high = -20.0, 20.0  # entropies over 260 ids lie in 0..5.6 nats, their rises in -5.6..5.6
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if measured(middle) < target else (low, middle)
-    best = min((low, high), key=lambda threshold: abs(measured(threshold) - target))
-    return _with_threshold(config, best)
+    for name in given:
+        rules = [known.name for known in RULES.values() if name in known.options]
+        require(
+            not rules or rule in rules,
+            f"{name}: does nothing for rule {rule!r}, only for {', '.join(rules)}",
+        )
 
 
-def _with_threshold(config: PatchingConfig, threshold: float) -> PatchingConfig:
-    from dataclasses import replace
-
-    return replace(config, threshold=threshold)
+def describe(config: PatchingConfig) -> str:
+    """A rule and the parameters that it uses, in one line."""
+    parts = [config.rule, RULES[config.rule](config).describe()]
+    if config.needs_entropies and config.newline_reset:
+        parts.append("context reset after newlines")
+    if config.max_patch_length is not None:
+        parts.append(f"at most {config.max_patch_length} bytes per patch")
+    return ", ".join(part for part in parts if part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,54 @@ from torch import Tensor
 from blt import vocab
 from blt.errors import UserError
 from blt.files import durable
-from blt.patching import MAX_ORDER, lookup_entropies
+from blt.vocab import VOCAB_SIZE
 
+MAX_ORDER = 3  # of a lookup table: 260 ** 4 entries would take 4.6 GB
 TABLE = "table"  # name of the tensor, [260 ** n] bool
 
 
-def read_lookup_table(path: Path | None) -> tuple[Tensor, int]:
-    """Table [260 ** n] bool and n.
+def lookup_key(ids: Tensor, order: int) -> Tensor:
+    """The last ``order`` ids read as a number in base 260  # [T] int64.
+
+    Ids before the document count as 0.
+    """
+    key = torch.zeros_like(ids)
+    for back in range(order - 1, -1, -1):
+        shifted = torch.cat((ids.new_zeros(min(back, len(ids))), ids[: len(ids) - back]))
+        key = key * VOCAB_SIZE + shifted[: len(ids)]
+    return key
+
+
+def order_of(table: Tensor) -> int:
+    """How many of the last bytes a table looks at: n of 260 ** n entries."""
+    sizes = {VOCAB_SIZE**order: order for order in range(1, MAX_ORDER + 1)}
+    return sizes[len(table)]
+
+
+def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> Tensor:
+    """Mean entropy after each n-gram, in nats  # [260**order] float32.
+
+    An n-gram that does not occur has the mean of its last n-1 bytes; a byte that does not, 0.
+
+    Args:
+        documents: pairs of ids [T] and entropies [T] (nats).
+        order: n, in bytes.
+    """
+    mean = torch.zeros(1, dtype=torch.float32, device="cpu")
+    for n in range(1, order + 1):
+        total, count = (
+            torch.zeros(VOCAB_SIZE**n, dtype=torch.float32, device="cpu") for _ in range(2)
+        )
+        for ids, entropies in documents:
+            key = lookup_key(ids, n)
+            total.index_add_(0, key, entropies.float())
+            count.index_add_(0, key, torch.ones_like(entropies, dtype=torch.float32))
+        mean = torch.where(count > 0, total / count.clamp_min(1), mean.repeat(VOCAB_SIZE))
+    return mean
+
+
+def read_lookup_table(path: Path | None) -> Tensor:
+    """The table of the rule ``lookup``  # [260 ** n] bool.
 
     Raises:
         UserError: no file given, missing or damaged file, or a table of another size.
@@ -37,13 +78,13 @@ def read_lookup_table(path: Path | None) -> tuple[Tensor, int]:
         table = load_file(path).get(TABLE)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a safetensors file ({error})") from None
-    sizes = {vocab.VOCAB_SIZE**order: order for order in range(1, MAX_ORDER + 1)}
+    sizes = [VOCAB_SIZE**order for order in range(1, MAX_ORDER + 1)]
     if table is None or table.dtype != torch.bool or table.dim() != 1 or len(table) not in sizes:
         found = "nothing" if table is None else f"{table.dtype} {list(table.shape)}"
         raise UserError(
             f"{path}: expected a tensor {TABLE!r} of 260, 260**2 or 260**3 booleans, found {found}"
         )
-    return table, sizes[len(table)]
+    return table
 
 
 def write_lookup_table(

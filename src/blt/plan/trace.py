@@ -24,8 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.precision import autocast
-from blt.model import attention, layers
+from blt.model import kernels
 from blt.model.config import ByteTransformerConfig, Config
+from blt.model.kernels import blocks as block_attention
+from blt.model.kernels import fused
 from blt.model.packing import PackedBatch, Spans, pack
 from blt.train.optim import MatrixOptimizer, optimizers
 from blt.train.parallel import Parallel, local, recompute
@@ -220,7 +222,7 @@ def _size(tensors: list[Any]) -> int:
 @contextmanager
 def _fake() -> Iterator[FakeTensorMode]:
     """Fake tensors, none of which stays behind in a cache of masks."""
-    caches = (attention._future, attention._outside_window)
+    caches = (block_attention._future, block_attention._outside_window)
     for cache in caches:
         cache.cache_clear()
     try:
@@ -234,7 +236,7 @@ def _fake() -> Iterator[FakeTensorMode]:
 @contextmanager
 def _each_block_once() -> Iterator[None]:
     """Thousands of attention's blocks have a few shapes: one of each, and the outputs of all."""
-    blocks, in_order = attention._blocks, attention._in_order
+    blocks, in_order = block_attention._blocks, block_attention._in_order
 
     def once(offsets: tuple[int, ...], window: int | None) -> Iterator[Any]:
         seen = set()
@@ -246,23 +248,25 @@ def _each_block_once() -> Iterator[None]:
     def outputs(parts: dict[int, Tensor], empty: Tensor) -> Tensor:
         return torch.cat([torch.empty_like(empty)], 1)  # the parts and, copied, the whole
 
-    attention._blocks, attention._in_order = once, outputs
+    block_attention._blocks, block_attention._in_order = once, outputs
     try:
         yield
     finally:
-        attention._blocks, attention._in_order = blocks, in_order
+        block_attention._blocks, block_attention._in_order = blocks, in_order
 
 
 @contextmanager
 def _all_rows(gpu: bool) -> Iterator[None]:
     """Work as layers do it on a GPU; fake tensors are a CPU's."""
+    layers: Any = fused
+    picked: Any = kernels
     chunks = layers.chunks
     if gpu:
-        layers.chunks = lambda x, elements=0: iter((slice(None),))
+        layers.chunks = picked.chunks = lambda x, elements=0: iter((slice(None),))
     try:
         yield
     finally:
-        layers.chunks = chunks
+        layers.chunks = picked.chunks = chunks
 
 
 @contextmanager

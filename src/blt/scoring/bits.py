@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
-from blt.data.loader import segments
-
-if TYPE_CHECKING:
-    from blt.lm import LanguageModel
+from blt import vocab
+from blt.model.language import CausalLM
+from blt.texts.pieces import choose, grouped, segments
 
 BATCH_BYTES = 16384  # scored together
+ROWS = 8192  # of logits that are float32 at the same time
 
 
-def choose(documents: Sequence[bytes], max_bytes: int | None = None) -> list[bytes]:
-    """The same part of ``documents`` every time: in the order of their hashes, at most so many.
+class ScoresBytes(Protocol):
+    """A model that can say what bytes cost it."""
 
-    Documents are taken whole until the limit, so few long ones may be all that is taken: of twelve
-    texts of equal length and a twelfth of their bytes, one text. It is no even sample.
+    @property
+    def device(self) -> torch.device: ...
 
-    Args:
-        max_bytes: bytes of all together; the last document is cut there. None: all of them.
-    """
-    chosen: list[bytes] = []
-    left = sum(map(len, documents)) if max_bytes is None else max_bytes
-    for document in sorted(documents, key=lambda document: hashlib.sha256(document).digest()):
-        if left and document:
-            chosen.append(document[:left])
-            left -= len(chosen[-1])
-    return chosen
+    def nats(self, pieces: Sequence[bytes]) -> float:
+        """Cross-entropy of all bytes of pieces, each a document, in nats."""
+        ...
+
+
+@torch.no_grad()
+def nats(lm: CausalLM, pieces: Sequence[bytes]) -> float:
+    """Cross-entropy of all bytes of ``pieces``, each a document, in nats; in one forward."""
+    documents = [lm.ids_of(piece).to(lm.device) for piece in pieces]
+    logits = lm.packed_logits(documents).split(ROWS)  # float32 copies of a few at a time
+    targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
+    return sum(
+        F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="sum").item()
+        for x, y in zip(logits, targets.split(ROWS), strict=True)
+    )
 
 
 @torch.no_grad()
 def bits_per_byte(
-    lm: LanguageModel,
+    lm: ScoresBytes,
     documents: Sequence[bytes],
     *,
     context_bytes: int = 2048,
@@ -50,29 +55,15 @@ def bits_per_byte(
         lm: a BLT or byte transformer.
         context_bytes: documents are cut into pieces of at most so many bytes, and each starts anew
             from BOS.
-        max_bytes: score this many bytes only, as :func:`choose` takes them.
+        max_bytes: score this many bytes only, as :func:`blt.texts.pieces.choose` takes them.
         dtype: of matrix products: float32, or bfloat16 as in training.
 
     Returns:
         bits per byte; 0.0 for no bytes.
     """
     pieces = segments(choose(documents, max_bytes), context_bytes)
-    nats = 0.0
+    total = 0.0
     with torch.autocast(lm.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         for group in grouped(pieces, BATCH_BYTES):
-            nats += lm.nats(group)
-    return nats / math.log(2) / max(1, sum(map(len, pieces)))
-
-
-def grouped(pieces: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
-    """Runs of pieces with about ``size`` bytes together, and at least one piece."""
-    group: list[bytes] = []
-    total = 0
-    for piece in pieces:
-        if group and total + len(piece) > size:
-            yield group
-            group, total = [], 0
-        group.append(piece)
-        total += len(piece)
-    if group:
-        yield group
+            total += lm.nats(group)
+    return total / math.log(2) / max(1, sum(map(len, pieces)))

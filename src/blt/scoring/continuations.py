@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from blt.lm import LanguageModel, Score
+from blt.model.language import CausalLM, Score
 from blt.model.prefix_tree import PrefixTree, shared_ids
 
 
 @torch.no_grad()
-def score(lm: LanguageModel, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+def score(lm: CausalLM, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
     """What ``lm`` says about each continuation after its prompt; see ``lm.score``."""
     texts = [prompt + rest for prompt, rest in pairs]
     documents = [lm.ids_of(text) for text in texts]
@@ -32,9 +32,7 @@ def _sortable(ids: Tensor) -> bytes:
     return ids.numpy().astype(">i4").tobytes()
 
 
-def _groups(
-    order: Sequence[int], documents: Sequence[Tensor], lm: LanguageModel
-) -> Iterator[list[int]]:
+def _groups(order: Sequence[int], documents: Sequence[Tensor], lm: CausalLM) -> Iterator[list[int]]:
     """Neighbours with about as many ids to read as ``lm`` wants, and at least one document."""
     group: list[int] = []
     size = 0
@@ -52,7 +50,7 @@ def _groups(
         yield group
 
 
-def _logits(lm: LanguageModel, documents: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _logits(lm: CausalLM, documents: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Logits of all rows [N, V], and which of them are each document's  # [T] each."""
     if not lm.shares_prefixes:
         lengths = [len(ids) for ids in documents]
@@ -64,7 +62,7 @@ def _logits(lm: LanguageModel, documents: Sequence[Tensor]) -> tuple[Tensor, lis
 
 
 def _score(logits: Tensor, rows: Tensor, ids: Tensor, first: int) -> Score:
-    """Of ids from ``first`` on."""
+    """The score of ids from ``first`` on."""
     before = logits[rows[first - 1 : -1].to(logits.device)].float()
     wanted = ids[first:, None]
     log_p = before.log_softmax(-1).gather(1, wanted).sum(dtype=torch.float64)

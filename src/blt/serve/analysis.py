@@ -8,29 +8,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from blt import patching, vocab
+from blt import vocab
 from blt.checkpoint.pretrained import load_shipped
 from blt.files.configs import to_dict
 from blt.generate.request import Piece
 from blt.generate.sampling import likeliest
-from blt.lm import BLT, ByteLM, LanguageModel, entropy_contexts
-from blt.model.byte_transformer import ByteTransformer, entropy
+from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.packing import Spans
-from blt.patching import PatchingConfig
+from blt.model.transformer import CausalTransformer, entropy, entropy_contexts
+from blt.patching import RULES, PatchingConfig, decide, mean_patch_size, refuse_unused
 from blt.serve.schemas import PatchesOut, PatchesResponse, RuleIn, ScoreResponse
 
 BYTE = PatchingConfig(rule="byte")
-USED = {  # parameters of each rule
-    "entropy": ("threshold",),
-    "entropy-monotonic": ("threshold",),
-    "entropy-combined": ("threshold", "threshold_add"),
-    "static": ("stride",),
-}
 
 
 def used(config: PatchingConfig) -> dict[str, float]:
-    """The parameters that a rule uses, by name."""
-    names = (*USED.get(config.rule, ()), "max_patch_length")
+    """The parameters that a rule uses, of those that a request may set, by name."""
+    names = {*RULES[config.rule].options, "max_patch_length"} & RuleIn.model_fields.keys()
     return {
         name: value for name, value in to_dict(config, keep_none=False).items() if name in names
     }
@@ -41,7 +35,7 @@ class Analysis:
     """A model, and what cuts text for it: its own entropy model, or the one in the package."""
 
     lm: LanguageModel
-    entropy_model: ByteTransformer
+    entropy_model: CausalTransformer
     own: PatchingConfig  # how the model cuts
     base: PatchingConfig  # parameters of rules where a request gives none
 
@@ -51,8 +45,8 @@ class Analysis:
         if isinstance(lm, BLT) and lm.entropy_model is not None:
             return cls(lm, lm.entropy_model, own, own if own.needs_entropies else PatchingConfig())
         shipped = load_shipped()
-        assert shipped.entropy_model is not None
         model = lm if isinstance(lm, ByteLM) else shipped.entropy_model
+        assert isinstance(model, CausalTransformer)
         return cls(lm, model, own, shipped.config)
 
     @torch.inference_mode()
@@ -72,14 +66,14 @@ class Analysis:
     def _cut(self, rule: RuleIn, ids: Tensor, entropies: Tensor) -> PatchesOut:
         given = rule.model_dump(exclude_none=True)
         of = self.own.rule if rule.rule == "model" else rule.rule
-        patching.refuse_unused(of, given.keys() - {"rule"})
+        refuse_unused(of, given.keys() - {"rule"})
         if rule.rule == "model":
             config = replace(self.own, **{**given, "rule": self.own.rule})
         else:
             config = replace(self.base, **given)
-        starts = patching.decide(config, ids, entropies)[1:-1]  # of bytes; BOS is not one
-        size = patching.mean_patch_size(starts)
-        found = starts.nonzero().flatten().tolist()
+        starts = decide(config, ids, entropies)[:-1]
+        size = mean_patch_size(len(ids), int(starts.sum()))
+        found = starts[1:].nonzero().flatten().tolist()  # of bytes; BOS is not one
         return PatchesOut(rule=rule.rule, starts=found, mean_size=size, **used(config))
 
     @torch.inference_mode()

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from blt.checkpoint import pretrained
+from blt import lm
+from blt.checkpoint.pretrained import PRETRAINED
 from blt.serve import logs
 from blt.serve.app import create_app
 from blt.serve.settings import Limits, Settings
@@ -22,7 +23,7 @@ class Options(BaseModel):
     """What ``serve run`` takes as NAME=VALUE, and a Serve config file under ``args``."""
 
     model_config = ConfigDict(extra="forbid")
-    model: str = pretrained.PRETRAINED
+    model: str = PRETRAINED
     name: str = ""
     keys: str = ""
     allowed_hosts: tuple[str, ...] = ()
@@ -63,8 +64,8 @@ def build(options: Options) -> Any:
 
     def app() -> FastAPI:  # in the replica
         logs.to_stderr()
-        lm = pretrained.load(options.model)
-        return create_app(lm.to("cuda") if options.gpus else lm, settings)
+        model = lm.load(options.model)
+        return create_app(model.to("cuda") if options.gpus else model, settings)
 
     deployment = serve.deployment(
         name="blt",

@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from blt.checkpoint import pretrained
+from blt import lm
 from blt.errors import UserError
 from blt.serve import logs
 from blt.serve.app import create_app
@@ -96,7 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; port 0 takes a free one, and the log says which."""
     settings = replace(settings, host=f"[{host}]" if ":" in host else host)
-    app = create_app(pretrained.load(settings.model), settings)
+    app = create_app(lm.load(settings.model), settings)
     logs.to_stderr()
     listener = listen(host, port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"

@@ -26,9 +26,10 @@ from blt.files import checksums
 from blt.lm import LanguageModel
 from blt.machine.precision import choose_dtype
 from blt.model.flops import TRAINING_FACTOR
-from blt.scoring.bits import bits_per_byte, choose
+from blt.scoring.bits import bits_per_byte
 from blt.study.config import Point, Study
 from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder, overrun
+from blt.texts.pieces import choose
 from blt.train.build import find_tokenizer
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,19 @@ from blt import vocab
 from blt.errors import require
 from blt.generate.request import FinishReason, Generation
 from blt.generate.sampling import Sampling, draw
-
-if TYPE_CHECKING:
-    from blt.token_lm import TokenModel
+from blt.model.language import CausalLM
+from blt.tokens.tokenizer import Tokenizer
 
 TOGETHER = 16  # prompts
 OPTIONS = ("max_bytes", "stop", "temperature", "seed")
+
+
+class TokenModel(CausalLM, Protocol):
+    """A language model whose ids are tokens."""
+
+    tokenizer: Tokenizer
+    bos: int
+    eos: int
 
 
 def generate(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from blt.errors import UserError, how_to_install
 
+TOKENIZER = "tokenizer.json"  # beside config.json
 LEAST_VOCAB = 256  # every byte is a token
 
 

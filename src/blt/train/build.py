@@ -14,21 +14,15 @@ from torch import nn
 from blt.checkpoint.folders import Checkpoint
 from blt.data.text import Source
 from blt.errors import UserError
-from blt.lm import BLT, ByteLM, LanguageModel, load
+from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
-from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import Config
+from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
-from blt.patching.calibration import (
-    LOOKUP_BYTES,
-    SAMPLE_BYTES,
-    OnShare,
-    calibrate,
-    learn_lookup_table,
-    sample,
-)
+from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
+from blt.patching.patcher import SAMPLE_BYTES, OnShare
 from blt.scoring.bits import BATCH_BYTES
-from blt.token_lm import TokenLM
+from blt.texts.pieces import sample
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
 from blt.train.byteify import take_layers
 from blt.train.recipe import Recipe
@@ -42,7 +36,7 @@ def model_of(
     recipe: Recipe,
     run: RunFolder,
     sources: Sequence[Source],
-    entropy_model: ByteTransformer | None,
+    entropy_model: CausalTransformer | None,
     token_model: Checkpoint | None = None,
     on_prepare: OnPrepare | None = None,
 ) -> LanguageModel:
@@ -71,7 +65,7 @@ def model_of(
     return model.to(device)
 
 
-def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int = 0) -> BLT:
+def build_blt(config: Config, entropy_model: CausalTransformer | None, seed: int = 0) -> BLT:
     """A new BLT around a trained entropy model, whose shape replaces ``config.entropy_model``.
 
     Hash tables begin at zero: n-grams that training never showed then add nothing, where random
@@ -89,7 +83,7 @@ def build_blt(config: Config, entropy_model: ByteTransformer | None, seed: int =
 def _new_blt(
     recipe: Recipe,
     sources: Sequence[Source],
-    entropy_model: ByteTransformer | None,
+    entropy_model: CausalTransformer | None,
     device: torch.device,
     on_prepare: OnPrepare | None,
 ) -> BLT:
@@ -119,7 +113,7 @@ def _sample(sources: Sequence[Source], recipe: Recipe) -> list[bytes]:
 
 
 def _calibration(
-    recipe: Recipe, entropy_model: ByteTransformer, show: OnShare | None
+    recipe: Recipe, entropy_model: CausalTransformer, show: OnShare | None
 ) -> dict[str, Any]:
     """How to look at training text to set θ."""
     device = next(entropy_model.parameters()).device
@@ -130,7 +124,7 @@ def _calibration(
 def calibrated(
     recipe: Recipe,
     patching: PatchingConfig,
-    entropy_model: ByteTransformer,
+    entropy_model: CausalTransformer,
     sources: Sequence[Source],
     on_prepare: OnPrepare | None = None,
 ) -> PatchingConfig:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from blt import vocab
-from blt.checkpoint.convert import open_token_model
 from blt.checkpoint.folders import Checkpoint
+from blt.checkpoint.open import open_token_model
 from blt.errors import require
 from blt.lm import BLT, LanguageModel
 from blt.model.config import Config, TokenTransformerConfig

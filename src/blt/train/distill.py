@@ -24,11 +24,10 @@ from blt import vocab
 from blt.errors import UserError, require
 from blt.evals.models import load
 from blt.files.hub import local_folder
-from blt.model.config import TokenTransformerConfig
+from blt.lm import TokenModel
+from blt.model.config import SPECIAL, TokenTransformerConfig
 from blt.model.flops import token_transformer_flops
 from blt.model.packing import Spans
-from blt.model.token_transformer import SPECIAL
-from blt.token_lm import TokenModel
 from blt.tokens.tokenizer import ByteTokenizer
 
 LEAST = 1e-9  # probability of all tokens that fit, below which rounding decides between bytes

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
@@ -14,12 +13,11 @@ from blt.data.loader import Loader, loader_of
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
-from blt.lm import BLT, ByteLM, LanguageModel
+from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_dtype
-from blt.model.byte_transformer import ByteTransformer
+from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
-from blt.patching.calibration import SAMPLE_BYTES, mean_patch_size
-from blt.token_lm import TokenLM
+from blt.patching.patcher import SAMPLE_BYTES, Patcher
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.byteify import byteify_of, resolved
 from blt.train.loop import OnProgress, fit
@@ -118,7 +116,7 @@ def open_text(recipe: Recipe) -> list[Source]:
 
 
 def check_entropies(
-    sources: Sequence[Source], recipe: Recipe, entropy_model: ByteTransformer | None
+    sources: Sequence[Source], recipe: Recipe, entropy_model: CausalTransformer | None
 ) -> None:
     """Stored entropies must be those that the recipe's entropy model would give.
 
@@ -160,22 +158,18 @@ def _report_patches(
     """
     if isinstance(model, TokenLM):
         return
-    tables: dict[str, Any] = {}
     if isinstance(model, BLT):
-        entropy_model, patching = model.entropy_model, model.config.patching
-        tables = model.tables
-    elif isinstance(model, ByteLM):
-        entropy_model, patching = model, calibrated(recipe, PatchingConfig(), model, sources)
+        patcher = model.patcher
+    else:
+        assert isinstance(model, ByteLM)
+        patcher = Patcher(calibrated(recipe, PatchingConfig(), model, sources), model)
         if run.parallel.main:
-            save_patching(run.checkpoint, patching)
-    size = mean_patch_size(
-        patching,
-        entropy_model,
+            save_patching(run.checkpoint, patcher.config)
+    size = patcher.mean_patch_size(
         [text for source in sources for text in source.heldout],
         context_bytes=recipe.data.context_bytes,
         sample_bytes=PATCH_SAMPLE,
         dtype=choose_dtype(recipe.train.precision, model.device),
-        **tables,
     )
     if run.logged("patching", step):
         return
@@ -183,8 +177,8 @@ def _report_patches(
         {
             "event": "patching",
             "step": step,
-            "rule": patching.rule,
-            "threshold": patching.threshold,
+            "rule": patcher.config.rule,
+            "threshold": patcher.config.threshold,
             "heldout_patch_size": size,
         }
     )

@@ -13,7 +13,8 @@ from typing import Any
 from blt.data.loader import Loader
 from blt.errors import UserError
 from blt.lm import LanguageModel
-from blt.scoring.bits import bits_per_byte, choose
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose
 from blt.train.budget import Budget
 from blt.train.byteify import Byteify
 from blt.train.interrupt import StopRequest

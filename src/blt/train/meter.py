@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from blt.lm import BLT, LanguageModel
+from blt.lm import BLT, LanguageModel, TokenLM
 from blt.machine.hardware import peak_flops, peak_memory
 from blt.model.flops import (
     TRAINING_FACTOR,
@@ -14,7 +14,6 @@ from blt.model.flops import (
     flops_per_byte,
     token_transformer_flops,
 )
-from blt.token_lm import TokenLM
 
 
 @dataclass(frozen=True)

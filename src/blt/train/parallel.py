@@ -19,11 +19,11 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from blt.machine.precision import choose_device
-from blt.model.attention import attention
-from blt.model.byte_transformer import ByteTransformer
+from blt.model.blt import GlobalTransformer
 from blt.model.embedding import ByteEmbedding
-from blt.model.latent import GlobalTransformer
+from blt.model.kernels.causal import attention
 from blt.model.layers import TransformerLayer
+from blt.model.transformer import CausalTransformer
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Parallel:
             if apart and not frozen & set(module.parameters()):
                 fully_shard(module, mesh=self.mesh)
         fully_shard(model, mesh=self.mesh, ignored_params=frozen)
-        if isinstance(model, ByteTransformer):  # called without its forward
+        if isinstance(model, CausalTransformer):  # called without its forward
             register_fsdp_forward_method(model, "entropies")
 
     def sums(self, values: Sequence[float]) -> list[float]:

@@ -15,11 +15,12 @@ from torch.optim import Muon, Optimizer
 
 from blt import vocab
 from blt.checkpoint.folders import TRAINER
-from blt.data.loader import Batch, Loader
+from blt.data.loader import Loader
 from blt.data.prefetch import Prefetch
 from blt.errors import UserError, named
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast, choose_dtype
+from blt.model.language import Batch
 from blt.train.byteify import LAYERS, Byteify
 from blt.train.meter import Meter
 from blt.train.optim import LR_SHARE, RowwiseAdam, clip_gradients, learning_rate, optimizers

@@ -7,8 +7,8 @@ import math
 
 from rich.table import Table
 
-from blt.patching import PatchingConfig
-from blt.patching.cutting import Cut
+from blt.patching import Cut
+from blt.patching.rules import describe
 from blt.views.console import Console
 from blt.views.terminal import legend, print_patches, render_patches, summary_line
 
@@ -30,23 +30,6 @@ def print_cut(cut: Cut) -> None:
         _print_rows(console, cut, cut.entropies)
     console.print(summary_line(cut.patches, cut.entropies), soft_wrap=True, highlight=False)
     console.print(f"rule: {describe(cut.config)}", soft_wrap=True, highlight=False)
-
-
-def describe(config: PatchingConfig) -> str:
-    """A rule and the parameters that it uses, in one line."""
-    parts = {
-        "entropy": f", θ = {config.threshold:.4f} nats",
-        "entropy-monotonic": f", a rise above θ = {config.threshold:.4f} nats",
-        "entropy-combined": f", θ = {config.threshold:.4f} nats and a rise above "
-        f"{config.threshold_add:.4f} nats",
-        "static": f", every {config.stride} bytes",
-    }
-    text = config.rule + parts.get(config.rule, "")
-    if config.needs_entropies and config.newline_reset:
-        text += ", context reset after newlines"
-    if config.max_patch_length is not None:
-        text += f", at most {config.max_patch_length} bytes per patch"
-    return text
 
 
 def _print_rows(console: Console, cut: Cut, entropies: list[float]) -> None:

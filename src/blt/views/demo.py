@@ -14,8 +14,7 @@ from rich.text import Text
 from blt import vocab
 from blt.data import Split
 from blt.lm import BLT, LanguageModel
-from blt.patching import PatchingConfig
-from blt.patching.cutting import Cut
+from blt.patching import Cut, PatchingConfig
 from blt.train.loop import OnProgress, Report
 from blt.train.run import RECIPE
 from blt.views.console import Console

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from blt.checkpoint import pretrained
+import blt
 from blt.lm import BLT
 from blt.serve.app import create_app
 from blt.serve.run import listen, make_server
@@ -32,7 +32,7 @@ def shipped() -> Iterator[BLT]:
     """The model of the package."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Chromium has the other processor
-    model = pretrained.load()
+    model = blt.load()
     assert isinstance(model, BLT)
     yield model
     torch.set_num_threads(threads)

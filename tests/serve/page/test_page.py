@@ -14,7 +14,7 @@ import torch
 
 from blt import patching, vocab
 from blt.lm import BLT
-from blt.patching.cutting import Cut, Cutter
+from blt.patching import Cut, Patcher
 
 VIEW = "#patch-view [role=option]"
 TEXT = "Two ferries, one é and 漢字."
@@ -24,7 +24,7 @@ KEY = "Bearer sesame"
 def cut(shipped: BLT, text: str, **changes: Any) -> Cut:
     """What the library makes of a text."""
     config = replace(shipped.config.patching, **changes)
-    return Cutter(config, shipped.entropy_model).cut(text.encode())
+    return Patcher(config, shipped.entropy_model).cut(text.encode())
 
 
 def wait_for(page: Any, selector: str, text: str | re.Pattern[str]) -> None:

@@ -26,8 +26,8 @@ from blt.errors import UserError, named, require
 from blt.files.stored import Stored
 from blt.files.tensors import Rearranged, Spec, Tensors, widest
 from blt.model.config import TokenTransformerConfig
-from blt.token_lm import TOKENIZER, TokenLM
-from blt.tokens.tokenizer import ByteTokenizer
+from blt.model.transformer import CausalTransformer
+from blt.tokens.tokenizer import TOKENIZER, ByteTokenizer
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 NAMES = Names(
@@ -49,7 +49,7 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     """The model in a folder with this config, as a token model of ours.
 
     Its special tokens are its own ones, wherever they are: its logits are right, but it is no
-    :class:`blt.token_lm.TokenLM`.
+    :class:`blt.lm.TokenLM`.
 
     Raises:
         UserError: layers that are not ours, or weights that do not belong to the config.
@@ -98,7 +98,7 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
 
 def mapping(config: TokenTransformerConfig) -> Mapped:
     """Our names → the names there whose rows they hold."""
-    ours = skeleton(TokenLM, config, "").state_dict()
+    ours = skeleton(CausalTransformer, config, "").state_dict()
     named = NAMES.mapping((f"lm.{name}" for name in ours), tables=0)
     return {name.removeprefix("lm."): theirs for name, theirs in named.items()}
 

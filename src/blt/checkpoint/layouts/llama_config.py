@@ -7,8 +7,7 @@ from typing import Any
 from blt.checkpoint.layouts.transformers_config import rope_keys, rope_of
 from blt.errors import UserError, require, require_whole
 from blt.files.configs import from_dict
-from blt.model.config import TokenTransformerConfig
-from blt.model.token_transformer import SPECIAL
+from blt.model.config import SPECIAL, TokenTransformerConfig
 
 # What an absent key means.
 COMMON: dict[str, Any] = {

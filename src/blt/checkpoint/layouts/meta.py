@@ -9,19 +9,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, refuse_unknown, skeleton
+from blt.checkpoint.folders import (
+    CONFIG,
+    PATCHING,
+    Checkpoint,
+    check_layers,
+    refuse_unknown,
+    skeleton,
+)
 from blt.checkpoint.layouts import meta_config
 from blt.checkpoint.layouts.meta_config import PARAMS
 from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.pickles import read_pth
-from blt.checkpoint.pretrained import PATCHING
 from blt.errors import UserError, require
 from blt.files.configs import to_dict
 from blt.files.stored import INDEX, WEIGHTS, Stored
 from blt.files.tensors import Joined, Rearranged, Tensors
-from blt.lm import kinds
 from blt.model.config import Config
+from blt.model.language import KINDS
 
 PTH = "consolidated.pth"
 INSIDE = "entropy_model"  # folder of the entropy model within that of a BLT
@@ -129,7 +135,7 @@ def _renamed(theirs: Tensors, kind: str, config: Any, where: str) -> Tensors:
 
 def mapping(kind: str, config: Any) -> Mapped:
     """Our names → the names there whose rows they hold."""
-    ours = skeleton(kinds()[kind][0], config, "").state_dict()
+    ours = skeleton(KINDS[kind][0], config, "").state_dict()
     if kind == "byte":
         mapped = NAMES.mapping((OWN + name for name in ours), tables=0)
         return {

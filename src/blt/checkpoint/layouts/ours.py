@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from blt.checkpoint.folders import CONFIG, FORMAT, Checkpoint, check, check_layers, skeleton
-from blt.checkpoint.pretrained import PATCHING
+from blt.checkpoint.folders import (
+    CONFIG,
+    FORMAT,
+    PATCHING,
+    Checkpoint,
+    check,
+    check_layers,
+    skeleton,
+)
 from blt.errors import UserError, require
 from blt.files.configs import from_dict, to_dict
 from blt.files.stored import Stored
 from blt.files.strict_json import read_object
 from blt.files.tensors import Tensors
-from blt.lm import kinds
-from blt.token_lm import TOKENIZER
+from blt.model.language import KINDS
+from blt.tokens.tokenizer import TOKENIZER
 
 
 def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
@@ -22,7 +29,7 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     Raises:
         UserError: a config or weights that do not belong together.
     """
-    kind, known = data.get("kind"), kinds()
+    kind, known = data.get("kind"), KINDS
     if not isinstance(kind, str) or kind not in known:
         raise UserError(f"{folder}/{CONFIG}: unknown kind {kind!r}; known: {', '.join(known)}")
     shape = data.get("model", {})
@@ -42,7 +49,7 @@ def check_against(where: str, kind: str, config: Any, tensors: Tensors) -> None:
         UserError: missing, unknown or wrongly shaped tensors.
     """
     check_layers(where, tensors, *layers_of(config))
-    check(where, tensors, skeleton(kinds()[kind][0], config, where).state_dict())
+    check(where, tensors, skeleton(KINDS[kind][0], config, where).state_dict())
 
 
 def layers_of(config: Any) -> list[int]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, fill, refuse_unknown, skeleton
+from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, refuse_unknown, skeleton
 from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.transformers_config import read_config, write_config
 from blt.errors import UserError
 from blt.files.stored import Stored
 from blt.files.tensors import Held, Rearranged, Tensors, widest
-from blt.lm import BLT
+from blt.model.blt import ByteLatentTransformer
 from blt.model.config import Config
 
 NAMES = Names(
@@ -58,27 +58,21 @@ EMBEDDING, HEAD = NAMES.others["encoder.embedding.byte"], NAMES.others["decoder.
 COMPUTED = "rotary_emb.inv_freq"  # old versions stored it
 
 
-def from_transformers(hf_model: Any) -> BLT:
-    """A BLT with the weights of a ``BltForCausalLM`` and of its patcher, in the same precision.
-
-    Logits equal ``hf_model(ids, use_cache=False).logits`` to rounding.
+def checkpoint_of(hf_model: Any) -> Checkpoint:
+    """The weights of a ``BltForCausalLM`` and of its patcher, copied, under our names.
 
     Raises:
         UserError: a shape or option that this library does not have; names it.
     """
     where = "the transformers model"
     config = read_config(hf_model.config.to_dict(), where)
-    state = {name: tensor.detach() for name, tensor in hf_model.state_dict().items()}
-    held = Held(state, where)
+    held = Held({name: x.detach() for name, x in hf_model.state_dict().items()}, where)
     tensors = _renamed(held, config, where, tied=False)
-    model = skeleton(BLT, config, where)
-    assert isinstance(model, BLT)
     made = {
         name: torch.cat([held.tensors[piece.name] for piece in pieces])  # also copies
         for name, pieces in tensors.pieces.items()
     }
-    fill(model, Held(made, where))
-    return model.eval()
+    return Checkpoint(where, "blt", config, Held(made, where))
 
 
 def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
@@ -110,7 +104,7 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
 
 def mapping(config: Config) -> Mapped:
     """Our names → the names there whose rows they hold."""
-    return NAMES.mapping(skeleton(BLT, config, "").state_dict(), tables=1)
+    return NAMES.mapping(skeleton(ByteLatentTransformer, config, "").state_dict(), tables=1)
 
 
 def _renamed(theirs: Tensors, config: Config, where: str, tied: bool) -> Rearranged:

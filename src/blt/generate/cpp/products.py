@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.generate import cpp
-from blt.generate.weights import CastLinear, Int8Linear
+from blt.generate.linears import CastLinear, Int8Linear
 from blt.model.embedding import PRIMES, ByteEmbedding
 from blt.model.layers import RMSNorm
 

@@ -22,14 +22,11 @@ from blt.generate.cpp.products import (
     threads,
 )
 from blt.generate.steps import BLTSteps, ByteSteps, Caches, KeysValues
-from blt.lm import BLT
-from blt.model.blt import ByteLatentTransformer
-from blt.model.byte_transformer import ByteTransformer
+from blt.model.blt import ByteLatentTransformer, LocalDecoder, LocalEncoder
 from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
-from blt.model.decoder import LocalDecoder
-from blt.model.encoder import LocalEncoder
 from blt.model.layers import Transformer, TransformerLayer
 from blt.model.packing import Spans
+from blt.model.transformer import CausalTransformer
 from blt.vocab import VOCAB_SIZE
 
 
@@ -135,7 +132,7 @@ def _address(tensor: Tensor | None, dtype: torch.dtype) -> int | None:
 class NativeByteSteps(ByteSteps):
     """Of a byte transformer."""
 
-    def __init__(self, model: ByteTransformer) -> None:
+    def __init__(self, model: CausalTransformer) -> None:
         super().__init__(model)
         kept = Kept()
         self.stack = Stack(
@@ -169,7 +166,7 @@ def fits(model: nn.Module) -> bool:
 class NativeBLTSteps(BLTSteps):
     """Of a Byte Latent Transformer."""
 
-    def __init__(self, model: BLT) -> None:
+    def __init__(self, model: ByteLatentTransformer) -> None:
         super().__init__(model)
         self.kept = kept = Kept()
         encoder, decoder, middle = model.encoder, model.decoder, model.global_transformer

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blt.model.attention import ALIGNED, BLOCK, SCORES
+from blt.model.kernels.blocks import ALIGNED, BLOCK, SCORES
 from blt.model.packing import Spans
 
 KEYS_ALIGNED = 64  # keys of a block are padded to a multiple of so many, for few shapes

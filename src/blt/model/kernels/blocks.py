@@ -1,9 +1,8 @@
-"""Attention over flat packed streams: causal within documents, optionally in a sliding window.
+"""Causal attention in blocks, with gradients: what training takes on a CPU.
 
 One block of queries at a time meets only the keys it may see, so cost and memory are linear in
 bytes for a window, no mask wider than a block exists, and documents need no padding. The blocks
-are small enough for their scores to stay in cache, which is what makes this fast on a CPU. On a
-GPU, PyTorch's flash attention does the same for bfloat16.
+are small enough for their scores to stay in cache, which is what makes this fast on a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 128  # queries; fastest of 64, 128, 256, 512 at 8192 bytes, window 512
@@ -22,116 +20,6 @@ SCORES = 4 * BLOCK * 640  # per head, of the blocks in one batched product; more
 # Documents are laid out in multiples of this many rows, for few shapes of blocks: oneDNN compiles
 # each new shape of a bfloat16 product, which takes ten times as long as running it.
 ALIGNED = 32
-LONG = 2048  # positions that see all before them: whole rows of scores would be kept
-
-
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None = None
-) -> Tensor:
-    """Softmax attention of each position to its own document's past.
-
-    Args:
-        q: [N, H, D] queries, already scaled by D**-0.5.
-        k: [N, H, D] keys.
-        v: [N, H, D] values.
-        offsets: [documents + 1] where documents start, ending in N.
-        window: key j is visible to query i iff 0 <= i - j < window; None: all of the past.
-
-    Returns:
-        [N, H, D]
-    """
-    if _fits_flash(q):
-        return _flash_attention(q, k, v, offsets, window)
-    if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
-        documents = [slice(start, end) for start, end in pairwise(offsets)]
-        return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
-    return _BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
-
-
-def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """All of the past of one document, without gradients  # [n, H, D] all.
-
-    Which kernel does it depends on the document alone, not on what it is packed with.
-    """
-    if len(q) <= LONG:
-        return _BlockAttention.apply(q, k, v, (0, len(q)), None)  # type: ignore[no-any-return]
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
-    return attended[0].transpose(0, 1)
-
-
-def _longest(offsets: tuple[int, ...]) -> int:
-    return max((end - start for start, end in pairwise(offsets)), default=0)
-
-
-def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
-    """Attention of the last n of m positions of one document, whose keys are all known.
-
-    Memory grows with m, not with n * m: few queries at a time meet many keys.
-
-    Args:
-        q: [n, H, D] queries, already scaled.
-        k: [m, H, D] keys, m >= n.
-        v: [m, H, D] values.
-        window: as for :func:`attention`.
-
-    Returns:
-        [n, H, D]
-    """
-    past = len(k) - len(q)
-    parts = []
-    for first, queries in enumerate(q.transpose(0, 1).split(BLOCK, 1)):
-        at = past + first * BLOCK
-        end = at + queries.shape[1]
-        start = 0 if window is None else max(0, at - window)
-        alone = queries.shape[1] == 1 and window is None
-        bias = None if alone else _bias(queries.shape[1], end - start, window, q.dtype, q.device)
-        keys, values = (x[start:end].transpose(0, 1)[None] for x in (k, v))
-        parts.append(
-            F.scaled_dot_product_attention(queries[None], keys, values, attn_mask=bias, scale=1.0)
-        )
-    return torch.cat(parts, 2)[0].transpose(0, 1)
-
-
-def _bias(
-    rows: int, width: int, window: int | None, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """-inf where one of the last ``rows`` of ``width`` positions does not see  # [rows, width]."""
-    bias = torch.full((rows, width), -torch.inf, dtype=dtype, device=device)
-    bias.triu_(width - rows + 1)
-    if window is not None:
-        hidden = torch.ones(rows, width, dtype=torch.bool, device=device)
-        bias.masked_fill_(hidden.tril(width - rows - window), -torch.inf)
-    return bias
-
-
-def _fits_flash(q: Tensor) -> bool:
-    """Does PyTorch's flash attention take it? It is for GPUs and narrow floats."""
-    narrow = q.dtype in (torch.bfloat16, torch.float16)
-    shape = q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and len(q) > 0
-    return q.is_cuda and narrow and shape and torch.cuda.get_device_capability(q.device) >= (8, 0)
-
-
-def _flash_attention(
-    q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    cu_seqlens, longest = _cu_seqlens(offsets, q.device)
-    past = -1 if window is None else window - 1  # keys before the query's own
-    attended = varlen_attn(
-        q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=1.0, window_size=(past, 0)
-    )
-    assert isinstance(attended, Tensor)
-    return attended
-
-
-@lru_cache(maxsize=64)
-def _cu_seqlens(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
-    """Offsets as the kernel wants them  # [documents + 1] int32; and the longest document."""
-    longest = max(end - start for start, end in pairwise(offsets))
-    with torch.inference_mode(False):  # kept, and then used in training too
-        return torch.tensor(offsets, dtype=torch.int32, device=device), longest
 
 
 def _blocks(
@@ -191,7 +79,7 @@ def _outside_window(
     return torch.zeros(rows, width, dtype=dtype, device=device).masked_fill(hidden, -torch.inf)
 
 
-class _BlockAttention(torch.autograd.Function):
+class BlockAttention(torch.autograd.Function):
     """Keeps only q, k, v for the backward pass; probabilities are computed again."""
 
     @staticmethod

@@ -1,0 +1,197 @@
+"""A rule with everything that it needs, as one object: it decides, cuts, streams, calibrates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from blt import vocab
+from blt.errors import UserError
+from blt.machine.precision import autocast
+from blt.patching.cut import Cut, Patches
+from blt.patching.rules import PatchingConfig, Rule, decide_by, describe, rule_of
+from blt.patching.streaming import Boundaries
+from blt.patching.tables import write_lookup_table
+from blt.patching.thresholds import check_target, threshold_for
+from blt.patching.views import mean_patch_size, starts_to_ids, starts_to_lengths
+from blt.texts.pieces import grouped, sample
+
+BATCH_BYTES = 16384  # read together
+SAMPLE_BYTES = 262144
+OnShare = Callable[[float], None]  # 0..1 of a piece of work
+
+
+class EntropyModel(Protocol):
+    """What an entropy rule needs of a model: how unsure it is of each next byte."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def document_entropies(
+        self, documents: Sequence[Tensor], newline_reset: bool = False
+    ) -> Sequence[Tensor]:
+        """Documents, ids [T] each → nats [T] each, of the prediction of the byte after each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patcher:
+    """A rule with what it needs.
+
+    Attributes:
+        config: the rule and its parameters.
+        entropy_model: for the entropy rules.
+        table: [260 ** n] bool, for the rule ``lookup``.
+        token_offsets: from bytes to the offsets at which tokens start, for the rule ``bpe``.
+    """
+
+    config: PatchingConfig
+    entropy_model: EntropyModel | None = None
+    table: Tensor | None = None
+    token_offsets: Callable[[bytes], Sequence[int]] | None = None
+
+    @cached_property
+    def rule(self) -> Rule:
+        return rule_of(self.config, self.table, self.token_offsets)
+
+    @property
+    def device(self) -> torch.device:
+        """Where documents have to be."""
+        return torch.device("cpu") if self.entropy_model is None else self.entropy_model.device
+
+    @torch.no_grad()
+    def entropies(self, documents: Sequence[Tensor]) -> list[Tensor | None]:
+        """Nats [T] of each document, ids [T]; None where the rule needs none.
+
+        Raises:
+            UserError: there is no entropy model, and the rule needs one.
+        """
+        if not self.config.needs_entropies:
+            return [None] * len(documents)
+        if self.entropy_model is None:
+            raise UserError(f"patching rule {self.config.rule!r} needs an entropy model")
+        return list(self.entropy_model.document_entropies(documents, self.config.newline_reset))
+
+    def decide(
+        self, documents: Sequence[Tensor], entropies: Sequence[Tensor | None] | None = None
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Boundaries [T + 1] bool and entropies [T] (or None) of each document.
+
+        Args:
+            documents: ids [T] each, BOS first.
+            entropies: nats [T] of each, where they are known; None: the entropy model is asked.
+        """
+        if entropies is None or not self.config.needs_entropies:
+            entropies = self.entropies(documents)
+        pairs = list(zip(documents, entropies, strict=True))
+        return [decide_by(self.rule, ids, known) for ids, known in pairs], [h for _, h in pairs]
+
+    def patch(self, ids: Tensor) -> Patches:
+        """Cut one document, ids [T], BOS first."""
+        if len(ids) == 0:
+            none = torch.empty(0, dtype=torch.int64, device=ids.device)
+            return Patches(none.bool(), none, none, None, opens_next=True)
+        (decisions,), (entropies,) = self.decide([ids])
+        starts = decisions[:-1]
+        return Patches(
+            starts=starts,
+            lengths=starts_to_lengths(starts),
+            ids=starts_to_ids(starts),
+            entropies=entropies,
+            opens_next=bool(decisions[-1]),
+        )
+
+    def cut(self, data: bytes) -> Cut:
+        """Cut one text."""
+        found = self.patch(vocab.encode(data).to(self.device))
+        # Position 1 always starts a patch, so the first one is BOS alone.
+        entropies = None if found.entropies is None else found.entropies[: len(data)].tolist()
+        return Cut(data, self.config, found.lengths[1:].tolist(), entropies, found.opens_next)
+
+    def stream(self) -> Boundaries:
+        """The boundaries of a text of which nothing is known yet.
+
+        Raises:
+            UserError: the rule must see the whole text.
+        """
+        return Boundaries(self.rule)
+
+    def describe(self) -> str:
+        """The rule and the parameters that it uses, in one line."""
+        return describe(self.config)
+
+    def observed(
+        self,
+        documents: Sequence[bytes],
+        *,
+        context_bytes: int = 2048,
+        sample_bytes: int | None = SAMPLE_BYTES,
+        dtype: torch.dtype = torch.float32,
+        on_progress: OnShare | None = None,
+    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Ids [T], boundaries [T + 1] and entropies [T] of pieces of documents, on the CPU.
+
+        Args:
+            documents: text to sample from.
+            context_bytes: documents are cut into pieces of at most so many bytes.
+            sample_bytes: how much text to look at; None: all of it.
+            dtype: of matrix products.
+            on_progress: called with the share of it that has been looked at.
+        """
+        pieces = sample(documents, context_bytes, sample_bytes)
+        found: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        done, total = 0, sum(map(len, pieces))
+        for group in grouped(pieces, BATCH_BYTES):
+            ids = [vocab.encode(piece).to(self.device) for piece in group]
+            with autocast(self.device, dtype):
+                decisions, entropies = self.decide(ids)
+            for one, cuts, known in zip(ids, decisions, entropies, strict=True):
+                found.append((one.cpu(), cuts.cpu(), None if known is None else known.cpu()))
+            done += sum(map(len, group))
+            if on_progress is not None:
+                on_progress(done / max(1, total))
+        return found
+
+    def calibrated(self, documents: Sequence[bytes], target: float, **how: Any) -> Patcher:
+        """With θ set so that patches of ``documents`` have ``target`` bytes on average.
+
+        Args:
+            documents: text to sample from: training text, never held-out text.
+            target: bytes per patch.
+            how: as for :meth:`observed`.
+
+        Raises:
+            UserError: no entropy rule, no text, or a target below 1.
+        """
+        check_target(self.config, target)
+        found = [
+            (ids, entropies)
+            for ids, _, entropies in self.observed(documents, **how)
+            if entropies is not None
+        ]
+        return replace(self, config=threshold_for(found, target, self.config))
+
+    def mean_patch_size(self, documents: Sequence[bytes], **how: Any) -> float:
+        """Bytes per patch of documents, or of a sample of them; 0.0 for none.
+
+        ``how`` is as for :meth:`observed`.
+        """
+        found = self.observed(documents, **how)
+        positions = sum(len(ids) for ids, _, _ in found)
+        patches = sum(int(decisions[:-1].sum()) for _, decisions, _ in found)
+        return mean_patch_size(positions, patches, len(found))
+
+    def write_table(self, data: bytes, path: Path, order: int) -> str:
+        """Write a table for the ``lookup`` rule, observed on ``data``; returns a line about it."""
+        ids = vocab.encode(data).to(self.device)
+        (entropies,) = self.entropies([ids])
+        if entropies is None:
+            raise UserError(f"rule {self.config.rule!r} has no entropies, and no threshold")
+        count = write_lookup_table(path, ids, entropies, order, self.config.threshold)
+        return f"{path}: patches start after {count} of the {order}-grams in {len(data)} bytes"
