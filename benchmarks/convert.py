@@ -1,6 +1,6 @@
 """How much memory and time converting a checkpoint of a released shape takes.
 
-    python benchmarks/convert.py [benchmarks/convert.json] [--work FOLDER] [--shapes 1b 7b]
+    python benchmarks/convert.py [results/benchmarks/convert.json] [--work FOLDER] [--shapes 1b 7b]
 
 The source is sparse: a header and a length, its zeros take no place on disk. What is written does:
 9 GB for the 1B, 21 GB for the 7B. Each conversion is a process of its own, and its memory the

@@ -1,6 +1,6 @@
 """lm-evaluation-harness: ``blt`` beside the harness's own ``hf`` on the same weights and documents.
 
-    BLT_BENCH_DATA=FOLDER python benchmarks/harness.py [benchmarks/harness.json]
+    BLT_BENCH_DATA=FOLDER python benchmarks/harness.py [results/benchmarks/harness.json]
 
 The model is the one in the package, written as a transformers folder with a byte tokenizer. Each
 side is given its fastest batch size. Clocked are the harness's calls of the model, without tasks,

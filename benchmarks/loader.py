@@ -1,6 +1,6 @@
 """How fast prepared text opens and batches come, where there is a terabyte of it.
 
-    python benchmarks/loader.py [benchmarks/loader.json]
+    python benchmarks/loader.py [results/benchmarks/loader.json]
 
 One shard of 64 MB with entropies is written, and a manifest that names it 16384 times: the index of
 a terabyte, which is opened, and read at random places, as training does. One thread.

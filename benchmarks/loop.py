@@ -1,6 +1,6 @@
 """What the training loop costs: bare steps, and the same steps with everything around them.
 
-    python benchmarks/loop.py [benchmarks/loop.json]
+    python benchmarks/loop.py [results/benchmarks/loop.json]
 
 The benchmark's shape, patches at known places. The whole loop makes batches, logs every step, and
 writes a checkpoint for every 60 seconds of it, as by default, and one at its end. The speed of the

@@ -1,6 +1,6 @@
 """Predicted against measured peak memory of training steps on this machine.
 
-    python benchmarks/plan_memory.py [benchmarks/plan_memory.json]
+    python benchmarks/plan_memory.py [results/benchmarks/plan_memory.json]
 
 Each shape trains a few steps on random bytes in a process of its own. Measured is the peak resident
 memory less what the process had before the model was built.

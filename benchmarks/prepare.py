@@ -1,6 +1,6 @@
 """`blt prepare` with entropies, beside transformers' patcher with the same weights and text.
 
-    python benchmarks/prepare.py [benchmarks/prepare.json]
+    python benchmarks/prepare.py [results/benchmarks/prepare.json]
 
 Ours is the whole job, from text files to shards with a manifest; theirs is the patcher alone, on
 text that is in memory already, in the precision that is fastest for it.

@@ -1,6 +1,6 @@
 """The released 1B's shape with random weights: loading, first byte, speed and memory.
 
-    python benchmarks/released.py [benchmarks/released.json] [--work FOLDER] [--only ours peer]
+    python benchmarks/released.py [OUT.json] [--work FOLDER] [--only ours peer]
 
 Writes 9 GB of bfloat16 weights in our layout, converts them to transformers' (another 9 GB), and
 measures each way of running them in a process of its own, with nothing of the files in the page

@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_package_its_metadata_and_nothing_else(built: dict[s
 def test_the_sdist_holds_what_is_needed_to_build_test_and_document(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for folder in ("src", "tests", "benchmarks", "recipes", "docs", "deploy", "tools"):
+    for folder in ("src", "tests", "benchmarks", "recipes", "docs", "results", "deploy", "tools"):
         assert tracked(folder) <= names
     assert not [name for name in names if name.startswith(("runs", ".venv", ".git/", "dist"))]
 
