@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 
@@ -52,6 +53,19 @@ def require_within(name: str, value: Any, least: float, most: float) -> None:
 def how_to_install(extra: str) -> str:
     """The command that brings what an extra needs: the end of an error's message."""
     return f"pip install '.[{extra}]' in blt's source folder"
+
+
+def needed(module: str, extra: str, why: str | None = None) -> Any:
+    """A module that an extra brings; ``why`` it is needed opens the message where it is missing.
+
+    Raises:
+        UserError: it is not installed; says how to get it.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        why = why or f"this needs {module.partition('.')[0]}; install it with"
+        raise UserError(f"{why}: {how_to_install(extra)}") from None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from blt import generate as generation
 from blt import vocab
 from blt.checkpoint import folders
+from blt.checkpoint.folders import TOKENIZER
 from blt.checkpoint.layouts import transformers
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.checkpoint.pretrained import PRETRAINED, shipped
@@ -22,6 +23,7 @@ from blt.errors import UserError
 from blt.files.configs import to_dict
 from blt.files.hub import local_folder
 from blt.generate import Generation, State
+from blt.generate import tokens as token_generation
 from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
@@ -33,8 +35,7 @@ from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
 from blt.patching import Patches
 from blt.scoring import bits, continuations
 from blt.texts.pieces import groups, segments
-from blt.tokens import generation as token_generation
-from blt.tokens.tokenizer import TOKENIZER, ByteTokenizer, Tokenizer
+from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
 SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
 

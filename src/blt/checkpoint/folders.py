@@ -24,6 +24,7 @@ from blt.files.tensors import Spec, Tensors
 
 FORMAT = "blt-1"
 CONFIG, CARD = "config.json", "README.md"
+TOKENIZER = "tokenizer.json"  # of a token model
 PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
 TRAINER = "trainer.json"  # beside a model in training: what it goes on with
 

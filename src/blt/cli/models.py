@@ -111,7 +111,7 @@ def bench(
     from blt.bench import run
 
     if suite == "serve":
-        from blt.data.packing import needed
+        from blt.errors import needed
 
         needed("aiohttp", extra="bench")
         from blt.bench.serve import Load

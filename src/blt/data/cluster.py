@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from blt.data.packing import needed
 from blt.data.worker import Outcome, Task, Worker
+from blt.errors import needed
 
 
 def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from blt.data.left_out import TEXT, Broken
-from blt.data.packing import needed, unpacked
+from blt.data.packing import unpacked
 from blt.data.signatures import BINARY, JSON, LINES, PARQUET, NotTextError, check_name, name_of
-from blt.errors import UserError
+from blt.errors import UserError, needed
 from blt.vocab import to_bytes
 
 SNIFF_BYTES = 8000
@@ -144,7 +144,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _parquet(path: Path, broken: Broken) -> Iterator[bytes]:
-    arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
+    arrow, parquet = needed("pyarrow", "data"), needed("pyarrow.parquet", "data")
     try:
         file = parquet.ParquetFile(path)
         names = file.schema_arrow.names

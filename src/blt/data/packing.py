@@ -9,12 +9,11 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from blt.data.signatures import HEAD, check_head, check_name, name_of, signature
-from blt.errors import UserError, how_to_install
+from blt.errors import UserError, needed
 
 CHUNK = 2**17  # bytes read at once
 SLICE = 2**13  # of packed Zstandard, which may unpack to 32,768 times as much
@@ -38,7 +37,7 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
     packing = name_of(path).packing
     damage: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError)
     if packing == "Zstandard":
-        damage = (*damage, needed("zstandard").ZstdError)
+        damage = (*damage, needed("zstandard", "data").ZstdError)
     try:
         with path.open("rb") as file:
             head = file.peek(HEAD)[:HEAD]  # type: ignore[attr-defined]
@@ -71,20 +70,6 @@ def text_of(path: Path) -> str:
             return file.read().decode()
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: is not UTF-8 ({error}); save it so") from None
-
-
-def needed(module: str, extra: str = "data") -> Any:
-    """A module of an extra.
-
-    Raises:
-        UserError: not installed; says how to get it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"this needs {module.partition('.')[0]}; install it with {how_to_install(extra)}"
-        ) from error
 
 
 def _damaged(path: Path, error: Exception) -> NoReturn:
@@ -138,7 +123,7 @@ class _Zstandard(io.RawIOBase):
     """Unpacked Zstandard; unlike the library's own readers it notices a file that was cut off."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._library = file, needed("zstandard")
+        self._file, self._library = file, needed("zstandard", "data")
         self._frame: Any = None  # None: between frames
         self._ready, self._packed = memoryview(b""), b""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blt.data.census import Census, division_of, to_json
+from blt.data.cluster import on_ray
 from blt.data.files import Found
 from blt.data.heldout import Division
 from blt.data.left_out import Tally
@@ -76,8 +77,6 @@ def _work(
     """Write the shards of ``tasks``, the last ones of ``total``."""
     finished = total - len(tasks)
     if ray_workers:
-        from blt.data.cluster import on_ray
-
         for done, outcome in enumerate(on_ray(worker, tasks, ray_workers), finished + 1):
             show(done, total, outcome)
         return

@@ -30,9 +30,8 @@ import numpy as np
 
 from blt import vocab
 from blt.data.manifest import MANIFEST, read_manifest
-from blt.data.packing import needed
 from blt.data.segments import Piece
-from blt.errors import UserError
+from blt.errors import UserError, needed
 from blt.files import durable
 from blt.files.checksums import digest
 
@@ -73,7 +72,7 @@ class ShardWriter:
 
     def write(self, path: Path, split: str) -> ShardInfo:
         """Write what was collected; ``file`` of the result is the name alone."""
-        arrow = needed("pyarrow")
+        arrow = needed("pyarrow", "data")
         columns = {
             "text": arrow.array(self._texts, arrow.large_binary()),
             "following": arrow.array(self._following, arrow.int16()),
@@ -261,7 +260,7 @@ def _map_lengths(folder: Path, split: str, count: int, sha256: str | None) -> np
 
 
 def _map_shard(folder: Path, shard: ShardInfo, check: bool = False) -> _Columns:
-    arrow, path = needed("pyarrow"), folder / shard.file
+    arrow, path = needed("pyarrow", "data"), folder / shard.file
     try:
         if path.stat().st_size != shard.size:
             raise ValueError(f"{path.stat().st_size} bytes, the manifest says {shard.size}")

@@ -31,9 +31,8 @@ from pathlib import Path
 from blt.data import formats
 from blt.data.files import REPEATED, Found, behind, below, require_file
 from blt.data.left_out import Broken
-from blt.data.packing import needed
 from blt.data.python_corpus import python_corpus
-from blt.errors import UserError
+from blt.errors import UserError, needed
 from blt.texts.printable import printable
 
 log = logging.getLogger("blt")
@@ -154,7 +153,7 @@ def _read_one(
 
 def _hub(name: str, broken: Broken) -> Iterator[bytes]:
     """Rows of ``hf:NAME[@SPLIT]`` as they come."""
-    library = needed("datasets")
+    library = needed("datasets", "data")
     path, _, split = name.removeprefix(HUB).partition("@")
     try:
         stream = library.load_dataset(path, split=split or "train", streaming=True)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from blt.errors import UserError, how_to_install
+from blt.errors import UserError, needed
 
 log = logging.getLogger("blt")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -40,15 +40,10 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
 
 def failures(hub: Any) -> tuple[type[Exception], ...]:
     """What the hub, or a network that is not there, ends in."""
-    import httpx
-
+    httpx = needed("httpx", "convert")  # the hub's own
     return (hub.errors.HfHubHTTPError, httpx.HTTPError, OSError)
 
 
 def library(why: str) -> Any:
     """``huggingface_hub``; ``why`` it is needed opens the message where it is not installed."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError(f"{why}, {how_to_install('convert')}") from None
-    return huggingface_hub
+    return needed("huggingface_hub", "convert", why)

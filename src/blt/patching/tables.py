@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blt import vocab
-from blt.errors import UserError
+from blt.errors import UserError, needed
 from blt.files import durable
 from blt.vocab import VOCAB_SIZE
 
@@ -108,14 +108,11 @@ def token_offsets(path: Path | None) -> Callable[[bytes], list[int]]:
     """
     if path is None:
         raise UserError("rule 'bpe' needs --tokenizer FILE, a tokenizer.json")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise UserError("rule 'bpe' needs the tokenizers library: pip install tokenizers") from None
+    library = needed("tokenizers", "study", "rule 'bpe' needs the tokenizers library")
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a tokenizer.json")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path}: not a tokenizer.json ({error})") from None
     return lambda data: _byte_offsets(tokenizer, data)

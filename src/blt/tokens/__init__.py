@@ -1,1 +1,1 @@
-"""The token baseline's own parts: its tokenizer, and writing with it; byte models need neither."""
+"""Tokens, for the baselines: byte-pair encoding of any bytes; byte models need none of it."""

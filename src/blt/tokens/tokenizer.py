@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from blt.errors import UserError, how_to_install
+from blt.errors import UserError, needed
 
-TOKENIZER = "tokenizer.json"  # beside config.json
 LEAST_VOCAB = 256  # every byte is a token
 
 
@@ -133,8 +132,9 @@ def _values() -> dict[str, int]:
 
 
 def tokenizers_library() -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise UserError(f"tokens need the tokenizers library: {how_to_install('study')}") from None
-    return tokenizers
+    """The tokenizers library.
+
+    Raises:
+        UserError: it is not installed; says how to get it.
+    """
+    return needed("tokenizers", "study", "tokens need the tokenizers library")

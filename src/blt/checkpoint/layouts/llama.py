@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, refuse_unknown, skeleton
+from blt.checkpoint.folders import (
+    CONFIG,
+    TOKENIZER,
+    Checkpoint,
+    check_layers,
+    refuse_unknown,
+    skeleton,
+)
 from blt.checkpoint.layouts.llama_config import read_config, write_config
 from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
@@ -27,7 +34,7 @@ from blt.files.stored import Stored
 from blt.files.tensors import Rearranged, Spec, Tensors, widest
 from blt.model.config import TokenTransformerConfig
 from blt.model.transformer import CausalTransformer
-from blt.tokens.tokenizer import TOKENIZER, ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 NAMES = Names(

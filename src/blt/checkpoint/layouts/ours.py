@@ -9,6 +9,7 @@ from blt.checkpoint.folders import (
     CONFIG,
     FORMAT,
     PATCHING,
+    TOKENIZER,
     Checkpoint,
     check,
     check_layers,
@@ -20,7 +21,6 @@ from blt.files.stored import Stored
 from blt.files.strict_json import read_object
 from blt.files.tensors import Tensors
 from blt.model.language import KINDS
-from blt.tokens.tokenizer import TOKENIZER
 
 
 def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.attention import varlen
 
 
 def fits_flash(q: Tensor) -> bool:
@@ -19,11 +20,9 @@ def fits_flash(q: Tensor) -> bool:
 def flash_attention(
     q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
     cu_seqlens, longest = _cu_seqlens(offsets, q.device)
     past = -1 if window is None else window - 1  # keys before the query's own
-    attended = varlen_attn(
+    attended = varlen.varlen_attn(
         q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=1.0, window_size=(past, 0)
     )
     assert isinstance(attended, Tensor)
