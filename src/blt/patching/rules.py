@@ -57,6 +57,7 @@ class Rule:
 
     Attributes:
         name: what users call it.
+        about: what starts a patch, in a sentence.
         options: fields of :class:`PatchingConfig` that it reads.
         needs: what it needs besides the bytes: "entropy model", "table", "tokenizer" or nothing.
         incremental: does it hold at t whatever comes after t?
@@ -64,6 +65,7 @@ class Rule:
     """
 
     name: ClassVar[str]
+    about: ClassVar[str]
     options: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str | None] = None
     incremental: ClassVar[bool] = True
@@ -99,6 +101,7 @@ class Entropy(Rule):
     """The next byte is hard to predict: the global threshold (paper §2.3)."""
 
     name = "entropy"
+    about = "A byte that the entropy model is unsure of: more than θ."
     options = ("threshold", "newline_reset")
     needs = "entropy model"
 
@@ -123,6 +126,7 @@ class EntropyMonotonic(Rule):
     """The next byte is harder to predict than this one was: approximate monotonicity (§2.3)."""
 
     name = "entropy-monotonic"
+    about = "A byte at which it becomes less sure: its entropy rises by more than θ."
     options = ("threshold", "newline_reset")
     needs = "entropy model"
 
@@ -142,6 +146,7 @@ class EntropyCombined(Rule):
     """Both: hard to predict, and harder than this byte was."""
 
     name = "entropy-combined"
+    about = "Both: more than θ, and a rise of more than θ_add."
     options = ("threshold", "threshold_add", "newline_reset")
     needs = "entropy model"
 
@@ -178,6 +183,7 @@ class Space(Rule):
     """This byte is space-like, and the one before it is not (paper §2.2)."""
 
     name = "space"
+    about = "What follows a space or a mark: about one patch per word."
     reach = 2
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
@@ -195,6 +201,7 @@ class Static(Rule):
     """Every ``stride`` bytes after BOS (MegaByte)."""
 
     name = "static"
+    about = "Every so many bytes, whatever they are."
     options = ("stride",)
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
@@ -214,6 +221,7 @@ class Byte(Rule):
     """After every byte."""
 
     name = "byte"
+    about = "Every byte: no patches at all, and the most work."
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return torch.ones_like(ids, dtype=torch.bool)
@@ -228,6 +236,7 @@ class Bpe(Rule):
     """A BPE tokenizer starts a token there; it sees the whole text, so this is not incremental."""
 
     name = "bpe"
+    about = "What a BPE tokenizer makes a token of."
     needs = "tokenizer"
     incremental = False
 
@@ -244,6 +253,7 @@ class Lookup(Rule):
     """A table says so for the last ``lookup_order`` bytes (paper §4.2)."""
 
     name = "lookup"
+    about = "What a table says of the last bytes."
     options = ("lookup_order",)
     needs = "table"
 

@@ -17,9 +17,20 @@ from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer, entropy, entropy_contexts
 from blt.patching import RULES, PatchingConfig, decide, mean_patch_size, refuse_unused
-from blt.serve.schemas import PatchesOut, PatchesResponse, RuleIn, ScoreResponse
+from blt.serve.schemas import OFFERED, PatchesOut, PatchesResponse, RuleCard, RuleIn, ScoreResponse
 
 BYTE = PatchingConfig(rule="byte")
+
+
+def rule_cards() -> list[RuleCard]:
+    """The rules that a request may ask for, and the parameters that each takes."""
+    taken = RuleIn.model_fields.keys()
+    return [
+        RuleCard(
+            rule=rule.name, about=rule.about, parameters=[o for o in rule.options if o in taken]
+        )
+        for rule in OFFERED
+    ]
 
 
 def used(config: PatchingConfig) -> dict[str, float]:

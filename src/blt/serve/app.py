@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from blt import __version__, vocab
 from blt.lm import LanguageModel
 from blt.serve import errors, static
-from blt.serve.analysis import used
+from blt.serve.analysis import rule_cards, used
 from blt.serve.completions import complete
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.guard import Door, Guard
@@ -116,6 +116,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             max_prompt_bytes=limits.prompt_bytes,
             max_bytes=limits.max_bytes,
             draft_bytes=service.drafts,
+            rules=rule_cards(),
         )
 
     def check_name(model: str | None) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from blt import vocab
 from blt.generate.cache import MAX_ROWS
+from blt.patching import RULES
 from blt.serve.neutral import COMPLETIONS, STREAMS, describe, drop
 
 Base64 = Annotated[str, Field(description="bytes in base64", pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
-Rule = Literal[
-    "model", "entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"
-]
+OFFERED = [rule for rule in RULES.values() if rule.needs in (None, "entropy model")]
+if TYPE_CHECKING:
+    Rule = str
+else:
+    Rule = Literal[("model", *(rule.name for rule in OFFERED))]
 
 
 class Strict(BaseModel):
@@ -239,6 +242,14 @@ class CompletionRequest(Strict):
 # --- answers -------------------------------------------------------------------------------------
 
 
+class RuleCard(BaseModel):
+    """A rule that a request may ask for, besides the model's own."""
+
+    rule: str
+    about: str
+    parameters: list[str]
+
+
 class ModelCard(BaseModel):
     id: str
     object: Literal["model"] = "model"
@@ -251,6 +262,7 @@ class ModelCard(BaseModel):
     max_prompt_bytes: int
     max_bytes: int
     draft_bytes: int
+    rules: list[RuleCard]
 
 
 class ModelList(BaseModel):

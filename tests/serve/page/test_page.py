@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -141,7 +142,7 @@ def test_any_bytes_are_drawn_and_none_is_run(page: Any) -> None:
     wait_for(page, "#patches-notice", "half a byte")
     with page.expect_request("**/v1/patches") as asked:
         page.locator("#text").fill("ff 00 C3 A9 41")
-    assert asked.value.post_data_json == {"bytes": "/wDDqUE="}
+    assert asked.value.post_data_json["bytes"] == "/wDDqUE="
     wait_for(page, "#count-bytes", "5")
     page.locator("#text").fill("")
     wait_for(page, "#count-bytes", "0")
@@ -245,6 +246,32 @@ def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, shipped: BLT) 
     box = page.locator("#curve svg").bounding_box()
     page.mouse.move(box["x"] + 3, box["y"] + 30)  # on the first byte
     assert "Patch 1," in page.locator("#patch-inspector").text_content()
+
+
+def test_a_rule_that_the_page_does_not_know_is_offered_and_cut_by_the_server(page: Any) -> None:
+    def with_a_new_rule(route: Any) -> None:
+        models = route.fetch().json()
+        new = {"rule": "every-third", "about": "Every third byte.", "parameters": []}
+        models["data"][0]["rules"].append(new)
+        route.fulfill(json=models)
+
+    def answer(route: Any) -> None:
+        asked = route.request.post_data_json
+        assert asked["rules"] == [{"rule": "model"}, {"rule": "every-third"}]
+        size = len(base64.b64decode(asked["bytes"]))
+        starts = {"model": [0], "every-third": list(range(0, size, 3))}
+        patches = [{"rule": rule, "starts": at, "mean_size": 3.0} for rule, at in starts.items()]
+        route.fulfill(
+            json={"entropies": [1.0] * size, "surprise": [1.0] * size, "patches": patches}
+        )
+
+    page.route("**/v1/models", with_a_new_rule)
+    page.route("**/v1/patches", answer)
+    page.reload()
+    type_text(page, "abcdefghi")
+    page.locator("#rule").select_option("every-third")
+    assert page.locator(VIEW).all_text_contents() == ["abc", "def", "ghi"]
+    assert "Every third byte." in page.locator("#rules-explained").text_content()
 
 
 def test_long_text_is_capped_and_says_so(page: Any) -> None:

@@ -33,16 +33,17 @@ export function setKeyPrompt(ask) {
 
 /** @typedef {{signal?: AbortSignal, onWait?: (message: string) => void}} Options */
 
-/** @param {Options} [options] @returns {Promise<{id: string, kind: string, rule?: string, threshold?: number}>} */
+/** @param {Options} [options] @returns {Promise<{id: string, kind: string, rule?: string, threshold?: number,
+ *   rules: import("./patching.js").RuleCard[]}>} */
 export async function model(options) {
   const { data } = await (await send("v1/models", undefined, options)).json();
   if (!data?.length) throw new ApiError("The server has no model.", 200);
   return data[0];
 }
 
-/** @param {string} bytes base64 @param {Options} [options] */
-export async function patches(bytes, options) {
-  return (await send("v1/patches", { bytes }, options)).json();
+/** @param {string} bytes base64 @param {object[]} rules to cut by @param {Options} [options] */
+export async function patches(bytes, rules, options) {
+  return (await send("v1/patches", { bytes, rules }, options)).json();
 }
 
 /** @param {string} bytes base64 @param {Options} [options] */

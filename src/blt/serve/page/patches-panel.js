@@ -8,8 +8,8 @@ import { capped, encode, hex, parseHex, toBase64, toBoxText, toHex, units } from
 import { Curve } from "./curve.js";
 import { byId, debounced, el, isAbort, Notice, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
-import { decide, ENTROPY_RULES, meanSize, patchCount, patchIds, startsAt, thresholdFor } from "./patching.js";
-import { showRules } from "./rules.js";
+import { knows, meanSize, patchCount, patchIds, startsAt, thresholdFor } from "./patching.js";
+import { showRules, startsOf } from "./rules.js";
 import { EXAMPLES } from "./samples.js";
 import { PatchView } from "./view.js";
 
@@ -31,7 +31,8 @@ export function markResults(state) {
 }
 
 /** @typedef {{bytes: Uint8Array, units: import("./bytes.js").Unit[], entropies: number[],
- *   surprise: number[], modelStarts: boolean[]}} Answer */
+ *   surprise: number[], modelStarts: boolean[], serverStarts: Object<string, boolean[]>}} Answer
+ * serverStarts: by rules that this page does not know */
 
 export class PatchesPanel {
   /** @type {Answer|null} */
@@ -41,7 +42,8 @@ export class PatchesPanel {
   #abort = new AbortController();
   #remark = ""; // about what is in the box, until that changes
 
-  /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number}} model */
+  /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number,
+   *   rules: import("./patching.js").RuleCard[]}} model */
   constructor(model) {
     this.model = model;
     this.text = byId("text");
@@ -49,9 +51,23 @@ export class PatchesPanel {
     this.view = new PatchView(byId("patch-view"), (piece, chosen) => this.#inspect(piece, chosen));
     this.curve = new Curve(byId("curve"), byId("curve-axis"), (at) => this.view.activate(this.view.indexAt(at), false));
     this.say = debounced(() => (byId("patches-summary").textContent = this.#summary()), 800);
+    this.#setUpRules();
     this.#setUpControls();
     this.#setUpExamples();
     this.ask();
+  }
+
+  /** The rules that the server has: to choose from, and explained. */
+  #setUpRules() {
+    for (const { rule, about } of this.model.rules) {
+      byId("rule").append(el("option", { value: rule }, rule));
+      byId("rules-explained").append(el("dt", {}, rule), el("dd", {}, about));
+    }
+  }
+
+  /** What a rule takes; the model's own shows its threshold. @param {string} rule */
+  #parametersOf(rule) {
+    return rule === "model" ? ["threshold"] : this.model.rules.find((card) => card.rule === rule).parameters;
   }
 
   #setUpControls() {
@@ -120,7 +136,8 @@ export class PatchesPanel {
         clearTimeout(slow);
         this.notice.say(message);
       };
-      const answer = await api.patches(toBase64(bytes), { signal: abort.signal, onWait });
+      const unknown = this.model.rules.filter(({ rule }) => !knows(rule)).map(({ rule }) => ({ rule }));
+      const answer = await api.patches(toBase64(bytes), [{ rule: "model" }, ...unknown], { signal: abort.signal, onWait });
       if (abort.signal.aborted) return;
       this.notice.say(note);
       this.#show(bytes, answer);
@@ -150,8 +167,9 @@ export class PatchesPanel {
   }
 
   #show(bytes, { entropies, surprise, patches }) {
-    const modelStarts = startsAt(patches[0].starts, bytes.length);
-    this.#answer = { bytes, units: units(bytes), entropies, surprise, modelStarts };
+    const [modelStarts, ...others] = patches.map(({ starts }) => startsAt(starts, bytes.length));
+    const serverStarts = Object.fromEntries(others.map((starts, i) => [patches[i + 1].rule, starts]));
+    this.#answer = { bytes, units: units(bytes), entropies, surprise, modelStarts, serverStarts };
     markResults("current");
     this.curve.draw(bytes, this.#answer.units, entropies);
     this.#cut();
@@ -164,7 +182,7 @@ export class PatchesPanel {
     const rule = this.#rule();
     if (rule.rule === "model") {
       byId("theta").value = this.#modelThreshold();
-    } else if (this.#answer?.entropies.length && ENTROPY_RULES.includes(rule.rule)) {
+    } else if (this.#answer?.entropies.length && this.#parametersOf(rule.rule).includes("threshold")) {
       byId("theta").value = thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts)));
     }
     this.#cut();
@@ -185,8 +203,7 @@ export class PatchesPanel {
     const rule = this.#rule();
     this.#showControls(rule);
     if (!this.#answer) return;
-    const { bytes, entropies, modelStarts } = this.#answer;
-    this.#starts = rule.rule === "model" ? modelStarts : decide(rule, bytes, entropies);
+    this.#starts = startsOf(rule, this.#answer);
     this.view.draw({ ...this.#answer, starts: this.#starts, showBytes: byId("show-bytes").checked });
     this.#showNumbers();
     this.curve.cut(this.#lineOf(rule), this.#starts, this.#curveSummary());
@@ -201,9 +218,10 @@ export class PatchesPanel {
   }
 
   #showControls({ rule, threshold, threshold_add, stride }) {
-    byId("theta-control").hidden = rule !== "model" && !ENTROPY_RULES.includes(rule);
-    byId("theta-add-control").hidden = rule !== "entropy-combined";
-    byId("stride-control").hidden = rule !== "static";
+    const taken = this.#parametersOf(rule);
+    byId("theta-control").hidden = !taken.includes("threshold");
+    byId("theta-add-control").hidden = !taken.includes("threshold_add");
+    byId("stride-control").hidden = !taken.includes("stride");
     byId("theta-value").textContent = threshold.toFixed(2);
     byId("theta-add-value").textContent = threshold_add.toFixed(2);
     byId("stride-value").textContent = String(stride);

@@ -9,8 +9,7 @@
 /** @typedef {{units: Unit[], start: number, end: number, patch: number, cut: boolean}} Piece
  * Units that are drawn together: all in one patch or, if cut, one that several patches share. */
 
-export const RULES = ["entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"];
-export const ENTROPY_RULES = RULES.slice(0, 3);
+/** @typedef {{rule: string, about: string, parameters: string[]}} RuleCard what the server says of a rule */
 
 /**
  * Which bytes start a patch.
@@ -21,10 +20,16 @@ export const ENTROPY_RULES = RULES.slice(0, 3);
  */
 export function decide(rule, bytes, entropies) {
   const holds = predicate(rule, bytes, entropies);
+  if (!holds) throw new Error(`unknown rule ${rule.rule}`);
   return Array.from(bytes, (_, i) => i === 0 || holds(i));
 }
 
-/** Does byte i >= 1 start a patch? In float32, as the library has it. */
+/** Can this page cut by a rule, or must the server be asked? @param {string} rule */
+export function knows(rule) {
+  return predicate({ rule }, new Uint8Array(), []) !== undefined;
+}
+
+/** Does byte i >= 1 start a patch? In float32, as the library has it; undefined: not known here. */
 function predicate({ rule, threshold = 0, threshold_add = 0, stride = 4 }, bytes, entropies) {
   const least = Math.fround(threshold);
   const leastRise = Math.fround(threshold_add);
@@ -43,7 +48,7 @@ function predicate({ rule, threshold = 0, threshold_add = 0, stride = 4 }, bytes
     case "byte":
       return () => true;
   }
-  throw new Error(`unknown rule ${rule}`);
+  return undefined;
 }
 
 /** Not a Latin letter, a digit or a UTF-8 continuation byte. @param {number} byte */

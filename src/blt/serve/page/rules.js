@@ -4,7 +4,7 @@
  */
 
 import { el } from "./dom.js";
-import { decide, ENTROPY_RULES, meanSize, patchCount, RULES, thresholdFor } from "./patching.js";
+import { decide, knows, meanSize, patchCount, thresholdFor } from "./patching.js";
 import { direction, draw } from "./view.js";
 
 /** @typedef {import("./patching.js").Rule} Rule */
@@ -23,18 +23,25 @@ const MOST_BYTES = 240; // of the text, in each row
 export function showRules(body, answer, chosen, starts, model) {
   const own = { rule: model.rule ?? "model", threshold: model.threshold ?? chosen.threshold };
   const set = chosen.rule === "model" ? { ...chosen, ...own } : chosen;
-  const others = RULES.map((rule) => {
-    const parameters = rule === set.rule ? set : matched(rule, set, answer.entropies, starts);
-    return { rule, note: noteOf(parameters), starts: decide(parameters, answer.bytes, answer.entropies) };
+  const others = model.rules.map((card) => {
+    const { rule } = card;
+    const parameters = rule === set.rule ? set : matched(card, set, answer.entropies, starts);
+    return { rule, note: noteOf(parameters), starts: startsOf(parameters, answer) };
   });
   const first = { rule: "model", note: model.rule ?? "", starts: answer.modelStarts };
   body.replaceChildren(...[first, ...others].map((row) => rowOf(row, answer, row.rule === chosen.rule)));
 }
 
+/** Which bytes start a patch, by a rule that this page knows or the server cut by. @param {Rule} rule */
+export function startsOf(rule, { bytes, entropies, modelStarts, serverStarts }) {
+  if (rule.rule === "model") return modelStarts;
+  return knows(rule.rule) ? decide(rule, bytes, entropies) : serverStarts[rule.rule];
+}
+
 /** @returns {Rule} */
-function matched(rule, chosen, entropies, starts) {
-  if (rule === "static") return { rule, stride: Math.max(1, Math.round(meanSize(starts))) };
-  if (!ENTROPY_RULES.includes(rule)) return { rule };
+function matched({ rule, parameters: taken }, chosen, entropies, starts) {
+  if (taken.includes("stride")) return { rule, stride: Math.max(1, Math.round(meanSize(starts))) };
+  if (!taken.includes("threshold")) return { rule };
   const parameters = { ...chosen, rule };
   return { ...parameters, threshold: thresholdFor(parameters, entropies, Math.max(1, patchCount(starts))) };
 }
