@@ -117,7 +117,7 @@ def _verify_files(folder: Path, verdict: Verdict) -> None:
 
 
 def _verify_tensors(tensors: Tensors, verdict: Verdict) -> None:
-    """Of what is read here nothing may be NaN or infinite."""
+    """Note tensors that hold a NaN or an infinite number."""
     for name, spec in tensors.specs.items():
         with verdict.collecting():
             for start, stop in spec.blocks():
@@ -125,7 +125,7 @@ def _verify_tensors(tensors: Tensors, verdict: Verdict) -> None:
 
 
 def _verify_state(path: Path, verdict: Verdict) -> None:
-    """Of a trainer: tensors of any type."""
+    """Note what cannot be read of a trainer's tensors, which may be of any type."""
     try:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (no mapping)

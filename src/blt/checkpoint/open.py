@@ -81,7 +81,7 @@ def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _check_files(folder: Path) -> None:
-    """Of the model; what a training goes on with is checked when it does."""
+    """Compare a model's files with their checksums; a training checks its own when it goes on."""
     checksums.check(folder, but=TRAINER)
 
 

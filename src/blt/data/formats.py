@@ -86,7 +86,7 @@ def _lines_of_json(file: IO[bytes]) -> tuple[Iterator[bytes] | None, bytes]:
 
 
 def _json(path: Path, data: bytes, broken: Broken) -> Iterator[bytes]:
-    """Of objects with a text the text, of any other JSON all of it as it stands."""
+    """The texts of objects that have one, or all of any other JSON as it stands."""
     found = _parsed(data)
     records = found if isinstance(found, list) else [found]
     if records and isinstance(records[0], dict) and TEXT in records[0]:

@@ -122,7 +122,7 @@ class Loader(Iterator[Batch]):
 
     @property
     def fingerprint(self) -> str:
-        """Of the text and its shares: a state belongs to these only."""
+        """A hash of the text and its shares, to which alone a state belongs."""
         parts = [f"{s.fingerprint}:{w}" for s, w in zip(self.sources, self._weights, strict=True)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 

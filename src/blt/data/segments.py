@@ -34,12 +34,12 @@ class Segments(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """Of all together."""
+        """Bytes of all documents together."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Of the content and its order: a position in a stream belongs to these only."""
+        """A hash of the content and its order, to which alone a position in a stream belongs."""
         ...
 
     def __len__(self) -> int: ...

@@ -223,7 +223,7 @@ def faults_of_shards(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _lengths_of(columns: _Columns) -> np.ndarray:
-    """Of a shard's segments, as they are stored  # [rows] uint32."""
+    """Lengths of a shard's segments, as they are stored  # [rows] uint32."""
     ends = columns.following == vocab.EOS
     return (2 * np.diff(columns.offsets) + ends).astype("<u4")
 

@@ -30,7 +30,7 @@ CRC32 = re.compile("[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class Checksums:
-    """Of the files of a folder, by their names in it."""
+    """Checksums of the files of a folder, by their names in it."""
 
     sha256: dict[str, str] = field(default_factory=dict)
     crc32: dict[str, dict[str, str]] = field(default_factory=dict)  # file → tensor → of its bytes

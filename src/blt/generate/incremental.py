@@ -178,7 +178,7 @@ class CachedModel:
     # --- steps -----------------------------------------------------------------------------------
 
     def _positions(self, texts: Sequence[Text], n: int) -> Tensor:
-        """Of the next n ids of each text  # [B, n]."""
+        """Positions of the next n ids of each text  # [B, n]."""
         return torch.tensor(
             [range(len(text.ids), len(text.ids) + n) for text in texts],
             dtype=torch.int64,

@@ -118,7 +118,7 @@ class Chooser:
 
 
 def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray:
-    """Of many texts at once: logits [B, 260] → what each next id is drawn from  # [B, 260]."""
+    """Logits [B, 260] of many texts → the distribution of each one's next id  # [B, 260]."""
     scores = logits.astype(np.float64)
     scores[:, NEVER] = -np.inf
     for chooser, row in zip(choosers, scores, strict=True):

@@ -83,7 +83,7 @@ def _packs(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def cache_dtype(model: nn.Module, precision: Precision) -> torch.dtype:
-    """Of keys and values: narrow too where products with narrow ones are fast."""
+    """The dtype of keys and values: narrow too where products with narrow ones are fast."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     narrow = precision != "float32" and (is_native(model) or not on_cpu)
     return torch.bfloat16 if narrow else torch.float32

@@ -71,7 +71,7 @@ def _quotas(own: Path = Path("/proc/self/cgroup"), mount: Path = CGROUPS) -> Ite
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """Of one group, in version 2 or 1; nothing where it has none."""
+    """The processors that one control group may use, in version 2 or 1; nothing if unlimited."""
     try:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text().split()

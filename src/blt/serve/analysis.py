@@ -125,6 +125,6 @@ class Analysis:
 
 
 def _bits(logits: Tensor, ids: Tensor) -> Tensor:
-    """Of each byte of ids [1 + N], given what precedes it  # [N]."""
+    """Bits of each byte of ids [1 + N], given what precedes it  # [N]."""
     log_p = logits[:-1].float().log_softmax(-1).gather(1, ids[1:, None]).flatten()
     return log_p / -math.log(2)

@@ -21,7 +21,7 @@ READ_ONLY = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Hosts:
-    """Of one server."""
+    """The names that one server answers to, and the web sites that may call it."""
 
     names: frozenset[str]
     any_name: bool
@@ -36,7 +36,7 @@ class Hosts:
         return cls(names, any_name, settings.cors_origins)
 
     def refusal(self, method: str, headers: Headers) -> APIError | None:
-        """Of a request with these headers."""
+        """Why a request with these headers is refused; None: it is not."""
         host, origin = headers.get("host"), headers.get("origin")
         if host is not None and not self.knows(host):  # HTTP/1.0 has none, and no browser
             message = (

@@ -92,5 +92,5 @@ def _digests(path: str) -> list[bytes]:
 
 
 def _digest(key: bytes) -> bytes:
-    """Of equal length for all keys, so that a comparison does not tell how long they are."""
+    """A digest of equal length for all keys, so that comparing does not tell how long they are."""
     return hashlib.sha256(key).digest()

@@ -17,7 +17,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """Of one server; nothing here is shared with other servers in the process."""
+    """The counters of one server; none is shared with other servers in the process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -34,7 +34,7 @@ def refusal(param: str, message: str) -> PydanticCustomError:
 
 
 def decode(text: str, param: str) -> bytes:
-    """Of base64.
+    """The bytes that a base64 text stands for.
 
     Raises:
         PydanticCustomError: it is none.
@@ -49,7 +49,7 @@ SPECIALS = {vocab.BOS: "<bos>", vocab.EOS: "<eos>"}  # what a prompt of ids may 
 
 
 def bytes_of(ids: list[int], where: str) -> bytes:
-    """Of a prompt of ids; a BOS or EOS in front only says that a text begins.
+    """The bytes of a prompt of ids; a BOS or EOS in front only says that a text begins.
 
     Raises:
         PydanticCustomError: another id that is no byte; names its place.

@@ -130,7 +130,7 @@ class Service:
     def usage(
         self, request: CompletionRequest, prompts: list[Piece], handles: list[Handle]
     ) -> Usage:
-        """Of choices that have ended; a prompt counts once, however many choices it has."""
+        """Token counts of choices that have ended; a prompt with many choices counts once."""
         results = [handle.result() for handle in handles]
         if request.max_tokens == 0:  # the engine has read nothing
             prompt_patches = sum(sum(prompt.starts) for prompt in prompts)

@@ -130,7 +130,7 @@ def _address(tensor: Tensor | None, dtype: torch.dtype) -> int | None:
 
 
 class NativeByteSteps(ByteSteps):
-    """Of a byte transformer."""
+    """The steps of a byte transformer, in C++."""
 
     def __init__(self, model: CausalTransformer) -> None:
         super().__init__(model)
@@ -164,7 +164,7 @@ def fits(model: nn.Module) -> bool:
 
 
 class NativeBLTSteps(BLTSteps):
-    """Of a Byte Latent Transformer."""
+    """The steps of a Byte Latent Transformer, in C++."""
 
     def __init__(self, model: ByteLatentTransformer) -> None:
         super().__init__(model)

@@ -32,7 +32,7 @@ class Branches:
 
     @cached_property
     def paths(self) -> list[Tensor]:
-        """Of each run: the rows from its document's start to the run's end  # [R], each [T]."""
+        """Rows from the document's start to the end of each run  # [R], each [T]."""
         paths: list[Tensor] = []
         for parent, (first, end) in zip(self.parents, pairwise(self.offsets), strict=True):
             own = torch.arange(first, end, dtype=torch.int64, device="cpu")
@@ -118,7 +118,7 @@ def _block(
     m: int,
     pieces: list[tuple[int, int, int, int]],
 ) -> _Block:
-    """Of pieces (run, first position, count, oldest position that is seen)."""
+    """The block for pieces (run, first position, count, oldest position that is seen)."""
     asking = torch.empty(len(pieces), n, dtype=torch.int64, device="cpu")  # positions
     rows = torch.empty_like(asking)
     asked = torch.full(
