@@ -196,10 +196,9 @@ def write_lengths(folder: Path, shards: Sequence[ShardInfo]) -> dict[str, str]:
     digests = {}
     for split in (TRAIN, HELDOUT):
         path = folder / f"{split}.lengths"
-        with path.with_name(f"{path.name}.new").open("wb") as file:
+        with durable.beside(path) as new, new.open("wb") as file:  # closed before it is moved
             for shard in (shard for shard in shards if shard.split == split):
                 file.write(_lengths_of(_map_shard(folder, shard)).tobytes())
-        durable.replace(file.name, path)
         digests[split] = digest(path)
     return digests
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A place to write a file to; at the end it takes that of ``path``, after an error nothing."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, in place of one that may be there."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text)
-    replace(beside, path)
+    with beside(path) as new:
+        new.write_text(text)
 
 
 def write_json(path: Path, data: Any, indent: int = 1) -> None:

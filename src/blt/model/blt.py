@@ -27,6 +27,19 @@ from blt.patching.patcher import Patcher
 from blt.vocab import VOCAB_SIZE
 
 
+def local_transformer(config: Config, layers: int, ff_dim: int) -> Transformer:
+    """Layers over bytes, each of which sees a window."""
+    return Transformer(
+        config.local_dim,
+        config.local_heads,
+        layers,
+        ff_dim,
+        rope_theta=config.rope_theta,
+        eps=config.norm_eps,
+        window=config.sliding_window,
+    )
+
+
 class LocalEncoder(nn.Module):
     """From bytes to patches (paper §3.2)."""
 
@@ -36,15 +49,7 @@ class LocalEncoder(nn.Module):
         self.embedding = ByteEmbedding(
             dim, config.hash_ngram_sizes, config.hash_functions, config.hash_rows
         )
-        self.transformer = Transformer(
-            dim,
-            config.local_heads,
-            config.encoder_layers,
-            config.encoder_ff_dim,
-            rope_theta=config.rope_theta,
-            eps=config.norm_eps,
-            window=config.sliding_window,
-        )
+        self.transformer = local_transformer(config, config.encoder_layers, config.encoder_ff_dim)
         self.patch_projection = Linear(dim, self.k * dim)
         # Patch states start anew from the bytes after every layer, so of "all" only the last
         # cross-attention reaches the output; the others are kept for released checkpoints.
@@ -104,15 +109,7 @@ class LocalDecoder(nn.Module):
         self.cross_attention = nn.ModuleList(
             BytesFromPatches(dim, config.local_heads, config.norm_eps) for _ in range(count)
         )
-        self.transformer = Transformer(
-            dim,
-            config.local_heads,
-            config.decoder_layers,
-            config.decoder_ff_dim,
-            rope_theta=config.rope_theta,
-            eps=config.norm_eps,
-            window=config.sliding_window,
-        )
+        self.transformer = local_transformer(config, config.decoder_layers, config.decoder_ff_dim)
         self.norm = RMSNorm(dim, config.norm_eps)
         self.head = Linear(dim, VOCAB_SIZE)
 

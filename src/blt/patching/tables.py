@@ -94,9 +94,8 @@ def write_lookup_table(
     if not 1 <= order <= MAX_ORDER:
         raise UserError(f"--order must be 1..{MAX_ORDER} bytes, got {order}")
     table = lookup_entropies([(ids, entropies)], order) > threshold
-    beside = path.with_name(f".{path.name}.new")
-    save_file({TABLE: table}, beside)
-    durable.replace(beside, path)
+    with durable.beside(path) as new:
+        save_file({TABLE: table}, new)
     return int(table.sum())
 
 
