@@ -14,7 +14,7 @@ from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.models import load
-from blt.evals.tasks import patch_size
+from blt.evals.patch_size import patch_size
 from blt.hub import local_folder
 from blt.precision import choose_device, choose_dtype
 from blt.train.byteify import resolved

@@ -23,7 +23,7 @@ from blt.errors import UserError, named
 from blt.evals.bpb import bits_per_byte, choose
 from blt.evals.flops import TRAINING_FACTOR
 from blt.evals.overlap import overlap
-from blt.evals.tasks import patch_size
+from blt.evals.patch_size import patch_size
 from blt.lm import LanguageModel
 from blt.precision import choose_dtype
 from blt.pretrained import find_entropy_model
