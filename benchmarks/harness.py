@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 import tempfile
 import time
@@ -31,12 +30,12 @@ from transformers import PreTrainedTokenizerFast
 import blt
 from blt.bench.shape import transformers_model
 from blt.checkpoint.layouts.transformers import mapping
-from blt.evals.choices import accuracy
-from blt.evals.datasets import hellaswag
 from blt.evals.harness import Harness
 from blt.generate.incremental_blt import cached
-from blt.lm import group_documents
+from blt.lm import SCORING_BYTES
+from blt.texts.pieces import groups
 from blt.tokens.tokenizer import _characters
+from harness_tasks.local_data import hellaswag
 
 TASK_FILES = Path(__file__).parent / "harness_tasks"
 # What is run: task, examples before each question (the harness draws new ones for each), documents.
@@ -161,7 +160,7 @@ def compare(folder: str, manager: TaskManager) -> dict[str, Any]:
 def whole(lm: blt.BLT, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
     """Every prompt with every choice, packed."""
     found = [0.0] * len(pairs)
-    for group in group_documents([len(prompt) + len(rest) + 1 for prompt, rest in pairs]):
+    for group in groups([len(prompt) + len(rest) + 1 for prompt, rest in pairs], SCORING_BYTES):
         documents = [lm.ids_of(b"".join(pairs[index])) for index in group]
         logits = lm.packed_logits(documents).split([len(ids) for ids in documents])
         for index, ids, rows in zip(group, documents, logits, strict=True):
@@ -199,10 +198,10 @@ def _sum(logits: torch.Tensor, wanted: torch.Tensor, first: int) -> float:
     return float(log_p.sum(dtype=torch.float64))
 
 
-def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
+def ways(lm: blt.BLT) -> dict[str, Any]:
     """Bytes per second of prompts and choices, HellaSwag."""
-    path = next(data.glob("bench-hellaswag/*.jsonl*"))
-    pairs = [(q.prompt, c) for q in hellaswag(path, 100) for c in q.choices]
+    questions = hellaswag()["test"].select(range(100))
+    pairs = [(q["ctx"].encode(), f" {end}".encode()) for q in questions for end in q["endings"]]
     size = sum(len(prompt) + len(rest) for prompt, rest in pairs)
     found: dict[str, Any] = {}
     plain = whole(lm, pairs)
@@ -221,8 +220,6 @@ def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
         difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(plain, scores, strict=True))
         found[name] = {"bytes_per_second": size / seconds, "largest_difference": difference}
         print(name, found[name], flush=True)
-    own = accuracy(lm, hellaswag(path, TASKS["HellaSwag"][2]))
-    found["blt eval"] = {"acc": own.likeliest, "acc_norm": own.per_character}
     return found
 
 
@@ -235,7 +232,7 @@ def main(out: str | None = None) -> None:
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as scratch:
         write_transformers(lm, Path(scratch))
-        results["ways"] = ways(lm, Path(os.environ["BLT_BENCH_DATA"]))
+        results["ways"] = ways(lm)
         results["tasks"] = compare(scratch, manager)
     if out is not None:
         Path(out).write_text(json.dumps(results, indent=1) + "\n")

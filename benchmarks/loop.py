@@ -23,8 +23,9 @@ import torch
 
 import blt
 from blt.bench.shape import CONFIG
-from blt.data import Batch, Loader
+from blt.data import Loader
 from blt.data.segments import MemorySegments
+from blt.model.language import Batch
 from blt.train import DataConfig, Recipe, Report, TrainConfig, fit, open_run
 from blt.train.run import RunFolder
 from blt.train.trainer import Trainer

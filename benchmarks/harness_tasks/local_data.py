@@ -15,8 +15,10 @@ from typing import Any
 import datasets
 
 from blt.evals import cute as cute_task
+from blt.evals.noise import NOISES, disturb
 
 Splits = dict[str, datasets.Dataset]
+WHERE = ("prompt", "completion", "both")  # noise
 
 
 def _folder() -> Path:
@@ -33,9 +35,29 @@ def _json(pattern: str) -> Splits:
     return {"test": datasets.load_dataset("json", data_files=files, split="train")}
 
 
-def hellaswag(**_: Any) -> Splits:
-    """JSONL with ctx, endings, label."""
-    return _json("bench-hellaswag/*.jsonl*")
+def hellaswag(noise: str | None = None, where: str = "both", **_: Any) -> Splits:
+    """JSONL with ctx, endings, label; with one of the paper's noises where ``where`` says."""
+    found = _json("bench-hellaswag/*.jsonl*")["test"]
+    if noise is None:
+        return {"test": found}
+    if noise not in NOISES or where not in WHERE:
+        raise SystemExit(f"noise must be one of {', '.join(NOISES)}, where of {', '.join(WHERE)}")
+    rows = [_noisy(row, noise, where, seed) for seed, row in enumerate(found)]
+    return {"test": datasets.Dataset.from_list(rows)}
+
+
+def _noisy(row: dict[str, Any], noise: str, where: str, seed: int) -> dict[str, Any]:
+    """A question with noise in its prompt, in each of its endings, or in both."""
+
+    def noisy(text: str, seed: int) -> str:
+        return disturb(text.encode(), noise, seed).decode()
+
+    ctx, endings = row["ctx"], row["endings"]
+    if where in ("prompt", "both"):
+        ctx = noisy(ctx, seed)
+    if where in ("completion", "both"):
+        endings = [noisy(ending, seed + number) for number, ending in enumerate(endings, 1)]
+    return {"ctx": ctx, "endings": endings, "label": row["label"]}
 
 
 def lambada(**_: Any) -> Splits:

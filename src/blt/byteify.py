@@ -12,7 +12,7 @@ from typing import Any
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.evals.models import load
-from blt.evals.tasks import patch_size
+from blt.evals.patch_size import patch_size
 from blt.files import durable
 from blt.files.hub import local_folder
 from blt.machine.precision import choose_device, choose_dtype

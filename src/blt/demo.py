@@ -16,7 +16,7 @@ import torch
 
 from blt import vocab
 from blt.checkpoint.pretrained import save_patching
-from blt.data import read, segments, split
+from blt.data import read, split
 from blt.data.sources import PYTHON
 from blt.errors import UserError
 from blt.evals.compressors import compressors
@@ -27,7 +27,7 @@ from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import Cut, Patcher, PatchingConfig
 from blt.patching.calibration import calibrate, mean_patch_size
 from blt.scoring.bits import bits_per_byte
-from blt.texts.pieces import choose
+from blt.texts.pieces import choose, segments
 from blt.train.build import build_blt
 from blt.train.job import loader
 from blt.train.loop import Report, fit

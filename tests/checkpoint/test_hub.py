@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import blt
-from blt.checkpoint.convert import convert, open_checkpoint
+from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.push import push_to_hub
 from blt.errors import UserError
 from checkpoints import equal_weights

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import blt
-from blt.checkpoint.convert import convert, open_checkpoint
+from blt.checkpoint.convert import convert
 from blt.checkpoint.layouts.transformers_config import read_config
+from blt.checkpoint.open import open_checkpoint
 from blt.errors import UserError
 from checkpoints import (
     SCALING,

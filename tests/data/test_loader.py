@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt import vocab
-from blt.data import Batch, Loader, loader_of, segments
+from blt.data import Loader, loader_of
 from blt.data.prefetch import Prefetch
 from blt.data.segments import MemorySegments, Piece
 from blt.errors import UserError
+from blt.model.language import Batch
+from blt.texts.pieces import segments
 
 DOCUMENTS = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6)
 SIZES = {"batch_bytes": st.integers(2, 50), "context_bytes": st.integers(1, 30)}

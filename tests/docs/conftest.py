@@ -22,7 +22,6 @@ from served import serving
 from shapes import tiny_config
 
 TEXT = "".join(f"{n} bottles of beer, and the old man counts them.\n" for n in range(60))
-CHOICES = {"ctx": "The old man", "endings": ["sat down.", "flew up."], "label": "0"}
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +47,6 @@ def write_texts(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(TEXT)
     (folder / "flores200" / "devtest" / "deu_Latn.devtest").write_text(TEXT.upper())
-    (folder / "hellaswag_val.jsonl").write_text(f"{json.dumps(CHOICES)}\n" * 3)
     (folder / "books" / "more").mkdir()
     (folder / "books" / "more" / "b.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
     (folder / "docs").mkdir()

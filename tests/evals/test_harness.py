@@ -15,24 +15,12 @@ import pytest
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.choices import accuracy
-from blt.evals.datasets import hellaswag
+from blt.evals.cute import Question, accuracy
+from pages import ROOT
 from shapes import random_blt
 from texts import MULTILINGUAL
 
 lm_eval = pytest.importorskip("lm_eval", reason="needs lm-eval: pip install '.[eval]'")
-
-TASK = """
-task: swag
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{{{ctx}}}}"
-doc_to_target: "{{{{label}}}}"
-doc_to_choice: "{{{{endings}}}}"
-metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +72,65 @@ def test_text_is_what_the_model_writes_up_to_its_stops(harness: Any, model: Path
     assert len(found) == 2
 
 
-def test_scores_are_those_of_blt_eval(model: Path, tmp_path: Path) -> None:
-    from lm_eval.tasks import TaskManager
-
-    import blt.evals.harness
-
-    data = tmp_path / "swag.jsonl"
+@pytest.fixture
+def swag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """HellaSwag's file, of a few questions."""
     lines = [
         {"ctx": f"Scene {n}:", "endings": ["It rains.", "He goes.", "é!", "No"], "label": n % 4}
         for n in range(12)
     ]
+    (tmp_path / "bench-hellaswag").mkdir()
+    data = tmp_path / "bench-hellaswag" / "hellaswag_val.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "swag.yaml").write_text(TASK.format(data=data))
+    monkeypatch.setenv("BLT_BENCH_DATA", str(tmp_path))
+    return lines
+
+
+def evaluate(model: Path, **metadata: str) -> dict[str, Any]:
+    """HellaSwag with the harness, and the requests that it made."""
+    from lm_eval.tasks import TaskManager
+
+    from blt.evals.harness import Harness
+
     found = lm_eval.simple_evaluate(
-        "blt",
-        model_args={"pretrained": str(model)},
-        tasks=["swag"],
-        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        Harness(str(model)),
+        tasks=["local_hellaswag"],
+        task_manager=TaskManager(
+            include_path=str(ROOT / "benchmarks" / "harness_tasks"),
+            include_defaults=False,
+            metadata=metadata,
+        ),
         bootstrap_iters=0,
-    )["results"]["swag"]
-    own = accuracy(blt.load(model), hellaswag(data))
+    )
+    return {
+        **found["results"]["local_hellaswag"],
+        "asked": [row["arguments"] for row in found["samples"]["local_hellaswag"]],
+    }
+
+
+def test_scores_are_those_of_the_model(model: Path, swag: list[dict[str, Any]]) -> None:
+    asked = [
+        Question(ctx.encode(), tuple(f" {end}".encode() for end in endings), label)
+        for ctx, endings, label in (row.values() for row in swag)
+    ]
+    found, own = evaluate(model), accuracy(blt.load(model), asked)
     assert found["acc,none"] == pytest.approx(own.likeliest)
     assert found["acc_norm,none"] == pytest.approx(own.per_character)
+
+
+@pytest.mark.parametrize("where", ["prompt", "completion", "both"])
+def test_noise_goes_where_it_is_sent(where: str, model: Path, swag: list[dict[str, Any]]) -> None:
+    asked = evaluate(model, noise="AntSpeak", where=where)["asked"]
+    for row, pairs in zip(swag, asked, strict=True):
+        spaced = [" ".join(text.upper()) for text in (row["ctx"], *row["endings"])]
+        ctx = row["ctx"] if where == "completion" else spaced[0]
+        endings = row["endings"] if where == "prompt" else spaced[1:]
+        assert pairs == [(ctx, f" {ending}") for ending in endings]
+
+
+def test_a_noise_that_is_none_is_named(model: Path, swag: list[dict[str, Any]]) -> None:
+    with pytest.raises(SystemExit, match="noise must be one of AntSpeak"):
+        evaluate(model, noise="Whisper")
 
 
 def test_what_cannot_be_is_said(model: Path) -> None:

@@ -16,9 +16,8 @@ import blt
 from blt import cli
 from blt.errors import UserError
 from blt.evals import cute
-from blt.evals.choices import Question, accuracy
 from blt.evals.compare import short_names
-from blt.evals.datasets import hellaswag
+from blt.evals.cute import Question, accuracy
 from blt.evals.languages import read_languages
 from blt.evals.samples import prompts, validity
 from blt.generate import Generation
@@ -62,17 +61,6 @@ def test_the_likeliest_choice_wins_whole_or_per_character() -> None:
     asked = [Question(b"a", (b"long choice", b"b"), 0), Question(b"a", (b"c", b"d"), 1)]
     found = accuracy(Fixed(TINY), asked)
     assert (found.likeliest, found.per_character) == (0.0, 0.5)
-
-
-def test_noise_goes_where_it_is_sent() -> None:
-    question = Question(b"a prompt", (b" one", b" two"), 1)
-    assert question.disturbed("UpperCase", "prompt", 0) == Question(
-        b"A PROMPT", (b" one", b" two"), 1
-    )
-    assert question.disturbed("UpperCase", "completion", 0).choices == (b" ONE", b" TWO")
-    assert question.disturbed("AntSpeak", "both", 0) == Question(
-        b"A   P R O M P T", (b" O N E", b" T W O"), 1
-    )
 
 
 ROWS = {
@@ -137,10 +125,6 @@ def test_every_task_of_the_command(
     noises = rows(capsys, "noise", text, *use)
     assert len(noises) == 6
     assert noises[0]["more_bits"] == 0
-    swag = tmp_path / "swag.jsonl"
-    questions = [{"ctx": "He", "endings": ["runs.", "ran."], "label": n % 2} for n in range(3)]
-    swag.write_text("\n".join(map(json.dumps, questions)))
-    assert len(rows(capsys, "hellaswag", swag, *use)) == 16
     found = rows(capsys, "cute", cute_folder(tmp_path / "cute"), *use, "--limit", 2, "--generate")
     assert [row["task"] for row in found] == [*cute.TASKS, "mean"]
     assert cli.main(["eval", "bpb", str(text), *map(str, use)]) == 0
@@ -202,30 +186,6 @@ def test_short_names_of_models_differ_and_lie_in_their_paths(paths: list[str]) -
     for name, path in zip(names, paths, strict=True):
         assert name
         assert name in str(Path(path))
-
-
-def write_lines(path: Path, *lines: object) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def test_benchmarks_are_read_as_they_are_published(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
-) -> None:
-    use = ("--model", model)
-    one = {"sentence_good": "He is.", "sentence_bad": "He are."}
-    first, second = (write_lines(tmp_path / f"{n}.jsonl", one, one) for n in "ab")
-    found = rows(capsys, "blimp", first, second, *use)
-    assert [row["file"] for row in found] == ["a", "b", "mean"]
-    goal = {"goal": "Open it", "sol1": "Pull.", "sol2": "Push."}
-    piqa = write_lines(tmp_path / "valid.jsonl", goal, goal)
-    (tmp_path / "valid-labels.lst").write_text("0\n1\n")
-    (row,) = rows(capsys, "piqa", piqa, *use)
-    assert row["acc"] == 0.5  # equal questions, different answers
-    text = write_lines(tmp_path / "lambada.jsonl", {"text": "The last word"})
-    (row,) = rows(capsys, "lambada", text, *use)
-    (nats,) = blt.load(model).log_likelihoods([(b"The last", b" word")])
-    assert row["perplexity"] == pytest.approx(math.exp(-nats))
 
 
 def test_languages_are_compared_sentence_by_sentence(
@@ -291,10 +251,6 @@ def test_samples_begin_with_whole_characters(
 def test_mistakes_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
 ) -> None:
-    swag = tmp_path / "swag.jsonl"
-    swag.write_text('{"ctx": "He"}\n')
-    with pytest.raises(UserError, match=r"swag\.jsonl:1: no question"):
-        hellaswag(swag)
     table = tmp_path / "spell.tsv"
     table.write_text("input1\tlabel\none\n")
     with pytest.raises(UserError, match=r"spell\.tsv:2: 1 columns"):
@@ -302,16 +258,16 @@ def test_mistakes_are_named(
     for args, message in (
         (["cuddle", "x"], "choose one of"),
         (["cute", str(tmp_path / "model")], "no spell.tsv"),
-        (["hellaswag", "a", "b"], "nothing else"),
+        (["blimp", "a.jsonl"], "use blt lm-eval --model blt --model_args pretrained=FOLDER "),
+        (["lambada"], "--tasks lambada_openai"),
+        (["cute", "a", "b"], "nothing else"),
         (["bpb", str(tmp_path / "none")], "no such file"),
         (["bpb"], "name its texts"),
         (["bpb", "x", "--plot", "a.gif"], "must end in .png"),
         (["bpb", "x", "--plot", "none/a.png"], "no such folder none"),
-        (["piqa", str(swag)], "swag-labels.lst"),
-        (["blimp", str(tmp_path)], "name a file"),
-        (["hellaswag", str(swag), "--limit", "0"], "--limit must be at least 1, got 0"),
-        (["bpb", str(swag), "--max-bytes", "0"], "--max-bytes must be at least 1"),
-        (["languages", str(swag)], "name a folder"),
+        (["cute", str(tmp_path), "--limit", "0"], "--limit must be at least 1, got 0"),
+        (["bpb", str(table), "--max-bytes", "0"], "--max-bytes must be at least 1"),
+        (["languages", str(table)], "name a folder"),
     ):
         assert cli.main(["eval", *args, "--model", str(model)]) == 2
         assert message in capsys.readouterr().err

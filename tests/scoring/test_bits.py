@@ -10,7 +10,8 @@ import torch
 
 import blt
 from blt.evals.compressors import compressors
-from blt.scoring.bits import bits_per_byte, choose
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose
 
 DOCUMENTS = [b"some text " * 30, b"other" * 11, bytes(range(256)), b"x"]
 

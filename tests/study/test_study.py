@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blt import cli
 from blt.errors import UserError
 from blt.study import Point, read_results, read_study, run, run_study
 from blt.study.figures import score, table, write_figures
 from blt.study.fit import PowerLaw, band, crossings, fit
-from blt.study.folder import SEARCH, SUPERSEDED, StudyFolder
-from blt.study.run import Heldout, warn_of_unscored
+from blt.study.folder import StudyFolder
+from blt.study.heldout import Heldout, warn_of_unscored
+from blt.train import DataConfig, Recipe, TrainConfig
 
 STUDY = """
 budgets = [2e7, 6e7]
@@ -80,9 +84,9 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
     begun = []
 
     def interrupt(point: Point, number: int, count: int) -> None:
-        assert count == (4 if point.searching else 6)
+        assert count == (4 if len(begun) < 4 else 6)
         begun.append(point.name)
-        if number == 4 and not point.searching:
+        if number == 4 and count == 6:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -96,7 +100,10 @@ def test_a_study_runs_its_grid_and_goes_on_where_it_was_killed(
         *(("byte", 2e7, 0), ("BLT, space", 2e7, 0), ("byte", 2e7, 1), ("BLT, space", 2e7, 1)),
         *(("byte", 6e7, 0), ("BLT, space", 6e7, 0)),
     ]
-    tried = StudyFolder(out).read(SEARCH)
+    assert [name for name in begun[:4] if name in {result["name"] for result in results}] == [
+        result["name"] for result in results[:2]
+    ]  # the best runs of the search are results
+    tried = [line for line in StudyFolder(out).read() if line["name"] in begun[:4]]
     assert len(tried) == 4
     for result in results:
         of_family = [run for run in tried if run["family"] == result["family"]]
@@ -139,8 +146,8 @@ def test_two_processes_share_the_runs_of_a_study(file: Path, tmp_path: Path) -> 
     shown = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     begun = [line for text in shown for line in text.splitlines() if line.startswith("run ")]
-    assert len(begun) == 10
-    assert len(set(begun)) == 10
+    assert len(begun) == 8  # four of the search, two of them results; four more
+    assert len(set(begun)) == 8
     assert len({result["name"] for result in read_results(out)}) == 6
 
 
@@ -156,10 +163,11 @@ def test_a_kill_while_a_run_is_scored_loses_nothing(
         patch.setattr(run, "_scores", killed)
         with pytest.raises(KeyboardInterrupt, match="stopped in run 1; the same command"):
             run_study(study, out)
+    (begun,) = (out / "runs").iterdir()
     results = run_study(study, out)
     assert len(results) == 6
     assert all(result["bytes_seen"] > 0 for result in results)
-    logged = (out / "runs" / results[0]["name"] / "metrics.jsonl").read_text().splitlines()
+    logged = (begun / "metrics.jsonl").read_text().splitlines()
     steps = [e["step"] for e in map(json.loads, logged) if e["event"] == "train"]
     assert steps == sorted(set(steps))
 
@@ -169,12 +177,14 @@ def test_a_changed_study_does_not_reuse_results(file: Path, tmp_path: Path) -> N
     run_study(read_study(file), out)
     precise = file.read_text().replace("evals = 1", 'evals = 1\nprecision = "float32"')
     assert run_study(read_study(write(file, precise)), out) == read_results(out)
-    file.write_text(file.read_text().replace("lr = 1e-2", "lr = 2e-2"))
-    with pytest.raises(UserError, match=r"had another train\.lr"):
-        run_study(read_study(file), out)
-    file.write_text(
-        file.read_text().replace("lr = 2e-2", "lr = 1e-2").replace("_bytes = 500", "_bytes = 400")
-    )
+    for old, new, key in (
+        ("batch_bytes = 256", "batch_bytes = 128", "data.batch_bytes"),
+        ("byte_model.dim=32", "byte_model.dim=64", "byte_model.dim"),  # at the larger budget alone
+    ):
+        changed = precise.replace(old, new).replace("[1e-3, 1e-2]", "[1e-3, 1e-2, 2e-2]")
+        with pytest.raises(UserError, match=f"had another {key}"):
+            run_study(read_study(write(file, changed)), out)
+    file.write_text(precise.replace("_bytes = 500", "_bytes = 400"))
     with pytest.raises(UserError, match="scored on other text"):
         run_study(read_study(file), out)
 
@@ -187,7 +197,7 @@ def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
     before = run_study(read_study(file), out)
     assert "byte at 2e+07 FLOPs: its best learning rate, 0.0001, is the highest" in caplog.text
     file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-5, 1e-4, 1e-2]"))
-    tried = StudyFolder(out).read(SEARCH)
+    lines = StudyFolder(out).read()
     begun: list[str] = []
 
     def keep(point: Point, *_: int) -> None:
@@ -199,20 +209,20 @@ def test_a_wider_search_redoes_only_families_with_a_better_learning_rate(
         patch.setattr(run, "best_lr", lambda _, point: best[point.family])
         after = run_study(read_study(file), out, on_point=keep)  # type: ignore[arg-type]
     assert begun == [
-        *("2e07-byte-lr0.01", "2e07-blt-space-lr0.01"),
-        *("2e07-byte-0", "2e07-byte-1", "6e07-byte-0"),
+        *("byte-2e7-lr0.01-s0", "blt-space-2e7-lr0.01-s0"),  # the first one is a result too
+        *("byte-2e7-lr0.01-s1", "byte-6e7-lr0.01-s0"),
     ]
-    assert StudyFolder(out).read(SEARCH)[: len(tried)] == tried
+    assert StudyFolder(out).read()[: len(lines)] == lines
     assert [r for r in after if r["family"] != "byte"] == [
         r for r in before if r["family"] != "byte"
     ]
     assert {r["lr"] for r in after if r["family"] == "byte"} == {1e-2}
-    old = StudyFolder(out).read(SUPERSEDED)
-    assert sorted(r["name"] for r in old) == ["2e07-byte-0", "2e07-byte-1", "6e07-byte-0"]
-    assert (out / "runs" / "2e07-byte-0-lr0.0001" / "checkpoint").is_dir()
-    file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-2]"))
-    with pytest.raises(UserError, match="searched other learning rates"):
-        run_study(read_study(file), out)
+    assert (out / "runs" / "byte-6e7-lr0.0001-s0" / "checkpoint").is_dir()
+    assert cli.main(["study", str(file), "--out", str(out), "--figures"]) == 0
+    begun.clear()
+    file.write_text(text.replace("lrs = [1e-3, 1e-2]", "lrs = [1e-4, 1e-5]"))
+    assert run_study(read_study(file), out, on_point=keep) == before  # type: ignore[arg-type]
+    assert begun == []
 
 
 def test_a_rate_is_searched_again_at_a_budget_where_a_family_names_some(
@@ -220,7 +230,7 @@ def test_a_rate_is_searched_again_at_a_budget_where_a_family_names_some(
 ) -> None:
     out, text = tmp_path / "out", file.read_text()
     before = {result["name"]: result for result in run_study(read_study(file), out)}
-    used = before["6e07-byte-0"]["lr"]
+    (used,) = (r["lr"] for r in before.values() if (r["family"], r["budget"]) == ("byte", 6e7))
     lrs = [1e-6, used]  # the new one is surely worse
     begun: list[str] = []
 
@@ -234,34 +244,17 @@ def test_a_rate_is_searched_again_at_a_budget_where_a_family_names_some(
         changed = text.replace('kind = "byte" }', f'kind = "byte" }}\nlrs = [[], {lrs}]')
         file.write_text(changed)
         after = run_study(read_study(file), out)
-        assert begun == ["6e07-byte-lr1e-06"]  # the other has been trained
+        assert begun == ["byte-6e7-lr1e-6-s0"]  # the other has been trained
         assert after == list(before.values())
 
         better = 2e-3 if used == 1e-3 else 5e-3
         file.write_text(changed.replace(str(lrs), str([*lrs, better])))
         patch.setattr(run, "best_lr", lambda *_: better)
         again = {result["name"]: result for result in run_study(read_study(file), out)}
-    assert begun[1] == f"6e07-byte-lr{better:g}"
-    assert "6e07-byte-0" not in begun  # it is the search's run, with its model
-    assert again["6e07-byte-0"]["lr"] == better
-    assert (out / "runs" / "6e07-byte-0" / "checkpoint").is_dir()
-
-
-def test_a_run_of_the_search_takes_the_place_of_the_same_training_half_done(
-    file: Path, tmp_path: Path
-) -> None:
-    out = StudyFolder(tmp_path / "out")
-    point = next(read_study(file).points()).with_lr(1e-3)
-    searched = replace(point, searching=True)
-    for name in (point.name, searched.name):
-        out.run(name).mkdir(parents=True)
-        (out.run(name) / "of").write_text(name)
-    (out.path / "locks").mkdir()
-    line = {"name": searched.name, "family": "byte", "budget": 2e7, "seed": 0, "lr": 1e-3}
-    out.append({**line, "bits_per_byte": {}}, SEARCH)
-    assert out.twin(point) == {**line, "bits_per_byte": {}, "name": point.name}
-    assert (out.run(point.name) / "of").read_text() == searched.name
-    assert not out.run(searched.name).exists()
+    assert begun[1] == f"byte-6e7-lr{better:g}-s0"
+    assert begun[1:].count(begun[1]) == 1  # the search's run is the result, with its model
+    assert again[begun[1]]["lr"] == better
+    assert (out / "runs" / begun[1] / "checkpoint").is_dir()
 
 
 def test_the_best_rate_holds_until_the_next_search(file: Path) -> None:
@@ -320,19 +313,37 @@ def test_a_run_beyond_its_budget_is_named(
     assert f"| {results[0]['name']} | " in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_a_run_that_a_longer_search_made_worse_is_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    out = StudyFolder(tmp_path)
-    (tmp_path / "locks").mkdir()
-    line = {"name": "2e13-bpe-0", "family": "BPE", "budget": 2e13}
-    out.append({**line, "lr": 1e-3, "heldout_bits_per_byte": 2.0}, SUPERSEDED)
-    out.append({**line, "lr": 5e-3, "heldout_bits_per_byte": 1.9})
-    run.warn_of_worse(out)
+def test_a_run_that_a_longer_search_made_worse_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def line(lr: float, bits: float) -> dict[str, object]:
+        where = {"name": f"bpe-lr{lr:g}", "family": "BPE", "budget": 2e13, "seed": 0}
+        return {**where, "lr": lr, "heldout_bits_per_byte": bits}
+
+    now, worse, better = line(5e-3, 1.9), line(1e-3, 2.0), line(2e-3, 1.8)
+    run.warn_of_worse([now], [worse, now, {**better, "seed": 1}])
     assert not caplog.text
-    out.append({**line, "lr": 2e-3, "heldout_bits_per_byte": 1.8}, SUPERSEDED)
-    run.warn_of_worse(out)
+    run.warn_of_worse([now], [worse, now, better])
     assert "give 'BPE' lrs at 2e+13 FLOPs" in caplog.text
+
+
+def test_a_folder_of_before_is_drawn_whatever_its_runs_are_called(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    (tmp_path / "locks").mkdir()
+    plan = {"scored": {}, "runs": {name: {} for name in ("2e13-bpe-0", "2e13-blt-0")}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    for name in reversed(plan["runs"]):
+        study.append({"name": name, "family": name, "budget": 2e13, "lr": 1e-3})
+    assert [result["name"] for result in read_results(tmp_path)] == list(plan["runs"])
+
+
+@given(st.floats(1e6, 1e18), st.floats(1e-7, 1.0))
+def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) -> None:
+    recipe = Recipe("byte", DataConfig(("text",)), TrainConfig(steps=1, lr=lr))
+    name = Point("BLT, entropy", budget, 1, recipe).name
+    family, flops, rate = re.fullmatch(r"(.*?)-([0-9.e]+)-lr([0-9.e-]+)-s1", name).groups()  # type: ignore[union-attr]
+    assert family == "blt-entropy"
+    assert float(flops) == pytest.approx(budget, rel=1e-5)
+    assert float(rate) == pytest.approx(lr, rel=1e-5)
+    assert not re.search(r"e\+|e-?0", name.removeprefix("blt-entropy"))
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,12 @@ def evaluate(
     json: bool = False,
     plot: Path | None = None,
 ) -> None:
-    """Measure models: bits per byte, noise, languages, valid UTF-8, benchmarks.
+    """Measure models: bits per byte, noise, languages, valid UTF-8, CUTE.
 
     Args:
         task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
             parallel text, one file per language. utf8: what the model writes, after nothing and
-            after each text. hellaswag: its JSONL file, whole and disturbed. cute: the folder of its
-            .tsv files. blimp, piqa, lambada: their JSONL files.
+            after each text. cute: the folder of its .tsv files.
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
@@ -46,11 +45,10 @@ def evaluate(
     """
     from blt.checkpoint.pretrained import PRETRAINED
     from blt.evals.compare import compare
-    from blt.evals.tasks import TASKS, Options
+    from blt.evals.tasks import Options, find_task
     from blt.views.evals import check_figure, draw, print_json, print_table
 
-    if task not in TASKS:
-        raise UserError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    asked = find_task(task)
     if not paths and task != "utf8":
         hint = "; those after --model are taken for models" if len(model) > 1 else ""
         raise UserError(f"{task}: name its texts or data{hint}")
@@ -59,11 +57,11 @@ def evaluate(
     counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
     given = {name: count for name, count in counts.items() if count is not None}
     check_options(given)
-    refuse_idle(task, [*given, *["generate"] * generate], TASKS[task].takes)
+    refuse_idle(task, [*given, *["generate"] * generate], asked.takes)
     rows = compare(task, model or (PRETRAINED,), paths, Options(**given, generate=generate), device)
     found = (print_json if json else print_table)(rows)
     if plot is not None:
-        draw(found, TASKS[task].shown, plot)
+        draw(found, asked.shown, plot)
 
 
 def harness(arguments: Positional[tuple[str, ...]] = (), /) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from blt.data.packing import text_of
 from blt.errors import UserError
-from blt.evals.choices import Question
 from blt.lm import LanguageModel
 
 SHOTS = 4  # solved examples in front of each question
@@ -33,6 +33,23 @@ ASKED = {
     "swap_word": 'Swap {0} and {1} in "{2}".',
 }
 TASKS = tuple(ASKED)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, what may follow, and which of it is right."""
+
+    prompt: bytes
+    choices: tuple[bytes, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of questions whose right choice was the likeliest."""
+
+    likeliest: float  # by its whole log-probability
+    per_character: float  # by that over its characters, the space in front not counted
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,22 @@ def questions(task: str, items: Sequence[Item], limit: int | None = None) -> lis
         encoded = tuple(f" {choice}\n".encode() for choice in order)
         found.append(Question(prompt.encode(), encoded, order.index(item.label)))
     return found
+
+
+def accuracy(lm: LanguageModel, questions: Sequence[Question]) -> Accuracy:
+    """Answer all questions by the log-probabilities of their choices."""
+    pairs = [(q.prompt, choice) for q in questions for choice in q.choices]
+    scores = lm.log_likelihoods(pairs)
+    edges = pairwise(accumulate((len(q.choices) for q in questions), initial=0))
+    right = [0, 0]
+    for question, (start, end) in zip(questions, edges, strict=True):
+        found = scores[start:end]
+        lengths = [len(c.decode("utf-8", "replace").removeprefix(" ")) for c in question.choices]
+        normed = [x / max(1, length) for x, length in zip(found, lengths, strict=True)]
+        for kind, values in enumerate((found, normed)):
+            right[kind] += values.index(max(values)) == question.answer
+    count = max(1, len(questions))
+    return Accuracy(right[0] / count, right[1] / count)
 
 
 def generated(lm: LanguageModel, asked: Sequence[Question]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from blt.data.packing import unpacked
 from blt.errors import UserError
+from blt.evals.patch_size import patch_size
 from blt.lm import LanguageModel
 from blt.scoring.bits import bits_per_byte
 
@@ -42,8 +43,6 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
 
 def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[str, Any]:
     """Of the sentences of one language, scored as one text."""
-    from blt.evals.tasks import patch_size
-
     text = [b"\n".join(lines)]
     score = bits_per_byte(lm, text, context_bytes=context_bytes)
     size = patch_size(lm, text, context_bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
-from blt.evals import datasets, languages, samples
-from blt.evals.choices import WHERE, Accuracy, accuracy
+from blt.evals import languages, samples
 from blt.evals.noise import NOISES, disturb
-from blt.lm import BLT, LanguageModel, TokenModel
+from blt.evals.patch_size import patch_size
+from blt.lm import LanguageModel
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose
 
@@ -55,20 +54,6 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator
         yield {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
 
 
-def swag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
-    """HellaSwag by likelihood: as it is, and with noise in prompt, completion, or both."""
-    asked = datasets.hellaswag(Path(_one(paths, "a JSONL file of HellaSwag")), options.limit)
-    yield {"noise": "none", "where": "", **_accuracies(accuracy(lm, asked))}
-    for name in NOISES:
-        for where in WHERE:
-            disturbed = [q.disturbed(name, where, seed) for seed, q in enumerate(asked)]
-            yield {"noise": name, "where": where, **_accuracies(accuracy(lm, disturbed))}
-
-
-def _accuracies(found: Accuracy) -> Row:
-    return {"acc": found.likeliest, "acc_norm": found.per_character}
-
-
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Every task of CUTE: the right answer among wrong ones, and written by the model."""
     found = _read_cute(Path(_one(paths, "the folder of CUTE's .tsv files")))
@@ -76,7 +61,9 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
     for task, items in found.items():
         asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        row: Row = {"task": task, **_accuracies(accuracy(lm, asked)), "by_chance": chance}
+        right = cute_task.accuracy(lm, asked)
+        row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
+        row["by_chance"] = chance
         if options.generate:
             row["written"] = cute_task.generated(lm, asked)
         total.append(row)
@@ -93,32 +80,6 @@ def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
             raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
         found[task] = cute_task.read_task(file)
     return found
-
-
-def choices(read_questions: datasets.Reader) -> Measure:
-    """A benchmark of multiple choice: a row for each of its files, and their mean."""
-
-    def measure(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
-        found: list[Row] = []
-        for path in paths:
-            right = accuracy(lm, read_questions(Path(path), options.limit))
-            name = Path(path).name.split(".")[0]
-            found.append({"file": name, **_accuracies(right)})
-            yield found[-1]
-        if len(found) > 1:
-            keys = ("acc", "acc_norm")
-            yield {"file": "mean"} | {k: sum(row[k] for row in found) / len(found) for k in keys}
-
-    return measure
-
-
-def lambada(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
-    """Is the last word of a passage what the model would write, and how likely is it?"""
-    asked = datasets.lambada(Path(_one(paths, "a JSONL file of LAMBADA")), options.limit)
-    found = lm.score([(question.prompt, question.choices[0]) for question in asked])
-    perplexity = math.exp(-sum(score.log_p for score in found) / len(found))
-    acc = sum(score.greedy for score in found) / len(found)
-    yield {"task": "lambada", "acc": acc, "perplexity": perplexity}
 
 
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
@@ -164,20 +125,32 @@ TASKS: dict[str, Task] = {
         ("limit", "context_bytes"),
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
-    "hellaswag": Task(swag, ("acc", "acc_norm")),
     "cute": Task(cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate")),
-    "lambada": Task(lambada, ("acc",)),
-    **{name: Task(choices(r), ("acc", "acc_norm")) for name, r in datasets.CHOICES.items()},
+}
+
+# Benchmarks that people ask for here, and what the harness calls them.
+HARNESS = {
+    "blimp": "blimp",
+    "hellaswag": "hellaswag",
+    "lambada": "lambada_openai",
+    "piqa": "piqa",
 }
 
 
-def patch_size(lm: LanguageModel, texts: Sequence[bytes], context_bytes: int) -> float | None:
-    """Mean bytes per patch or token; None for a model without either."""
-    if isinstance(lm, TokenModel):
-        return sum(map(len, texts)) / max(1, sum(len(lm.tokenizer.encode(t)) for t in texts))
-    if not isinstance(lm, BLT):
-        return None
-    return lm.patcher.mean_patch_size(texts, context_bytes=context_bytes, sample_bytes=None)
+def find_task(name: str) -> Task:
+    """What ``blt eval NAME`` measures.
+
+    Raises:
+        UserError: no such task; says which there are, or that lm-evaluation-harness has it.
+    """
+    if name in HARNESS:
+        raise UserError(
+            f"unknown task {name!r}: lm-evaluation-harness has it; use blt lm-eval --model blt "
+            f"--model_args pretrained=FOLDER --tasks {HARNESS[name]}"
+        )
+    if name not in TASKS:
+        raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
+    return TASKS[name]
 
 
 def _one(paths: Sequence[str], what: str) -> str:

@@ -53,14 +53,13 @@ class Point:
     budget: float  # training FLOPs
     seed: int
     recipe: Recipe
-    searching: bool = False  # a run that only tries its learning rate
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Its family, budget, learning rate and seed: ``blt-entropy-6e12-lr0.003-s0``."""
         family = re.sub(r"[^a-z0-9]+", "-", self.family.lower()).strip("-")
-        which = f"lr{self.recipe.train.lr:g}" if self.searching else self.seed
-        return f"{self.budget:g}-{family}-{which}".replace("+", "")
+        lr = self.recipe.train.lr
+        return f"{family}-{_short(self.budget)}-lr{_short(lr)}-s{self.seed}"
 
     def with_lr(self, lr: float | None) -> Point:
         """With another learning rate; None: the recipe's."""
@@ -121,8 +120,7 @@ class Study:
         for index, budget in enumerate(self.budgets):
             for family in self.families:
                 for lr in self._lrs(family, index):
-                    point = self._point(family, index, budget, 0)
-                    yield replace(point.with_lr(lr), searching=True)
+                    yield self._point(family, index, budget, 0).with_lr(lr)
 
     def _lrs(self, family: Family, index: int) -> tuple[float, ...]:
         """Learning rates to try with a family at a budget."""
@@ -130,7 +128,7 @@ class Study:
         return (*self.lrs, *of_family) if index == 0 else of_family
 
     def points(self) -> Iterator[Point]:
-        """All runs but those of the search, the cheap ones first."""
+        """What is compared, with the recipes' learning rates; the cheap runs first."""
         for index, budget in enumerate(self.budgets):
             for seed in range(self.seeds[index]):
                 for family in self.families:
@@ -161,10 +159,17 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         require(
             point.recipe.train.evals > 0, f"{path}: lrs are judged by train.evals; 0 is too few"
         )
-    names = [point.name for point in (*study.search(), *study.points())]
-    for name in names:
-        require(names.count(name) == 1, f"{path}: two runs would be called {name}; rename a family")
+    for points in (study.search(), study.points()):
+        names = [point.name for point in points]
+        for name in names:
+            twice = f"{path}: two runs would be called {name}; rename a family"
+            require(names.count(name) == 1, twice)
     return study
+
+
+def _short(number: float) -> str:
+    """Of six digits at most, without what an exponent does not need: 6e12, 0.003, 1e-5."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{number:g}")
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

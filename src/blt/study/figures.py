@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from blt.errors import UserError
 from blt.files import durable
@@ -156,8 +158,6 @@ def _cell(values: list[float], best: float) -> str:
 
 def _figure(results: Sequence[dict[str, Any]], axis: str, kinds: Sequence[str], path: Path) -> Path:
     """One panel for each kind of text."""
-    from matplotlib.figure import Figure  # late: it is slow to import
-
     columns = min(2, len(kinds))
     rows = math.ceil(len(kinds) / columns)
     figure = Figure(figsize=(3.6 * (columns + 1), 0.6 + 3.6 * rows), layout="constrained")
@@ -172,8 +172,6 @@ def _figure(results: Sequence[dict[str, Any]], axis: str, kinds: Sequence[str], 
 
 
 def _panel(axes: Any, results: Sequence[dict[str, Any]], axis: str, kind: str) -> None:
-    from matplotlib.ticker import NullLocator
-
     found = families(results)
     for index, (name, rows) in enumerate(found.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -215,8 +213,6 @@ def _mean_points(
 
 def _dots(results: Sequence[dict[str, Any]], path: Path) -> Path:
     """Where all runs had one budget: a row for each family, a dot for each seed."""
-    from matplotlib.figure import Figure
-
     found = families(results)
     means = {name: float(np.mean([score(row) for row in rows])) for name, rows in found.items()}
     order = sorted(found, key=lambda name: -means[name])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
+from pydantic import Field
 
 from blt.errors import UserError
 from blt.files import durable
@@ -18,11 +18,9 @@ from blt.files.configs import from_dict, to_dict
 from blt.files.schema import Amount, Count, Schema
 from blt.files.strict_json import parse_object
 from blt.study.config import Point, Study
-from blt.train.recipe import Recipe, differences, read_recipe
-from blt.train.run import RECIPE
+from blt.train.recipe import Recipe, differences
 
-RESULTS, SEARCH, RUNS = "results.jsonl", "search.jsonl", "runs"
-SUPERSEDED = "superseded.jsonl"  # lines of runs that a longer search has bettered
+RESULTS, RUNS = "results.jsonl", "runs"
 OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
 SCORED = "scored.json"  # how much of each kind of held-out text
 MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
@@ -64,12 +62,14 @@ class StudyFolder:
     def begin(
         self,
         study: Study,
+        points: Sequence[Point],
         overlap: Callable[[], dict[str, float]],
         scored: dict[str, dict[str, int]],
     ) -> None:
         """Write down what is to be done, or check that the folder belongs to the same study.
 
         Args:
+            points: those of the study, with the learning rates that are the best so far.
             overlap: computes what ``overlap.json`` holds; called where it is not there yet.
             scored: documents and bytes of each kind of held-out text, and how many there are.
 
@@ -79,10 +79,19 @@ class StudyFolder:
         for name in (RUNS, LOCKS):
             (self.path / name).mkdir(parents=True, exist_ok=True)
         with self._lock("folder"):
-            self._check_plan(study)
+            self._plan(study, points)
             if not (self.path / OVERLAP).is_file():
                 durable.write_json(self.path / OVERLAP, overlap())
             durable.write_json(self.path / SCORED, scored)
+
+    def plan(self, study: Study, points: Sequence[Point]) -> None:
+        """Write down which runs are the results: ``points``, with the best learning rates.
+
+        Raises:
+            UserError: a run had another recipe; names what.
+        """
+        with self._lock("folder"):
+            self._plan(study, points)
 
     def scored(self) -> dict[str, dict[str, int]]:
         """How much of each kind of held-out text is scored; empty where nobody wrote it down."""
@@ -103,9 +112,9 @@ class StudyFolder:
         finally:
             lock.release()
 
-    def read(self, file: str = RESULTS) -> list[Result]:
-        """Lines of a file of results, which is always whole; none where there is no file."""
-        path = self.path / file
+    def read(self) -> list[Result]:
+        """Lines of all runs that have ended; the file is always whole, no file has none."""
+        path = self.path / RESULTS
         lines = path.read_bytes().splitlines() if path.is_file() else []
         results = []
         for number, line in enumerate(lines, 1):
@@ -115,70 +124,24 @@ class StudyFolder:
         return results
 
     def planned(self) -> list[str]:
-        """Names of all runs, in the order of the study; none before it has begun."""
+        """Names of the runs that are results, in the order of the study; none before it began."""
         path = self.path / PLAN
-        return list(_read_plan(path)["runs"]) if path.is_file() else []
+        plan = _read_plan(path) if path.is_file() else {"runs": {}}
+        return list(plan.get("results", plan["runs"]))
 
-    def append(self, result: Result, file: str = RESULTS) -> None:
+    def append(self, result: Result) -> None:
         with self._lock("results"):
-            self._write_lines(file, [*self.read(file), result])
-
-    def twin(self, point: Point) -> Result | None:
-        """The line of a run that was the same training: one of the search is also a result.
-
-        The model moves on to the folder of the result.
-        """
-        for line in self.read(RESULTS if point.searching else SEARCH):
-            asked = (point.family, point.budget, point.seed, point.recipe.train.lr)
-            found = tuple(line[key] for key in ("family", "budget", "seed", "lr"))
-            if found == asked and "bits_per_byte" in line:
-                if not point.searching and self.run(line["name"]).is_dir():
-                    # What may lie there was begun before the search, and is the same training.
-                    shutil.rmtree(self.run(point.name), ignore_errors=True)
-                    os.replace(self.run(line["name"]), self.run(point.name))
-                return {**line, "name": point.name}
-        return None
-
-    def set_aside(self, points: Iterable[Point]) -> None:
-        """Make room for runs that were begun with another learning rate than is the best by now.
-
-        Raises:
-            UserError: another process is at such a run.
-        """
-        rates = {point.name: point.recipe.train.lr for point in points}
-        with self._lock("folder"):
-            for name, lr in rates.items():
-                self._set_run_aside(name, lr)
-            with self._lock("results"):  # others may add lines all the time
-                lines = self.read()
-                stale = [li for li in lines if li["lr"] != rates.get(li["name"], li["lr"])]
-                if stale:
-                    self._write_lines(SUPERSEDED, [*self.read(SUPERSEDED), *stale])
-                    self._write_lines(RESULTS, [line for line in lines if line not in stale])
-
-    def _set_run_aside(self, name: str, lr: float) -> None:
-        run = self.run(name)
-        old = read_recipe(run / RECIPE).train.lr if (run / RECIPE).is_file() else lr
-        if old == lr:
-            return
-        with self.claim(name) as mine:
-            if not mine:
-                raise UserError(
-                    f"{self.path}: another process trains {name} with learning rate {old:g}, which "
-                    f"a longer search has bettered; stop it first"
-                )
-            os.replace(run, self.run(f"{name}-lr{old:g}"))
-
-    def _write_lines(self, file: str, results: list[Result]) -> None:
-        durable.write_text(self.path / file, "".join(json.dumps(r) + "\n" for r in results))
+            lines = [json.dumps(line) + "\n" for line in (*self.read(), result)]
+            durable.write_text(self.path / RESULTS, "".join(lines))
 
     def _lock(self, name: str, timeout: float = -1) -> BaseFileLock:
         return FileLock(self.path / LOCKS / name, timeout=timeout)
 
-    def _check_plan(self, study: Study) -> None:
+    def _plan(self, study: Study, points: Sequence[Point]) -> None:
         made = {
             "scored": {"heldout": study.heldout, "heldout_bytes": study.heldout_bytes},
-            "runs": {point.name: to_dict(point.recipe) for point in study.points()},
+            "runs": {p.name: to_dict(p.recipe) for p in (*study.search(), *points)},
+            "results": [point.name for point in points],
         }
         plan, path = json.loads(json.dumps(made)), self.path / PLAN  # as it is read back
         old = _read_plan(path) if path.is_file() else plan
@@ -186,14 +149,7 @@ class StudyFolder:
             raise UserError(
                 f"{self.path}: its runs were scored on other text; choose another folder"
             )
-        families = {family.name for family in study.families}
-        searched = {line["name"] for line in self.read(SEARCH) if line["family"] in families}
-        if other := sorted(searched - {point.name for point in study.search()}):
-            raise UserError(
-                f"{self.path}: it searched other learning rates, in {', '.join(other)}; more may "
-                "be added, none taken away: choose another folder"
-            )
-        for point in study.points():
+        for point in (*study.search(), *points):
             written = old["runs"].get(point.name, plan["runs"][point.name])
             # Read back, since a recipe may have more keys by now, with their defaults.
             before = from_dict(Recipe, written, f"{path}: {point.name}")
@@ -202,13 +158,13 @@ class StudyFolder:
                 raise UserError(
                     f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"
                 )
-        gone = {name: run for name, run in old["runs"].items() if name not in plan["runs"]}
-        durable.write_json(path, {**plan, "runs": {**plan["runs"], **gone}})
+        durable.write_json(path, {**plan, "runs": {**old["runs"], **plan["runs"]}})
 
 
 class Plan(Schema):
     scored: dict[str, Any]
-    runs: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, Any]]  # recipes of all runs that ever were to be done, by name
+    results: list[str] = Field(default_factory=list)  # names of those compared; left out: all
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

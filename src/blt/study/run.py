@@ -6,30 +6,27 @@ no other has.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from blt.checkpoint.pretrained import find_entropy_model
-from blt.data import read
-from blt.data.shards import is_prepared
-from blt.errors import UserError, named
-from blt.evals.overlap import overlap
-from blt.evals.tasks import patch_size
+from blt.errors import named
+from blt.evals.patch_size import patch_size
 from blt.files import checksums
 from blt.lm import LanguageModel
 from blt.machine.precision import choose_dtype
 from blt.model.flops import TRAINING_FACTOR
 from blt.scoring.bits import bits_per_byte
 from blt.study.config import Point, Study
-from blt.study.folder import RESULTS, SEARCH, SUPERSEDED, Result, StudyFolder, overrun
-from blt.texts.pieces import choose
+from blt.study.folder import Result, StudyFolder, overrun
+from blt.study.heldout import Heldout, check_overlap, warn_of_unscored
 from blt.train.build import find_tokenizer
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
@@ -41,54 +38,14 @@ OnPoint = Callable[[Point, int, int], OnProgress]  # which of how many → where
 WAIT = 5.0  # seconds before another look at what other processes have done
 
 
-@dataclass(frozen=True)
-class Heldout:
-    """Kinds of text to score."""
-
-    kinds: dict[str, list[bytes]]
-
-    @classmethod
-    def read(cls, study: Study) -> Heldout:
-        kinds = study.heldout.items()
-        return cls({n: _plain(names, f"{study.where}: heldout.{n}") for n, names in kinds})
-
-    def all(self, max_bytes: int) -> list[bytes]:
-        """Of all kinds, as many bytes of each as are scored."""
-        return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
-
-    def scored(self, max_bytes: int) -> dict[str, dict[str, int]]:
-        """Documents and bytes of each kind that are scored, and how many there are."""
-        return {
-            kind: _scored(texts, choose(texts, max_bytes)) for kind, texts in self.kinds.items()
-        }
-
-
-def _scored(texts: Sequence[bytes], chosen: Sequence[bytes]) -> dict[str, int]:
-    return {
-        "documents": len(chosen),
-        "of_documents": len(texts),
-        "bytes": sum(map(len, chosen)),
-        "of_bytes": sum(map(len, texts)),
-    }
-
-
-def _plain(sources: Sequence[str], key: str) -> list[bytes]:
-    """Documents of sources that are not prepared."""
-    with named(key):
-        for name in sources:
-            if is_prepared(name):
-                raise UserError(f"{name}: is a prepared folder; name the text that it was made of")
-        return read(sources).documents
-
-
-def check_needs(study: Study, out: StudyFolder) -> None:
+def check_needs(study: Study, points: Sequence[Point], out: StudyFolder) -> None:
     """Find out before the first run what would stop a later one.
 
     Raises:
         UserError: an entropy model or tokenizer that is not there, a library that is missing.
     """
     done, seen = {result["name"] for result in out.read()}, set()
-    for point in study.points():
+    for point in (*study.search(), *points):
         recipe = point.recipe
         needs = (point.family, recipe.kind, recipe.entropy_model, recipe.tokenizer)
         if point.name in done or needs in seen:
@@ -120,30 +77,43 @@ def run_study(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     out = StudyFolder(folder)
-    check_needs(study, out)
+    points = chosen(study, out)
+    check_needs(study, points, out)
     heldout = Heldout.read(study)
     scored = heldout.scored(study.heldout_bytes)
-    out.begin(study, lambda: check_overlap(study, heldout), scored)
+    out.begin(study, points, lambda: check_overlap(study, heldout), scored)
     warn_of_unscored(study, scored)
 
     def train_and_score(point: Point, show: OnProgress | None) -> Result:
         return _run(point, study, out, heldout, show)
 
-    _each(list(study.search()), out, SEARCH, on_point, train_and_score)
-    tried = out.read(SEARCH)
-    warn_of_edges(study, tried)
-    points = [point.with_lr(best_lr(tried, point)) for point in study.points()]
-    out.set_aside(points)
-    _each(points, out, RESULTS, on_point, train_and_score)
-    warn_of_worse(out)
+    _each(list(study.search()), out, on_point, train_and_score)
+    warn_of_edges(study, tried(study, out))
+    points = chosen(study, out)
+    out.plan(study, points)
+    _each(points, out, on_point, train_and_score)
+    warn_of_worse(read_results(folder), out.read())
     return read_results(folder)
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[Result]:
-    """Of the runs that have ended, in the order of the study."""
+    """Of the runs that are compared and have ended, in the order of the study."""
     out = StudyFolder(folder)
     order = {name: index for index, name in enumerate(out.planned())}
-    return sorted(out.read(), key=lambda result: order[result["name"]])
+    ended = [result for result in out.read() if result["name"] in order]
+    return sorted(ended, key=lambda result: order[result["name"]])
+
+
+def tried(study: Study, out: StudyFolder) -> list[Result]:
+    """Lines of the search's runs that have ended."""
+    names = {point.name for point in study.search()}
+    return [result for result in out.read() if result["name"] in names]
+
+
+def chosen(study: Study, out: StudyFolder) -> list[Point]:
+    """What is compared, with the best of the learning rates that have been tried."""
+    search = tried(study, out)
+    return [point.with_lr(best_lr(search, point)) for point in study.points()]
 
 
 def best_lr(search: Sequence[Result], point: Point) -> float | None:
@@ -152,11 +122,11 @@ def best_lr(search: Sequence[Result], point: Point) -> float | None:
     Of those tried with the family at the point's budget, or else at the largest one below it; None:
     none was.
     """
-    tried = [r for r in search if r["family"] == point.family and r["budget"] <= point.budget]
-    if not tried:
+    ours = [r for r in search if r["family"] == point.family and r["budget"] <= point.budget]
+    if not ours:
         return None
-    budget = max(result["budget"] for result in tried)
-    there = [result for result in tried if result["budget"] == budget]
+    budget = max(result["budget"] for result in ours)
+    there = [result for result in ours if result["budget"] == budget]
     return float(min(there, key=_own_heldout)["lr"])
 
 
@@ -164,27 +134,15 @@ def _own_heldout(result: Result) -> float:
     return float(result["heldout_bits_per_byte"])
 
 
-def warn_of_unscored(study: Study, scored: dict[str, dict[str, int]]) -> None:
-    """A kind of text may be represented by a few of its documents."""
-    for kind, count in scored.items():
-        if count["documents"] < count["of_documents"]:
-            log.warning(
-                "%s: heldout.%s: %d of %d documents are scored, the first %d of %d bytes in the "
-                "order of the documents' hashes; a larger heldout_bytes scores more",
-                *(study.where, kind, count["documents"], count["of_documents"]),
-                *(count["bytes"], count["of_bytes"]),
-            )
-
-
 def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
     """A better learning rate may lie beyond the lowest and the highest that were tried."""
     searches: dict[tuple[str, float], list[Result]] = {}
     for result in search:
         searches.setdefault((result["family"], result["budget"]), []).append(result)
-    for (family, budget), tried in searches.items():
-        lr = min(tried, key=_own_heldout)["lr"]
+    for (family, budget), found in searches.items():
+        lr = min(found, key=_own_heldout)["lr"]
         for edge, which in ((min, "lowest"), (max, "highest")):
-            if len(tried) > 1 and lr == edge(result["lr"] for result in tried):
+            if len(found) > 1 and lr == edge(result["lr"] for result in found):
                 log.warning(
                     "%s at %g FLOPs: its best learning rate, %g, is the %s tried; add more to lrs "
                     "of %s, and the same command tries them",
@@ -192,40 +150,29 @@ def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
                 )
 
 
-def warn_of_worse(out: StudyFolder) -> None:
-    """A rate that is better at one budget may be worse at a larger one."""
-    now = {line["name"]: line for line in out.read()}
-    for before in out.read(SUPERSEDED):
-        after = now.get(before["name"], before)
-        if _own_heldout(after) > _own_heldout(before):
+def warn_of_worse(results: Sequence[Result], lines: Sequence[Result]) -> None:
+    """A rate that is better at one budget may be worse at a larger one, as an earlier run shows."""
+    for after, before in itertools.product(results, lines):
+        same = all(after[key] == before[key] for key in ("family", "budget", "seed"))
+        if same and _own_heldout(after) > _own_heldout(before):
             log.warning(
                 "%s: %.3f bits per byte of its own held-out text with learning rate %g, %.3f with "
                 "%g before; give %r lrs at %g FLOPs",
-                *(before["name"], _own_heldout(after), after["lr"]),
+                *(after["name"], _own_heldout(after), after["lr"]),
                 *(_own_heldout(before), before["lr"], before["family"], before["budget"]),
             )
-
-
-def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
-    """Share of each kind's 50-byte blocks that occur in the training text."""
-    names: Sequence[str] = study.base.get("data", {}).get("sources", ())
-    if not names:
-        raise UserError(f"{study.where}: base.data.sources names no text")
-    train = _plain(names, f"{study.where}: base.data.sources")
-    return {kind: overlap(train, documents) for kind, documents in heldout.kinds.items()}
 
 
 def _each(
     points: Sequence[Point],
     out: StudyFolder,
-    file: str,
     on_point: OnPoint | None,
     work: Callable[[Point, OnProgress | None], Result],
 ) -> None:
-    """Let ``work`` make the line in ``file`` of every point, until there is one for each."""
+    """Let ``work`` make the line of every point, until there is one for each."""
 
     def done() -> set[str]:
-        return {result["name"] for result in out.read(file)}
+        return {result["name"] for result in out.read()}
 
     while not done().issuperset(point.name for point in points):
         idle = True
@@ -236,7 +183,7 @@ def _each(
                 idle = False
                 show = on_point(point, number, len(points)) if on_point else None
                 try:
-                    out.append(work(point, show), file)
+                    out.append(work(point, show))
                 except KeyboardInterrupt:
                     message = f"stopped in run {number}; the same command goes on there"
                     raise KeyboardInterrupt(message) from None
@@ -307,9 +254,6 @@ def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
 def _run(
     point: Point, study: Study, out: StudyFolder, heldout: Heldout, show: OnProgress | None
 ) -> Result:
-    twin = out.twin(point)
-    if twin is not None:
-        return twin
     model, watch = _train(point, out, show)
     facts = _facts(point, model, watch)
     if times := overrun(facts):
