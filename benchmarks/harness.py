@@ -1,6 +1,6 @@
 """lm-evaluation-harness: ``blt`` beside the harness's own ``hf`` on the same weights and documents.
 
-    BLT_BENCH_DATA=FOLDER python benchmarks/harness.py [benchmarks/harness.json]
+    BLT_BENCH_DATA=FOLDER python -m benchmarks harness [FILE.json]
 
 The model is the one in the package, written as a transformers folder with a byte tokenizer. Each
 side is given its fastest batch size. Clocked are the harness's calls of the model, without tasks,
@@ -21,6 +21,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # python benchmarks/harness.py is python -m benchmarks harness
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["harness", *sys.argv[1:]]))
+
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -29,7 +35,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import blt
-from blt.bench.shape import transformers_model
+from benchmarks.machine import about
+from benchmarks.report import write
+from benchmarks.shape import transformers_model
 from blt.convert.transformers import mapping
 from blt.evals.choices import accuracy
 from blt.evals.datasets import hellaswag
@@ -226,20 +234,15 @@ def ways(lm: blt.BLT, data: Path) -> dict[str, Any]:
     return found
 
 
-def main(out: str | None = None) -> None:
+def main(file: Path | None) -> None:
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False,
                           metadata={"limit": 5})  # fmt: skip
     lm = blt.load()
     assert isinstance(lm, blt.BLT)
-    results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    results: dict[str, Any] = {"machine": about()}
     with tempfile.TemporaryDirectory() as scratch:
         write_transformers(lm, Path(scratch))
         results["ways"] = ways(lm, Path(os.environ["BLT_BENCH_DATA"]))
         results["tasks"] = compare(scratch, manager)
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write(file, results)

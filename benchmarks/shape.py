@@ -1,4 +1,4 @@
-"""The benchmark's shape, for both sides: 31M active parameters and 77M in hash tables."""
+"""The benchmarks' shape, for both sides: 31M active parameters and 77M in hash tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from blt.model.config import Config
 from blt.patching import lengths_to_starts
+from blt.precision import autocast
 from blt.vocab import OFFSET
 
 MEAN_PATCH_SIZE = 4.5  # bytes
+CPU = torch.device("cpu")
 CONFIG = Config()  # the library's default shape is the benchmark's
 
 
@@ -60,6 +62,16 @@ def transformers_model(config: Config = CONFIG) -> Any:
             },
         )
     )
+
+
+def numerics(precision: str, device: torch.device = CPU) -> torch.autocast:
+    """Autocast where ``precision`` is "bfloat16"; other precisions are the weights'."""
+    return autocast(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def calibrated_threshold(entropies: Tensor) -> float:
+    """The quantile of entropies that cuts patches of 4.5 bytes on average."""
+    return float(entropies.float().flatten().quantile(1 - 1 / MEAN_PATCH_SIZE))
 
 
 def random_ids(batch: int, length: int) -> Tensor:
