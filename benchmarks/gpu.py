@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measure this model on a GPU.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
+    options = parser.parse_args()
     sys.path[0] = str(Path(__file__).parents[1])
     from benchmarks.gpu import main as measure
     from blt.errors import UserError
 
-    parser = argparse.ArgumentParser(description="Measure this model on a GPU.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
     try:
-        measure(**vars(parser.parse_args()))
+        measure(options.out, options.smoke)
     except UserError as error:
         parser.error(str(error))
     raise SystemExit
