@@ -29,15 +29,14 @@ if __name__ == "__main__":  # python benchmarks/convert.py is python -m benchmar
 
 import torch
 
-from benchmarks.machine import ROOT
 from benchmarks.report import earlier, write
+from benchmarks.shape import paper
 from blt import stored
 from blt.checkpoint import Checkpoint, skeleton
 from blt.convert import LAYOUTS
 from blt.lm import BLT
 from blt.model.config import Config
 from blt.tensors import Spec, Tensors
-from blt.train.recipe import read_recipe
 
 RECIPES = {"1b": "blt-1b", "7b": "blt-8b"}
 # shape, from, to; what was written is the next one's source
@@ -53,13 +52,6 @@ class Zeros(Tensors):
     def __init__(self, model: torch.nn.Module) -> None:
         named = model.state_dict().items()
         self.specs = {name: Spec(torch.bfloat16, tuple(t.shape)) for name, t in named}
-
-
-def paper(recipe: str) -> Config:
-    """The shape of a recipe of the paper."""
-    model = read_recipe(ROOT / "recipes" / "paper" / f"{recipe}.toml", ()).model
-    assert isinstance(model, Config)
-    return model
 
 
 def released(name: str) -> Config:

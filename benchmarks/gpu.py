@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ import torch.nn.functional as F
 
 import blt
 from benchmarks import shape
-from benchmarks.machine import ROOT, about
+from benchmarks.machine import about
 from benchmarks.steps import our_step, transformers_step
 from blt.durable import write_json
 from blt.errors import UserError
@@ -49,7 +50,6 @@ from blt.generate import Engine
 from blt.hardware import peak_flops
 from blt.model.config import Config
 from blt.model.packing import pack
-from blt.train import read_recipe
 from blt.train.parallel import compile_layers, recompute
 
 BUDGET = 570.0  # seconds for everything
@@ -57,12 +57,6 @@ MEASURED = 6.0  # seconds of a measurement, after its warm-up
 TARGET_MFU, TARGET_PEER = 0.45, 5.0
 # Between CPU and GPU, relative to the largest logit.
 TARGET_ERRORS = {"float32": 1e-4, "bf16": 2e-2}
-RECIPES = ROOT / "recipes" / "paper"
-TINY = Config(
-    local_dim=32, local_heads=2, encoder_ff_dim=48, decoder_layers=2, decoder_ff_dim=48,
-    global_dim=64, global_heads=2, global_layers=2, global_ff_dim=96, hash_rows=211,
-    entropy_model=blt.ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=48),
-)  # fmt: skip
 
 
 class Bench:
@@ -125,7 +119,7 @@ class Bench:
 
 def parity(bench: Bench) -> dict[str, Any]:
     """Logits, gradients and greedy bytes, here and on the CPU; errors relative to the largest."""
-    config = TINY if bench.smoke else shape.CONFIG
+    config = shape.TINY if bench.smoke else shape.CONFIG
     torch.manual_seed(0)
     here = blt.BLT(config).eval()
     there = blt.BLT(config).eval()
@@ -194,7 +188,8 @@ def training(
     seconds = bench.seconds(our_step(model, rows, context, "bfloat16"))
     flops = flops_per_byte(config, shape.MEAN_PATCH_SIZE, context).training
     speed = rows * context / seconds
-    return {"bytes_per_second": speed, "mfu": share_of_peak(bench, flops * speed)}
+    peak = peak_flops(bench.device, torch.bfloat16)
+    return {"bytes_per_second": speed, "mfu": flops * speed / peak if peak else None}
 
 
 def spaced(bench: Bench, config: Config) -> blt.BLT:
@@ -211,11 +206,6 @@ def peer_training(bench: Bench, config: Config, ids_in_batch: int, context: int)
     rows = max(1, ids_in_batch // context)
     seconds = bench.seconds(transformers_step(model, rows, context, "bfloat16"))
     return {"bytes_per_second": rows * context / seconds}
-
-
-def share_of_peak(bench: Bench, flops: float) -> float | None:
-    peak = peak_flops(bench.device, torch.bfloat16)
-    return flops / peak if peak else None
 
 
 # --- decoding -------------------------------------------------------------------------------------
@@ -238,33 +228,25 @@ def decoding(bench: Bench, config: Config, batch: int) -> dict[str, Any]:
 
 
 def run(bench: Bench) -> None:
-    bench.job("parity", lambda: parity(bench))
+    bench.job("parity", partial(parity, bench))
     for name, config, ids, context in shapes(bench.smoke):
+        work = (bench, config, ids, context)
         for how in ("plain", "recompute", "compile"):
-            bench.job(
-                f"training {name} {context} {how}",
-                lambda c=config, n=ids, x=context, h=how: training(bench, c, n, x, h),
-            )
-        bench.job(
-            f"transformers {name} {context}",
-            lambda c=config, n=ids, x=context: peer_training(bench, c, n, x),
-        )
+            bench.job(f"training {name} {context} {how}", partial(training, *work, how))
+        bench.job(f"transformers {name} {context}", partial(peer_training, *work))
         for batch in (1, 16):
-            bench.job(
-                f"decoding {name} batch {batch}",
-                lambda c=config, b=batch: decoding(bench, c, b),
-            )
+            job = f"decoding {name} batch {batch}"
+            bench.job(job, partial(decoding, bench, config, batch))
 
 
 def shapes(smoke: bool) -> list[tuple[str, Config, int, int]]:
     """Name, shape, ids in a batch, context."""
     if smoke:
-        return [("tiny", TINY, 512, 256)]
-    paper = {name: read_recipe(RECIPES / f"blt-{name}.toml").model for name in ("400m", "1b")}
+        return [("tiny", shape.TINY, 512, 256)]
     return [
-        ("1b", paper["1b"] or Config(), 16384, 8192),  # the targets are for this one
+        ("1b", shape.paper("blt-1b"), 16384, 8192),  # the targets are for this one
         ("small", shape.CONFIG, 65536, 8192),
-        ("400m", paper["400m"] or Config(), 32768, 8192),
+        ("400m", shape.paper("blt-400m"), 32768, 8192),
     ]
 
 

@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 import blt
-from benchmarks.convert import Zeros, paper
+from benchmarks.convert import Zeros
 from benchmarks.generate_jobs import PROMPT, in_turns, random_bytes, start
 from benchmarks.machine import apart
 from benchmarks.report import earlier, write
-from benchmarks.shape import calibrated_threshold
+from benchmarks.shape import calibrated_threshold, paper
 from blt import stored
 from blt.checkpoint import CONFIG, Checkpoint, skeleton
 from blt.convert import convert, ours

@@ -70,8 +70,8 @@ def test_patches_are_as_many_in_each_row_and_make_up_its_bytes() -> None:
 
 @pytest.mark.parametrize("side", ["transformers", "ours"])
 def test_a_training_step_trains(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shape, "CONFIG", gpu.TINY)
-    monkeypatch.setattr(shape.transformers_model, "__defaults__", (gpu.TINY,))
+    monkeypatch.setattr(shape, "CONFIG", shape.TINY)
+    monkeypatch.setattr(shape.transformers_model, "__defaults__", (shape.TINY,))
     step = cpu_jobs.WORK["train", side]("float32", 2, 64)
     before = losses(step)
     assert min(before[1:]) < before[0]
@@ -195,5 +195,5 @@ def test_gpu_verdicts_name_the_targets() -> None:
     text = gpu.markdown({"torch": "2"}, results)
     assert "1B, training over transformers: 5.0x (target 5.0x)" in text
     assert "float32, CPU against this device: 1.0e-05 (target 1e-04)" in text
-    assert gpu.shapes(smoke=True)[0][1] == gpu.TINY
+    assert gpu.shapes(smoke=True)[0][1] == shape.TINY
     assert all(isinstance(config, Config) for _, config, _, _ in gpu.shapes(smoke=False))
