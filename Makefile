@@ -22,7 +22,7 @@ mutate: $(VENV)/.ready-dev ## make mistakes in a copy of the core; does a test n
 	$(VENV)/bin/python tools/mutate.py
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
-	mkdir -p runs && $(VENV)/bin/blt bench --json runs/bench.json
+	mkdir -p runs && $(VENV)/bin/python -m benchmarks cpu --json runs/bench.json
 
 lint: $(VENV)/.ready-dev ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 """How much memory and time converting a checkpoint of a released shape takes.
 
-    python benchmarks/convert.py [results/benchmarks/convert.json] [--work FOLDER] [--shapes 1b 7b]
+    python -m benchmarks convert [FILE.json] [--work FOLDER] [--shapes 1b 7b]
 
 The source is sparse: a header and a length, its zeros take no place on disk. What is written does:
 9 GB for the 1B, 21 GB for the 7B. Each conversion is a process of its own, and its memory the
@@ -9,7 +9,6 @@ largest resident set that the system has seen of it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -17,21 +16,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+if __name__ == "__main__":  # python benchmarks/convert.py is python -m benchmarks convert
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["convert", *sys.argv[1:]]))
+
 import torch
 
+from benchmarks.report import earlier, write
+from benchmarks.shape import paper
 from blt.checkpoint.convert import LAYOUTS
 from blt.checkpoint.folders import Checkpoint, skeleton
 from blt.files import stored
 from blt.files.tensors import Spec, Tensors
 from blt.lm import BLT
 from blt.model.config import Config
-from blt.train.recipe import read_recipe
 
-RECIPES = {"1b": "recipes/paper/blt-1b.toml", "7b": "recipes/paper/blt-8b.toml"}
+RECIPES = {"1b": "blt-1b", "7b": "blt-8b"}
 # shape, from, to; what was written is the next one's source
 CHAINS = {
     "1b": ["transformers", "blt", "transformers", "meta", "blt"],
@@ -40,7 +47,7 @@ CHAINS = {
 
 
 class Zeros(Tensors):
-    """Tensors of which only the shapes matter."""
+    """A model's tensors in bfloat16, of which only the shapes matter."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         named = model.state_dict().items()
@@ -48,9 +55,8 @@ class Zeros(Tensors):
 
 
 def released(name: str) -> Config:
-    """The shape of the recipe; feed-forward widths rounded as Meta's layout needs it."""
-    model = read_recipe(Path(RECIPES[name]), ()).model
-    assert isinstance(model, Config)
+    """A shape of the paper; feed-forward widths rounded as Meta's layout needs it."""
+    model = paper(RECIPES[name])
     return replace(model, encoder_ff_dim=model.decoder_ff_dim)
 
 
@@ -80,29 +86,19 @@ def measure(source: Path, out: Path, to: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024, "written_bytes": size}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", nargs="?", type=Path)
-    parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--shapes", nargs="+", default=list(CHAINS))
-    options = parser.parse_args()
-    results = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    for shape in options.shapes:
-        with tempfile.TemporaryDirectory(dir=options.work) as work:
+def main(file: Path | None, work: Path | None, shapes: Sequence[str]) -> None:
+    results = earlier(file)
+    for shape in shapes or CHAINS:
+        with tempfile.TemporaryDirectory(dir=work) as scratch:
             chain = CHAINS[shape]
-            source = Path(work) / "0"
+            source = Path(scratch) / "0"
             write_sparse(source, released(shape), chain[0])
             for number, (before, to) in enumerate(pairwise(chain), 1):
-                out = Path(work) / str(number)
+                out = Path(scratch) / str(number)
                 name = f"{shape}, {before} to {to}"
                 results[name] = measure(source, out, to)
                 shutil.rmtree(source)
                 source = out
                 gigabytes = {k: round(v / 1e9, 2) for k, v in results[name].items() if "bytes" in k}
                 print(f"{name}: {results[name]['seconds']:.0f} s, {gigabytes}", flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write(file, results)

@@ -1,38 +1,55 @@
 """What this model does on a GPU: parity with the CPU, training speed, decoding, memory, the peer.
 
-    python benchmarks/gpu.py OUT_FOLDER              # under ten minutes on one CUDA device
-    python benchmarks/gpu.py OUT_FOLDER --smoke      # the same jobs on tiny shapes, on any machine
+    python -m benchmarks gpu OUT_FOLDER              # under ten minutes on one CUDA device
+    python -m benchmarks gpu OUT_FOLDER --smoke      # the same jobs on tiny shapes, on any machine
 
 Writes OUT_FOLDER/gpu.json and OUT_FOLDER/gpu.md, anew after every job: one that takes too long
 leaves what was found before it. A job that fails (out of memory, not supported) is written down
-with its error, and the others go on.
+with its error, and the others go on. As a file (python benchmarks/gpu.py) it needs no tyro, and blt
+only on the path: there are machines that have no more.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
-import json
-import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measure this model on a GPU.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
+    options = parser.parse_args()
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.gpu import main as measure
+    from blt.errors import UserError
+
+    try:
+        measure(options.out, options.smoke)
+    except UserError as error:
+        parser.error(str(error))
+    raise SystemExit
 
 import torch
 import torch.nn.functional as F
 
 import blt
-from blt.bench import shape
+from benchmarks import shape
+from benchmarks.machine import about
+from benchmarks.steps import our_step, transformers_step
+from blt.errors import UserError
+from blt.files.durable import write_json
 from blt.generate import Engine
 from blt.machine.hardware import peak_flops
 from blt.model.config import Config
 from blt.model.flops import flops_per_byte
 from blt.model.packing import pack
-from blt.train import read_recipe
-from blt.train.optim import clip_gradients, optimizers
 from blt.train.parallel import compile_layers, recompute
 
 BUDGET = 570.0  # seconds for everything
@@ -40,12 +57,6 @@ MEASURED = 6.0  # seconds of a measurement, after its warm-up
 TARGET_MFU, TARGET_PEER = 0.45, 5.0
 # Between CPU and GPU, relative to the largest logit.
 TARGET_ERRORS = {"float32": 1e-4, "bf16": 2e-2}
-RECIPES = Path(__file__).parents[1] / "recipes" / "paper"
-TINY = Config(
-    local_dim=32, local_heads=2, encoder_ff_dim=48, decoder_layers=2, decoder_ff_dim=48,
-    global_dim=64, global_heads=2, global_layers=2, global_ff_dim=96, hash_rows=211,
-    entropy_model=blt.ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=48),
-)  # fmt: skip
 
 
 class Bench:
@@ -53,7 +64,7 @@ class Bench:
 
     def __init__(self, device: torch.device, smoke: bool, out: Path) -> None:
         self.device, self.smoke, self.out = device, smoke, out
-        self.about = versions(device)
+        self.about = about(device)
         self.end = time.monotonic() + BUDGET
         self.results: dict[str, dict[str, Any]] = {}
 
@@ -76,8 +87,7 @@ class Bench:
 
     def _write(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        everything = {"about": self.about, "results": self.results}
-        (self.out / "gpu.json").write_text(json.dumps(everything, indent=1) + "\n")
+        write_json(self.out / "gpu.json", {"about": self.about, "results": self.results})
         (self.out / "gpu.md").write_text(markdown(self.about, self.results))
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -104,16 +114,12 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
 
-def autocast(bench: Bench) -> torch.autocast:
-    return torch.autocast(bench.device.type, torch.bfloat16)
-
-
 # --- parity ---------------------------------------------------------------------------------------
 
 
 def parity(bench: Bench) -> dict[str, Any]:
     """Logits, gradients and greedy bytes, here and on the CPU; errors relative to the largest."""
-    config = TINY if bench.smoke else shape.CONFIG
+    config = shape.TINY if bench.smoke else shape.CONFIG
     torch.manual_seed(0)
     here = blt.BLT(config).eval()
     there = blt.BLT(config).eval()
@@ -129,7 +135,7 @@ def parity(bench: Bench) -> dict[str, Any]:
     expected = here(packed).detach()
     for name, context in (
         ("float32", torch.autocast("cpu", enabled=False)),
-        ("bf16", autocast(bench)),
+        ("bf16", shape.numerics("bfloat16", bench.device)),
     ):
         with context:
             logits = there(moved).float().cpu()
@@ -173,62 +179,33 @@ def training(
     bench: Bench, config: Config, ids_in_batch: int, context: int, how: str
 ) -> dict[str, Any]:
     """Steps with given patches: forward, backward, clipping, optimisers; bf16 products."""
-    torch.manual_seed(0)
-    with bench.device:
-        model = blt.BLT(
-            replace(config, entropy_model=None, patching=blt.PatchingConfig(rule="space"))
-        )
+    model = spaced(bench, config)
     if how == "recompute":
         recompute(model)
     if how == "compile":
         compile_layers(model)
     rows = max(1, ids_in_batch // context)
-    ids, lengths = shape.random_ids(rows, context), shape.random_patches(rows, context)
-    packed = pack(
-        list(ids.to(bench.device)), [d.to(bench.device) for d in shape.decisions(lengths)]
-    )
-    targets = F.pad(ids[:, 1:], (0, 1), value=-1).flatten().to(bench.device)
-    steps = optimizers(model, 1e-4, (0.9, 0.95), 0.1)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def step() -> None:
-        with autocast(bench):
-            loss = F.cross_entropy(model(packed).float(), targets, ignore_index=-1)
-        loss.backward()
-        clip_gradients(parameters, 1.0)
-        for optimizer in steps:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    seconds = bench.seconds(step)
+    seconds = bench.seconds(our_step(model, rows, context, "bfloat16"))
     flops = flops_per_byte(config, shape.MEAN_PATCH_SIZE, context).training
     speed = rows * context / seconds
-    return {"bytes_per_second": speed, "mfu": share_of_peak(bench, flops * speed)}
+    peak = peak_flops(bench.device, torch.bfloat16)
+    return {"bytes_per_second": speed, "mfu": flops * speed / peak if peak else None}
+
+
+def spaced(bench: Bench, config: Config) -> blt.BLT:
+    """A model of random weights on the device, without an entropy model: patches at spaces."""
+    torch.manual_seed(0)
+    patching = blt.PatchingConfig(rule="space")
+    with bench.device:
+        return blt.BLT(replace(config, entropy_model=None, patching=patching))
 
 
 def peer_training(bench: Bench, config: Config, ids_in_batch: int, context: int) -> dict[str, Any]:
     """transformers' BLT: the same shape, batch and work."""
     model = shape.transformers_model(config).to(bench.device).train()
     rows = max(1, ids_in_batch // context)
-    ids = shape.random_ids(rows, context).to(bench.device)
-    lengths = F.pad(shape.random_patches(rows, context), (0, 1)).to(bench.device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-
-    def step() -> None:
-        with autocast(bench):
-            loss = model(input_ids=ids, patch_lengths=lengths, labels=ids, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return {"bytes_per_second": rows * context / bench.seconds(step)}
-
-
-def share_of_peak(bench: Bench, flops: float) -> float | None:
-    peak = peak_flops(bench.device, torch.bfloat16)
-    return flops / peak if peak else None
+    seconds = bench.seconds(transformers_step(model, rows, context, "bfloat16"))
+    return {"bytes_per_second": rows * context / seconds}
 
 
 # --- decoding -------------------------------------------------------------------------------------
@@ -236,12 +213,7 @@ def share_of_peak(bench: Bench, flops: float) -> float | None:
 
 def decoding(bench: Bench, config: Config, batch: int) -> dict[str, Any]:
     """Bytes per second after prompts of 512 bytes, patches at spaces, weights in bf16."""
-    torch.manual_seed(0)
-    with bench.device:
-        model = blt.BLT(
-            replace(config, entropy_model=None, patching=blt.PatchingConfig(rule="space"))
-        )
-    engine = Engine(model.eval(), max_batch=batch, precision="bfloat16")
+    engine = Engine(spaced(bench, config).eval(), max_batch=batch, precision="bfloat16")
     for row in range(batch):
         prompt = bytes((7 * row + 3 * i) % 96 + 32 for i in range(512))
         engine.submit(prompt, max_bytes=10**6, temperature=1.0, seed=row, ignore_eos=True)
@@ -256,51 +228,31 @@ def decoding(bench: Bench, config: Config, batch: int) -> dict[str, Any]:
 
 
 def run(bench: Bench) -> None:
-    bench.job("parity", lambda: parity(bench))
+    bench.job("parity", partial(parity, bench))
     for name, config, ids, context in shapes(bench.smoke):
+        work = (bench, config, ids, context)
         for how in ("plain", "recompute", "compile"):
-            bench.job(
-                f"training {name} {context} {how}",
-                lambda c=config, n=ids, x=context, h=how: training(bench, c, n, x, h),
-            )
-        bench.job(
-            f"transformers {name} {context}",
-            lambda c=config, n=ids, x=context: peer_training(bench, c, n, x),
-        )
+            bench.job(f"training {name} {context} {how}", partial(training, *work, how))
+        bench.job(f"transformers {name} {context}", partial(peer_training, *work))
         for batch in (1, 16):
-            bench.job(
-                f"decoding {name} batch {batch}",
-                lambda c=config, b=batch: decoding(bench, c, b),
-            )
+            job = f"decoding {name} batch {batch}"
+            bench.job(job, partial(decoding, bench, config, batch))
 
 
 def shapes(smoke: bool) -> list[tuple[str, Config, int, int]]:
     """Name, shape, ids in a batch, context."""
     if smoke:
-        return [("tiny", TINY, 512, 256)]
-    paper = {name: read_recipe(RECIPES / f"blt-{name}.toml").model for name in ("400m", "1b")}
+        return [("tiny", shape.TINY, 512, 256)]
     return [
-        ("1b", paper["1b"] or Config(), 16384, 8192),  # the targets are for this one
+        ("1b", shape.paper("blt-1b"), 16384, 8192),  # the targets are for this one
         ("small", shape.CONFIG, 65536, 8192),
-        ("400m", paper["400m"] or Config(), 32768, 8192),
+        ("400m", shape.paper("blt-400m"), 32768, 8192),
     ]
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    import transformers
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def markdown(about: dict[str, str], results: dict[str, dict[str, Any]]) -> str:
+def markdown(machine: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
     """A table of all jobs, and the targets."""
-    lines = ["# On a GPU", "", ", ".join(f"{key} {value}" for key, value in about.items()), ""]
+    lines = ["# On a GPU", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
     lines += ["| job | result | peak memory |", "|---|---|---|"]
     for name, found in results.items():
         memory = f"{found['peak_memory'] / 1e9:.1f} GB" if "peak_memory" in found else ""
@@ -335,18 +287,10 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure this model on a GPU.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
-    options = parser.parse_args()
+def main(out: Path, smoke: bool = False) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and not options.smoke:
-        parser.error("there is no CUDA device here; --smoke tries the jobs on tiny shapes")
+    if device.type == "cpu" and not smoke:
+        raise UserError("there is no CUDA device here; --smoke tries the jobs on tiny shapes")
     torch.backends.cuda.matmul.allow_tf32 = False  # parity is with float32
-    run(Bench(device, options.smoke, options.out))
-    print((options.out / "gpu.md").read_text())
-
-
-if __name__ == "__main__":
-    main()
+    run(Bench(device, smoke, out))
+    print((out / "gpu.md").read_text())

@@ -1,6 +1,6 @@
 """lm-evaluation-harness: ``blt`` beside the harness's own ``hf`` on the same weights and documents.
 
-    BLT_BENCH_DATA=FOLDER python benchmarks/harness.py [results/benchmarks/harness.json]
+    BLT_BENCH_DATA=FOLDER python -m benchmarks harness [FILE.json]
 
 The model is the one in the package, written as a transformers folder with a byte tokenizer. Each
 side is given its fastest batch size. Clocked are the harness's calls of the model, without tasks,
@@ -20,6 +20,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # python benchmarks/harness.py is python -m benchmarks harness
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["harness", *sys.argv[1:]]))
+
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -28,14 +34,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import blt
-from blt.bench.shape import transformers_model
+from benchmarks.harness_tasks.local_data import hellaswag
+from benchmarks.machine import about
+from benchmarks.report import write
+from benchmarks.shape import transformers_model
 from blt.checkpoint.layouts.transformers import mapping
 from blt.evals.harness import Harness
 from blt.generate.incremental_blt import cached
 from blt.lm import SCORING_BYTES
 from blt.texts.pieces import groups
 from blt.tokens.tokenizer import _characters
-from harness_tasks.local_data import hellaswag
 
 TASK_FILES = Path(__file__).parent / "harness_tasks"
 # What is run: task, examples before each question (the harness draws new ones for each), documents.
@@ -223,20 +231,15 @@ def ways(lm: blt.BLT) -> dict[str, Any]:
     return found
 
 
-def main(out: str | None = None) -> None:
+def main(file: Path | None) -> None:
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False,
                           metadata={"limit": 5})  # fmt: skip
     lm = blt.load()
     assert isinstance(lm, blt.BLT)
-    results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    results: dict[str, Any] = {"machine": about()}
     with tempfile.TemporaryDirectory() as scratch:
         write_transformers(lm, Path(scratch))
         results["ways"] = ways(lm)
         results["tasks"] = compare(scratch, manager)
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write(file, results)

@@ -1,6 +1,6 @@
 """How fast prepared text opens and batches come, where there is a terabyte of it.
 
-    python benchmarks/loader.py [results/benchmarks/loader.json]
+    python -m benchmarks loader [FILE.json]
 
 One shard of 64 MB with entropies is written, and a manifest that names it 16384 times: the index of
 a terabyte, which is opened, and read at random places, as training does. One thread.
@@ -16,9 +16,16 @@ import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
+if __name__ == "__main__":  # python benchmarks/loader.py is python -m benchmarks loader
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["loader", *sys.argv[1:]]))
+
 import numpy as np
 import torch
 
+from benchmarks.report import write
 from blt import vocab
 from blt.data import Loader
 from blt.data.manifest import FORMAT, MANIFEST
@@ -64,7 +71,7 @@ def speed(loader: Loader) -> float:
     return size / (time.perf_counter() - start)
 
 
-def main(out: str | None = None) -> None:
+def main(file: Path | None) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         write_terabyte(Path(scratch))
@@ -83,9 +90,4 @@ def main(out: str | None = None) -> None:
         for world in PROCESSES:
             results[f"bytes_per_second_of_{world}"] = speed(opened(Path(scratch), world))
     print(json.dumps(results, indent=1))
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write(file, results)

@@ -1,6 +1,6 @@
 """What the training loop costs: bare steps, and the same steps with everything around them.
 
-    python benchmarks/loop.py [results/benchmarks/loop.json]
+    python -m benchmarks loop [FILE.json ["4 x 2048" ...]]
 
 The benchmark's shape, patches at known places. The whole loop makes batches, logs every step, and
 writes a checkpoint for every 60 seconds of it, as by default, and one at its end. The speed of the
@@ -10,19 +10,26 @@ is being written, and bare steps on one and the same batch are taken for as long
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+
+if __name__ == "__main__":  # python benchmarks/loop.py is python -m benchmarks loop
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["loop", *sys.argv[1:]]))
 
 import numpy as np
 import torch
 
 import blt
-from blt.bench.shape import CONFIG
+from benchmarks.report import write
+from benchmarks.shape import CONFIG
 from blt.data import Loader
 from blt.data.segments import MemorySegments
 from blt.model.language import Batch
@@ -119,7 +126,7 @@ def measured(made: Recipe) -> dict[str, float]:
     return results | losses
 
 
-def main(out: str | None = None, *names: str) -> None:
+def main(file: Path | None, names: Sequence[str]) -> None:
     results = {}
     for batch_bytes, context_bytes in SHAPES:
         name = f"{batch_bytes // context_bytes} x {context_bytes}"
@@ -127,9 +134,4 @@ def main(out: str | None = None, *names: str) -> None:
             continue
         results[name] = measured(recipe(batch_bytes, context_bytes))
         print(name, results[name], flush=True)
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write(file, results)

@@ -1,6 +1,6 @@
 """Predicted against measured peak memory of training steps on this machine.
 
-    python benchmarks/plan_memory.py [results/benchmarks/plan_memory.json]
+    python -m benchmarks plan_memory [FILE.json]
 
 Each shape trains a few steps on random bytes in a process of its own. Measured is the peak resident
 memory less what the process had before the model was built.
@@ -8,18 +8,24 @@ memory less what the process had before the model was built.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # python benchmarks/plan_memory.py is python -m benchmarks plan_memory
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["plan_memory", *sys.argv[1:]]))
+
 import numpy as np
 import torch
 
 import blt
-from blt.bench.shape import CONFIG
+from benchmarks.machine import apart
+from benchmarks.report import write
+from benchmarks.shape import CONFIG
 from blt.data import loader_of
 from blt.machine.hardware import peak_memory
 from blt.model.config import Config
@@ -60,14 +66,10 @@ def config_of(name: str) -> Config:
     return replace(SHAPES[name][0], patching=SPACE, entropy_model=None)
 
 
-def peak() -> float:
-    return peak_memory()
-
-
 def measure(name: str) -> float:
     """Peak bytes of a few steps; in a process of its own."""
     _, batch_bytes, context_bytes, precision = SHAPES[name]
-    before = peak()
+    before = peak_memory()
     model = blt.BLT(config_of(name))
     text = np.random.default_rng(0).integers(0, 256, 10**6, dtype=np.uint8).tobytes()
     loader = loader_of([text], batch_bytes=batch_bytes, context_bytes=context_bytes)
@@ -75,7 +77,7 @@ def measure(name: str) -> float:
     for _ in range(STEPS):
         trainer.step(0.5)
     trainer.loader.close()
-    return peak() - before
+    return peak_memory() - before
 
 
 def predict(name: str) -> float:
@@ -90,14 +92,10 @@ def predict(name: str) -> float:
     return memory.resident
 
 
-def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "--measure":
-        print(measure(sys.argv[2]))
-        return
+def main(file: Path | None) -> None:
     results: dict[str, Any] = {}
     for name, (_, batch_bytes, context_bytes, precision) in SHAPES.items():
-        command = [sys.executable, __file__, "--measure", name]
-        measured = float(subprocess.run(command, check=True, capture_output=True).stdout)
+        measured = apart(measure, name=name)
         predicted = predict(name)
         results[name] = {"predicted": predicted, "measured": measured, "precision": precision,
                          "batch_bytes": batch_bytes, "context_bytes": context_bytes}  # fmt: skip
@@ -106,9 +104,4 @@ def main() -> None:
             f"{predicted / 1e6:6.0f} MB, measured {measured / 1e6:6.0f} MB, "
             f"{predicted / measured - 1:+.1%}"
         )
-    if len(sys.argv) == 2:
-        Path(sys.argv[1]).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write(file, results)

@@ -1,6 +1,6 @@
 """`blt prepare` with entropies, beside transformers' patcher with the same weights and text.
 
-    python benchmarks/prepare.py [results/benchmarks/prepare.json]
+    python -m benchmarks prepare [FILE.json]
 
 Ours is the whole job, from text files to shards with a manifest; theirs is the patcher alone, on
 text that is in memory already, in the precision that is fastest for it.
@@ -15,13 +15,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # python benchmarks/prepare.py is python -m benchmarks prepare
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["prepare", *sys.argv[1:]]))
+
 import numpy as np
 import torch
-import transformers
 
 import blt
-from blt.bench import shape
-from blt.bench.jobs import fastest, numerics
+from benchmarks import shape
+from benchmarks.machine import about, fastest
+from benchmarks.report import write
 from blt.data.left_out import Broken
 from blt.data.prepare import Options, prepare
 from blt.data.shards import ShardSegments
@@ -58,7 +64,7 @@ def theirs(patcher: Any, texts: list[bytes], precision: str) -> float:
     """Bytes per second."""
     rows = texts[: BATCH_BYTES // len(texts[0])]
     ids = torch.stack([blt.encode(text, bos=False) for text in rows])
-    with torch.no_grad(), numerics(precision):
+    with torch.no_grad(), shape.numerics(precision):
         seconds = fastest(lambda: patcher(ids, patch_size=4, threshold=1.0), 10.0)
     return ids.numel() / seconds
 
@@ -97,12 +103,7 @@ def compare(length: int) -> dict[str, Any]:
     return {**rows, "ratio": best["ours"] / best["transformers"]}
 
 
-def main(out: str | None = None) -> None:
+def main(file: Path | None) -> None:
     results: dict[str, Any] = {f"documents of {n} bytes": compare(n) for n in LENGTHS}
-    results["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    results["machine"] = about()
+    write(file, results)

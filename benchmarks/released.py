@@ -1,6 +1,6 @@
 """The released 1B's shape with random weights: loading, first byte, speed and memory.
 
-    python benchmarks/released.py [OUT.json] [--work FOLDER] [--only ours peer]
+    python -m benchmarks released [FILE.json] [--work FOLDER] [--only bfloat16 int8 transformers]
 
 Writes 9 GB of bfloat16 weights in our layout, converts them to transformers' (another 9 GB), and
 measures each way of running them in a process of its own, with nothing of the files in the page
@@ -10,43 +10,46 @@ many of what is written after it. Results are added to those in the file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # python benchmarks/released.py is python -m benchmarks released
+    sys.path[0] = str(Path(__file__).parents[1])
+    from benchmarks.__main__ import main as command
+
+    raise SystemExit(command(["released", *sys.argv[1:]]))
 
 import torch
 from torch import Tensor
 
 import blt
-from blt.bench.generation_jobs import PROMPT, in_turns, random_bytes, start
-from blt.bench.jobs import calibrated_threshold
+from benchmarks.convert import Zeros
+from benchmarks.generate_jobs import PROMPT, in_turns, random_bytes, start
+from benchmarks.machine import apart
+from benchmarks.report import earlier, write
+from benchmarks.shape import calibrated_threshold, paper
 from blt.checkpoint.convert import convert
 from blt.checkpoint.folders import CONFIG, Checkpoint, skeleton
 from blt.checkpoint.layouts import ours
 from blt.files import stored
-from blt.files.tensors import Spec, Tensors
 from blt.lm import BLT
-from blt.model.config import Config
-from blt.train.recipe import read_recipe
 
-RECIPE = Path("recipes/paper/blt-1b.toml")
 PEER_BYTES = 1  # after the first; a full forward each, of half a minute
 WAYS = ("bfloat16", "int8", "transformers")
 
 
-class Random(Tensors):
+class Random(Zeros):
     """Weights as at the start of training, made as they are asked for."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        named = model.state_dict().items()
-        self.specs = {name: Spec(torch.bfloat16, tuple(t.shape)) for name, t in named}
+        super().__init__(model)
         self.generator = torch.Generator().manual_seed(0)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
@@ -57,10 +60,10 @@ class Random(Tensors):
         return out.normal_(std=shape[-1] ** -0.5, generator=self.generator)
 
 
-def make(folder: Path) -> None:
-    """A checkpoint in our layout, never in memory as a whole."""
-    config = read_recipe(RECIPE, ()).model
-    assert isinstance(config, Config)
+def make(path: str) -> None:
+    """Write a checkpoint in our layout, never in memory as a whole."""
+    folder = Path(path)
+    config = paper("blt-1b")
     found = Checkpoint(str(folder), "blt", config, Random(skeleton(BLT, config, "")))
     folder.mkdir()
     stored.write(folder, found.tensors)
@@ -134,48 +137,23 @@ def memory() -> dict[str, int]:
     return {name: int(lines[key].split()[0]) * 1024 for name, key in kilobytes.items()}
 
 
-def run(job: str, folder: Path) -> dict[str, Any]:
-    """A job in a process of its own."""
-    command = [sys.executable, __file__, "--job", job, "--work", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def do(job: str, folder: Path) -> dict[str, Any]:
-    if job == "make":
-        make(folder)
-        return {}
-    result = peer_job(str(folder)) if job == "transformers" else ours_job(str(folder), job)
+def measure(way: str, path: str) -> dict[str, Any]:
+    """A model folder run in one of :data:`WAYS`."""
+    result = peer_job(path) if way == "transformers" else ours_job(path, way)
     return {**result, **memory()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", nargs="?", type=Path)
-    parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--only", nargs="+", default=WAYS)
-    parser.add_argument("--job")
-    options = parser.parse_args()
-    if options.job:
-        print(json.dumps(do(options.job, options.work)))
-        return
-    out = options.out
-    results = json.loads(out.read_text()) if out and out.exists() else {}
-    with tempfile.TemporaryDirectory(dir=options.work) as work:
-        made = Path(work) / "blt"
-        run("make", made)
-        for way in options.only:
+def main(file: Path | None, work: Path | None, only: Sequence[str]) -> None:
+    results = earlier(file)
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        made = Path(scratch) / "blt"
+        apart(make, path=str(made))
+        for way in only or WAYS:
             folder = made
             if way == "transformers":
-                folder = Path(work) / way
+                folder = Path(scratch) / way
                 convert(made, folder, "transformers")
             forget(folder)
-            results[way] = run(way, folder)
+            results[way] = apart(measure, way=way, path=str(folder))
             print(way, {key: round(value, 3) for key, value in results[way].items()}, flush=True)
-            if out:
-                out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+            write(file, results)

@@ -131,7 +131,7 @@ def test_a_sentencepiece_tokenizer_counts_bytes_that_are_no_text() -> None:
 
 
 def test_a_blt_of_transformers_is_ours(tmp_path: Path) -> None:
-    from blt.bench.shape import transformers_model
+    from benchmarks.shape import transformers_model
     from shapes import TINY_BLT
 
     theirs = transformers_model(TINY_BLT)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from blt.machine import precision
+from blt.machine.hardware import measured_flops
 from blt.machine.precision import Precision, choose_dtype
 
 CPU = torch.device("cpu")
@@ -25,3 +26,21 @@ def test_bfloat16_is_taken_where_it_is_faster_and_warned_of_where_it_is_not(
     assert len(told) == (0 if faster else 1)  # once, not at every call
     assert all("'auto' takes the faster" in message for message in told)
     precision._warn_if_slower.cache_clear()
+
+
+@pytest.mark.parametrize("narrow", [1.0, 3.0])
+def test_bfloat16_is_faster_where_its_products_are(
+    monkeypatch: pytest.MonkeyPatch, narrow: float
+) -> None:
+    flops = {torch.float32: 2.0, torch.bfloat16: narrow}
+    monkeypatch.setattr(precision, "measured_flops", lambda dtype, *_, **__: flops[dtype])
+    assert precision.bfloat16_is_faster.__wrapped__(CPU) == (narrow > 2.0)
+
+
+def test_products_that_are_too_slow_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(torch, "matmul", lambda *both: made.append(both))
+    assert measured_flops(torch.float32, 8, 5) > 0
+    assert len(made) == 6
+    measured_flops(torch.float32, 8, 5, least=float("inf"))
+    assert len(made) == 8

@@ -34,7 +34,6 @@ VERBS: dict[str, Any] = {
     "verify": models.verify,
     "push": models.push,
     "serve": writing.serve,
-    "bench": models.bench,
     "demo": training.demo,
 }
 CHANGE = re.compile(r"[a-z_]+(\.[a-z_]+)*=")  # of a recipe's value

@@ -75,56 +75,6 @@ def harness(arguments: Positional[tuple[str, ...]] = (), /) -> int:
     return run_harness(arguments)
 
 
-def bench(
-    suite: Positional[str] = "model",
-    file: Positional[Path | None] = None,
-    /,
-    *,
-    json: bool = False,
-    only: tuple[str, ...] = (),
-    model: Path | None = None,
-    clients: int = 64,
-    seconds: float = 60.0,
-    prompt_bytes: int = 64,
-    max_bytes: int = 256,
-    batch: int = 16,
-    chaos: bool = False,
-) -> int:
-    """Measure speed and memory beside transformers on this machine.
-
-    Args:
-        suite: model (training, scoring, entropies), generate, or serve (beside the bare engine).
-        file: Write the results to this file too, as JSON.
-        json: Print the results as JSON, and the tables to standard error; with a file, there.
-        only: model: names of the benchmarks to run; left out: all of them.
-        model: generate: folder of a trained BLT, to measure self-speculation on; serve: folder of
-            the model to serve, instead of the model inside the package.
-        clients: serve: how many ask at the same time.
-        seconds: serve: for so long.
-        prompt_bytes: serve: of prompts, at most.
-        max_bytes: serve: of continuations, at most.
-        batch: serve: how many texts are written at the same time.
-        chaos: serve: some clients leave, read slowly, send too much or nonsense.
-    """
-    from blt.bench import run
-
-    if suite == "serve":
-        from blt.errors import needed
-
-        needed("aiohttp", extra="bench")
-        from blt.bench.serve import Load
-        from blt.bench.serve import run as run_load
-
-        folder = str(model) if model is not None else Load.model
-        load = Load(folder, clients, seconds, prompt_bytes, max_bytes, batch, chaos)
-        return run_load(file, json, load)
-    if suite not in ("model", "generate"):
-        if file is not None:
-            raise UserError(f"unknown benchmark suite {suite!r}: choose model, generate or serve")
-        suite, file = "model", Path(suite)
-    return run(file, json, only, generation=suite == "generate", model=model)
-
-
 def convert(
     source: Positional[str],
     out: Positional[Path],

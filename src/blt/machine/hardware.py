@@ -82,15 +82,23 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     return next((kind.flops for kind in KINDS.values() if kind.name in name), None)
 
 
-def measured_flops(dtype: torch.dtype, size: int = 2048, repeats: int = 4) -> float:
-    """FLOP/s of the fastest of a few products of square matrices on the CPU."""
+def measured_flops(
+    dtype: torch.dtype, size: int = 2048, repeats: int = 4, least: float = 0.0
+) -> float:
+    """FLOP/s of the fastest of a few products of square matrices on the CPU.
+
+    Args:
+        size: rows and columns.
+        repeats: products that count, after one that prepares.
+        least: FLOP/s; where the first two products both have fewer, no more are made.
+    """
     a, b = (torch.ones(size, size, dtype=dtype) for _ in range(2))
-    times = []
-    for _ in range(repeats + 1):  # the first one prepares
+    found: list[float] = []
+    while len(found) <= repeats and not (len(found) == 2 and max(found) < least):
         start = time.perf_counter()
         torch.matmul(a, b)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times[1:])
+        found.append(2 * size**3 / (time.perf_counter() - start))
+    return max(found[1:])
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:

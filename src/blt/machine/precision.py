@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from functools import cache
 from typing import Literal
 
 import torch
 
 from blt.errors import UserError
+from blt.machine.hardware import measured_flops
 
 Precision = Literal["auto", "float32", "bfloat16"]
+PRODUCT = 768  # rows and columns: a few milliseconds
 
 
 def choose_device(name: str, key: str = "train.device") -> torch.device:
@@ -64,16 +65,5 @@ def bfloat16_is_faster(device: torch.device) -> bool:
     """Measured: many CPUs only emulate it."""
     if device.type != "cpu":
         return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    wide = _matmul_seconds(torch.float32)
-    return _matmul_seconds(torch.bfloat16, enough=10 * wide) < wide
-
-
-def _matmul_seconds(dtype: torch.dtype, enough: float = float("inf")) -> float:
-    """Best of a few, so that other work on the machine does not decide; of two that are so slow."""
-    a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
-    times: list[float] = []
-    while len(times) < 6 and not (len(times) == 2 and min(times) > enough):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return min(times)
+    wide = measured_flops(torch.float32, PRODUCT, repeats=5)
+    return measured_flops(torch.bfloat16, PRODUCT, repeats=5, least=wide / 10) > wide

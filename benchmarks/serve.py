@@ -1,4 +1,4 @@
-"""``blt bench serve``: many clients on loopback, beside the engine alone on the same texts.
+"""Serving: many clients on loopback, beside the engine alone on the same texts.
 
 The server and the bare engine each are a process of their own. All clients ask for texts out of one
 fixed set, which the bare engine writes first, so every answer is compared byte by byte.
@@ -17,15 +17,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from rich.table import Table
-
-from blt.bench.run import check_output, machine, write_results
-from blt.bench.serve_clients import Outcome, drive
-from blt.bench.serve_texts import Texts
+from benchmarks.machine import about, apart
+from benchmarks.report import print_table, report
+from benchmarks.serve_clients import Outcome, drive
+from benchmarks.serve_texts import Texts, engine_alone
 from blt.errors import UserError
 from blt.views.console import Console
 
@@ -49,13 +49,9 @@ class Load:
     chaos: bool = False
 
 
-def run(file: Path | None, as_json: bool, load: Load) -> int:
+def main(file: Path | None, as_json: bool, load: Load) -> int:
     """Measure, and print a table, JSON or both; 1 if an answer was wrong or missing."""
-    check_output(file)
-    console = Console(stderr=as_json and file is None)
-    results = collect(load, console)
-    show(results, console)
-    write_results(results, file, as_json)
+    results = report(partial(collect, load), show, file, as_json)
     return 1 if results["wrong"] or results["unanswered"] else 0
 
 
@@ -63,30 +59,21 @@ def collect(load: Load, console: Console) -> dict[str, Any]:
     """All measurements as plain data."""
     texts = Texts.of(load.prompt_bytes, load.max_bytes)
     with console.status("the engine alone"):
-        before = _bare(load)
+        before = apart(engine_alone, load=asdict(load))
     with console.status(f"{load.clients} clients for {load.seconds:.0f} seconds"):
         expected = [base64.b64decode(text) for text in before["texts"]]
         served = asyncio.run(_served(load, texts, expected))
     with console.status("the engine alone, again"):
-        after = _bare(load)
+        after = apart(engine_alone, load=asdict(load))
     # The machine's speed varies: the engine is measured on both sides of the server.
     bare = (before["bytes_per_second"] + after["bytes_per_second"]) / 2
     return {
-        "machine": machine(),
+        "machine": about(),
         "load": asdict(load),
         "bare_bytes_per_second": [r["bytes_per_second"] for r in (before, after)],
         "share_of_bare": served["bytes_per_second"] / bare,
         **served,
     }
-
-
-def _bare(load: Load) -> dict[str, Any]:
-    arguments = json.dumps(asdict(load))
-    command = [sys.executable, "-m", "blt.bench.serve_texts", arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"the engine alone has failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -164,7 +151,6 @@ def show(results: dict[str, Any], console: Console) -> None:
     """Print what :func:`collect` returned."""
     bare, memory = results["bare_bytes_per_second"], results["memory"]
     first = results["first_byte_seconds"]
-    table = Table("what", "measured", "target")
     rows = [
         ("bare engine before, after", ", ".join(f"{b:.0f} B/s" for b in bare), ""),
         ("served", f"{results['bytes_per_second']:.0f} B/s", ""),
@@ -176,9 +162,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         ("what clients did", str(results["requests"]), ""),
     ]
     rows += list(_chaos_rows(results)) if results["load"]["chaos"] else []
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(console, ("what", "measured", "target"), rows)
     for line in results["unexpected"]:
         console.print(f"unexpected: {line}", markup=False)
 

@@ -1,4 +1,4 @@
-"""The benchmark's shape, for both sides: 31M active parameters and 77M in hash tables."""
+"""The benchmarks' shape, for both sides: 31M active parameters and 77M in hash tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blt.model.config import Config
+from benchmarks.machine import ROOT
+from blt.machine.precision import autocast
+from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import lengths_to_starts
 from blt.vocab import OFFSET
 
 MEAN_PATCH_SIZE = 4.5  # bytes
+CPU = torch.device("cpu")
 CONFIG = Config()  # the library's default shape is the benchmark's
+TINY = Config(
+    local_dim=32, local_heads=2, encoder_ff_dim=48, decoder_layers=2, decoder_ff_dim=48,
+    global_dim=64, global_heads=2, global_layers=2, global_ff_dim=96, hash_rows=211,
+    entropy_model=ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=48),
+)  # fmt: skip
+
+
+def paper(recipe: str) -> Config:
+    """The shape of a recipe of the paper."""
+    from blt.train.recipe import read_recipe  # late: the other side needs none of it
+
+    model = read_recipe(ROOT / "recipes" / "paper" / f"{recipe}.toml", ()).model
+    assert isinstance(model, Config)
+    return model
 
 
 def transformers_model(config: Config = CONFIG) -> Any:
@@ -60,6 +77,16 @@ def transformers_model(config: Config = CONFIG) -> Any:
             },
         )
     )
+
+
+def numerics(precision: str, device: torch.device = CPU) -> torch.autocast:
+    """Autocast where ``precision`` is "bfloat16"; other precisions are the weights'."""
+    return autocast(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def calibrated_threshold(entropies: Tensor) -> float:
+    """The quantile of entropies that cuts patches of 4.5 bytes on average."""
+    return float(entropies.float().flatten().quantile(1 - 1 / MEAN_PATCH_SIZE))
 
 
 def random_ids(batch: int, length: int) -> Tensor:

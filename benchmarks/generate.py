@@ -1,16 +1,15 @@
-"""The tables of ``blt bench generate``: with caches, beside ``transformers`` without."""
+"""Generation with caches, beside ``transformers`` without."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from blt.bench.run import check_output, machine, write_results
+from benchmarks import generate_jobs as jobs
+from benchmarks.machine import about, apart
+from benchmarks.report import print_table, report
 from blt.generate.weights import PRECISIONS
 from blt.views.console import Console
 
@@ -21,7 +20,7 @@ LENGTHS = {"short": 1000, "long": 64000}
 FORK = {"prompt": 4000, "count": 16}
 
 
-def run(file: Path | None, as_json: bool, model: Path | None) -> int:
+def main(file: Path | None, as_json: bool, model: Path | None) -> None:
     """Measure, and print tables, JSON or both.
 
     Args:
@@ -29,50 +28,37 @@ def run(file: Path | None, as_json: bool, model: Path | None) -> int:
         as_json: print JSON, unless there is a file, and the tables to standard error.
         model: folder of a trained BLT, for self-speculation and bits per byte; None: without.
     """
-    check_output(file)
-    console = Console(stderr=as_json and file is None)
-    results = collect(model, console)
-    show(results, console)
-    write_results(results, file, as_json)
-    return 0
+    report(partial(collect, model), show, file, as_json)
 
 
 def collect(model: Path | None, console: Console) -> dict[str, Any]:
     """All measurements as plain data."""
 
-    def measure(job: str, **arguments: Any) -> dict[str, Any]:
-        with console.status(f"{job}: {arguments}"):
-            return _measure(job, arguments)
+    def measure(job: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+        with console.status(f"{job.__name__}: {arguments}"):
+            return apart(job, **arguments)
 
-    results: dict[str, Any] = {"machine": machine(), "bandwidth": measure("bandwidth")}
-    results["transformers"] = {p: measure("peer", precision=p) for p in PEER_PRECISIONS}
-    results["ours"] = {p: measure("ours", precision=p, batches=BATCHES) for p in PRECISIONS}
+    results: dict[str, Any] = {"machine": about(), "bandwidth": measure(jobs.bandwidth)}
+    results["transformers"] = {p: measure(jobs.peer, precision=p) for p in PEER_PRECISIONS}
+    results["ours"] = {p: measure(jobs.ours, precision=p, batches=BATCHES) for p in PRECISIONS}
     best = max(PRECISIONS, key=lambda p: results["ours"][p]["1"]["bytes_per_second"])
     results["best_precision"] = best
-    results["length"] = measure("length", precision=best, **LENGTHS)
-    results["fork"] = measure("fork", precision=best, **FORK)
+    results["length"] = measure(jobs.length, precision=best, **LENGTHS)
+    results["fork"] = measure(jobs.fork, precision=best, **FORK)
     if model is not None:
         folder = str(model)
-        results["bits"] = {p: measure("bits", folder=folder, precision=p) for p in PRECISIONS}
+        results["bits"] = {p: measure(jobs.bits, folder=folder, precision=p) for p in PRECISIONS}
         results["speculation"] = {
-            name: measure("speculate", folder=folder, precision=p, drafts=DRAFTS, temperature=t)
+            name: measure(jobs.speculate, folder=folder, precision=p, drafts=DRAFTS, temperature=t)
             for name, p, t in (("greedy", "float32", 0.0), ("temperature 0.8", "float32", 0.8))
         }
         accepted = results["speculation"]["temperature 0.8"]
         results["proportions"] = measure(
-            "proportions",
+            jobs.proportions,
             precision="bfloat16",  # as the 1B is released
             acceptance={k: accepted[k]["acceptance"] for k in accepted},
         )
     return results
-
-
-def _measure(job: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "blt.bench.generation_jobs", job, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{job} {arguments}: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -94,9 +80,9 @@ def show(results: dict[str, Any], console: Console) -> None:
             + [f"{ratio:.0f}" for ratio in ratios]
             + [f"{floor * one:.0%}", f"{many:.0f} B/s", f"{many / one:.2f}x"]
         )
-    _print(console, (*columns, "batch 16", "over batch 1"), rows)
+    print_table(console, (*columns, "batch 16", "over batch 1"), rows)
     short, long = results["length"]["short"], results["length"]["long"]
-    _print(
+    print_table(
         console,
         ("speed at 64000 bytes over 1000", "target"),
         [
@@ -136,11 +122,4 @@ def _show_speculation(results: dict[str, Any], console: Console) -> None:
         speed = r["bytes_per_second"]
         rows.append(["1B's proportions", k, f"{speed:.0f}", f"{speed / base:.2f}x", "", "", ""])
     columns = ("text", "drafts", "B/s", "speed", "accepted", "global passes saved", "same text")
-    _print(console, columns, rows)
-
-
-def _print(console: Console, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(console, columns, rows)

@@ -1,4 +1,4 @@
-"""What ``blt bench serve --chaos`` does beside requests: connections that only hold a place."""
+"""What ``serve --chaos`` does beside requests: connections that only hold a place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One measurement of generation: ``python -m blt.bench.generation_jobs JOB ARGUMENTS_AS_JSON``.
+"""The measurements of generation, each to be called in a process of its own.
 
 Texts are drawn from random models at temperature 1. To random weights no byte is harder than
 another, so patches are cut of 4 and 5 bytes in turn; entropies are computed all the same.
@@ -7,10 +7,8 @@ another, so patches are cut of 4 and 5 bytes in turn; entropies are computed all
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +17,9 @@ import torch
 import torch.nn.functional as F
 
 import blt
-from blt.bench import shape
-from blt.bench.jobs import calibrated_threshold, fastest, transformers_side
+from benchmarks import shape
+from benchmarks.cpu_jobs import transformers_side
+from benchmarks.machine import fastest
 from blt.generate import Engine, Sampling
 from blt.generate import engine as engine_module
 from blt.generate.cache import MAX_ROWS
@@ -29,7 +28,7 @@ from blt.generate.incremental_blt import cached
 from blt.generate.sampling import draw
 from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
-from blt.patching.streaming import Boundaries
+from blt.patching import RULES, Rule
 
 PROMPT = 1024  # bytes
 BITS_BYTES = 50_000  # to score
@@ -64,11 +63,11 @@ def random_engine(config: Config, precision: Any, **options: Any) -> Engine:
     """An engine with random weights that cuts patches of 4.5 bytes on average."""
     torch.manual_seed(0)
 
-    def holds(self: Boundaries, *_: Any) -> bool:
-        return self.position % sum(PATCHES) in (0, PATCHES[0])
+    def holds_at(self: Rule, position: int, *_: Any) -> bool:
+        return position % sum(PATCHES) in (0, PATCHES[0])
 
-    boundaries: Any = Boundaries
-    boundaries._holds = holds  # this process measures nothing else
+    rule: Any = RULES[config.patching.rule]
+    rule.holds_at = holds_at  # this process measures nothing else
     return Engine(blt.BLT(config), precision=precision, memory_budget=2**40, **options)
 
 
@@ -151,7 +150,7 @@ def peer(precision: str) -> dict[str, Any]:
     ids = torch.tensor([[byte + 4 for byte in random_bytes(PROMPT)]])
     with torch.inference_mode():
         entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
-        model.config.patching_threshold = calibrated_threshold(entropies)
+        model.config.patching_threshold = shape.calibrated_threshold(entropies)
 
         def write() -> None:
             nonlocal ids
@@ -277,17 +276,3 @@ def nats_in_steps(model: CachedModel, text: bytes) -> float:
         model.commit([len(part)])
     model.drop(0)
     return F.cross_entropy(torch.cat(logits)[:-1], ids[1:], reduction="sum").item()
-
-
-JOBS = {
-    job.__name__: job for job in (ours, peer, bandwidth, length, fork, speculate, proportions, bits)
-}
-
-
-def main() -> None:
-    name, arguments = sys.argv[1:]
-    print(json.dumps(JOBS[name](**json.loads(arguments))))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,9 @@
-"""The texts that ``blt bench serve`` asks for; as a program, what the engine alone makes of them.
-
-``python -m blt.bench.serve_texts LOAD_AS_JSON``
-"""
+"""The texts that a server is asked for, and what the engine alone makes of them."""
 
 from __future__ import annotations
 
 import base64
-import json
 import random
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +46,7 @@ class Texts:
         )
 
 
-def bare(load: dict[str, Any]) -> dict[str, Any]:
+def engine_alone(load: dict[str, Any]) -> dict[str, Any]:
     """All texts once, and then bytes per second with a queue that is never empty."""
     texts = Texts.of(load["prompt_bytes"], load["max_bytes"])
     engine = Engine(lm.load(load["model"]), max_batch=load["batch"])
@@ -75,7 +70,3 @@ def bare(load: dict[str, Any]) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     done += sum(handle.available for handle in live)
     return {"texts": written, "bytes_per_second": done / seconds}
-
-
-if __name__ == "__main__":
-    print(json.dumps(bare(json.loads(sys.argv[1]))))

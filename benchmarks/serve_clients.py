@@ -1,4 +1,4 @@
-"""Clients of ``blt bench serve``: most behave; with chaos, some leave, dawdle or talk nonsense."""
+"""Clients of a server: most behave; with chaos, some leave, dawdle or talk nonsense."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from blt.bench.serve_chaos import Held, hold
-from blt.bench.serve_texts import COUNT, Texts
+from benchmarks.serve_chaos import Held, hold
+from benchmarks.serve_texts import COUNT, Texts
 
 if TYPE_CHECKING:
-    from blt.bench.serve import Load
+    from benchmarks.serve import Load
 
 ANSWER_SECONDS = 120.0  # without an answer for so long, a request counts as lost
 # What of a hundred requests is no ordinary stream or whole answer, with chaos.

@@ -1,21 +1,17 @@
-"""The table of ``blt bench``: every job on both sides, each in its fastest precision."""
+"""Training, scoring and entropies beside ``transformers``, each side in its fastest precision."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.table import Table
-
-from blt.bench import shape
-from blt.bench.jobs import PRECISIONS
-from blt.errors import UserError, how_to_install
+from benchmarks import cpu_jobs, shape
+from benchmarks.cpu_jobs import PRECISIONS
+from benchmarks.machine import about, apart
+from benchmarks.report import print_table, report
+from blt.errors import UserError
 from blt.model.flops import flops_per_byte
 from blt.views.console import Console
 
@@ -47,7 +43,7 @@ MEMORY_TARGET = 0.6  # of the peer's, training at 1 x 8192
 SCALING_TARGET = 1.3  # cost per byte at 32768 over that at 2048
 
 
-def run(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] = ()) -> int:
+def main(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] = ()) -> None:
     """Measure, and print tables, JSON or both.
 
     Args:
@@ -59,34 +55,14 @@ def run(file: Path | None = None, as_json: bool = False, only: tuple[str, ...] =
     unknown = [name for name in only if name not in names]
     if unknown:
         raise UserError(f"unknown benchmark {unknown[0]!r}; known: {', '.join(names)}")
-    check_output(file)
-    console = Console(stderr=as_json and file is None)
-    results = collect(only or tuple(names), console)
-    show(results, console)
-    write_results(results, file, as_json)
-    return 0
-
-
-def check_output(file: Path | None) -> None:
-    """Fail before hours of work, not after."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UserError(f"{file}: its folder does not exist; make it first")
-
-
-def write_results(results: dict[str, Any], file: Path | None, as_json: bool) -> None:
-    """As JSON, to the file or to standard output."""
-    text = json.dumps(results, indent=2)
-    if file is not None:
-        file.write_text(text + "\n")
-    elif as_json:
-        print(text)
+    report(lambda console: collect(only or tuple(names), console), show, file, as_json)
 
 
 def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:
     """All measurements as plain data."""
     peaks = _peaks(console)
     results: dict[str, Any] = {
-        "machine": machine(),
+        "machine": about(),
         "matmul_peak_flops": peaks,
         "mean_patch_size": shape.MEAN_PATCH_SIZE,
         "jobs": [],
@@ -108,36 +84,15 @@ def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:
 
 def _peaks(console: Console) -> dict[str, float]:
     with console.status("measuring this machine's matrix products"):
-        return {p: _measure("peak", "-", p, 0, 0)["flops"] for p in PRECISIONS[:2]}
-
-
-def machine() -> dict[str, Any]:
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    try:
-        import transformers
-
-        versions["transformers"] = transformers.__version__
-    except ImportError:
-        raise UserError(
-            "blt bench compares with transformers, which is not installed; "
-            f"run: {how_to_install('bench')}"
-        ) from None
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = lines[0].partition(":")[2].strip() if lines else cpu
-    return {"cpu": cpu, "threads": torch.get_num_threads(), **versions}
+        return {p: apart(cpu_jobs.matmul_peak, precision=p)["flops"] for p in PRECISIONS[:2]}
 
 
 def _measure(job: str, side: str, precision: str, batch: int, length: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "blt.bench.jobs", job, side, precision]
-    done = subprocess.run(
-        [*command, str(batch), str(length)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return {"error": done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]}
-    return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
+    arguments = {"job": job, "side": side, "precision": precision, "batch": batch, "length": length}
+    try:
+        return apart(cpu_jobs.measure, **arguments)
+    except UserError as error:  # out of memory, say: the other precisions go on
+        return {"error": str(error)}
 
 
 def _both_sides(job: Job, console: Console) -> dict[str, Any]:
@@ -203,48 +158,37 @@ def show(results: dict[str, Any], console: Console) -> None:
     title = (
         "bytes per second, each side in its fastest precision (f32, bf16 autocast, bf16 weights)"
     )
-    table = Table(title=title)
-    for column in ("job", "transformers", "ours", "ratio", "target", "share of bf16 peak"):
-        table.add_column(column, justify="left" if column == "job" else "right")
-    for row in results["jobs"]:
-        cells = [
-            f"{row[side][row['best_precision'][side]]['bytes_per_second']:.0f} "
-            f"({SHORT[row['best_precision'][side]]})"
-            for side in SIDES
-        ]
-        table.add_row(
-            row["name"],
-            *cells,
-            f"{row['ratio']:.2f}x",
-            f">= {row['target']:.0f}x",
-            f"{row['share_of_peak']:.0%}",
-        )
-        if "memory_ratio" in row:
-            table.add_row(
-                "  peak memory",
-                *(f"{row['peak_memory'][side] / GIB:.2f} GB" for side in SIDES),
-                f"{row['memory_ratio']:.2f}x",
-                f"<= {MEMORY_TARGET}x" if row["length"] == 8192 else "",
-                "",
-            )
-    console.print(table)
+    columns = ("job", "transformers", "ours", "ratio", "target", "share of bf16 peak")
+    rows = [cells for row in results["jobs"] for cells in _cells(row)]
+    print_table(console, columns, rows, title)
     if results["scaling"]:
         _show_scaling(results["scaling"], console)
 
 
+def _cells(row: dict[str, Any]) -> Iterator[list[str]]:
+    """The row of a job, and one of its memory if that is measured."""
+    speeds = []
+    for side in SIDES:
+        best = row["best_precision"][side]
+        speeds.append(f"{row[side][best]['bytes_per_second']:.0f} ({SHORT[best]})")
+    ratio, target = f"{row['ratio']:.2f}x", f">= {row['target']:.0f}x"
+    yield [row["name"], *speeds, ratio, target, f"{row['share_of_peak']:.0%}"]
+    if "memory_ratio" in row:
+        sizes = [f"{row['peak_memory'][side] / GIB:.2f} GB" for side in SIDES]
+        target = f"<= {MEMORY_TARGET}x" if row["length"] == 8192 else ""
+        yield ["  peak memory", *sizes, f"{row['memory_ratio']:.2f}x", target, ""]
+
+
 def _show_scaling(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table(title=f"ours, 32768 bytes in all; target: at most {SCALING_TARGET}x the cost")
-    for column in ("batch x length", "train", "cost", "memory", "score", "cost", "memory"):
-        table.add_column(column, justify="right")
+    title = f"ours, 32768 bytes in all; target: at most {SCALING_TARGET}x the cost"
+    columns = ("batch x length", "train", "cost", "memory", "score", "cost", "memory")
+    lines = []
     for row in rows:
-        cells = []
+        cells = [f"{row['batch']} x {row['length']}"]
         for work in ("train", "score"):
             speed = row[work]["bytes_per_second"]
             cost = rows[0][work]["bytes_per_second"] / speed
-            cells += [
-                f"{speed:.0f} B/s",
-                f"{cost:.2f}x",
-                f"{row[work]['peak_memory'] / GIB:.2f} GB",
-            ]
-        table.add_row(f"{row['batch']} x {row['length']}", *cells)
-    console.print(table)
+            memory = row[work]["peak_memory"] / GIB
+            cells += [f"{speed:.0f} B/s", f"{cost:.2f}x", f"{memory:.2f} GB"]
+        lines.append(cells)
+    print_table(console, columns, lines, title)

@@ -1,0 +1,1 @@
+"""Speed and memory of this library, measured beside others': ``python -m benchmarks NAME``."""

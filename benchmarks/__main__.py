@@ -1,0 +1,215 @@
+"""``python -m benchmarks NAME``, from the root of the repository: one file, one measurement.
+
+Imports that are slow happen inside the chosen one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from blt.errors import UserError
+from blt.views.console import say
+
+DESCRIPTION = "Measure speed and memory of this library, from the root of its repository."
+File = Positional[Path | None]
+
+
+def cpu(file: File = None, /, *, json: bool = False, only: tuple[str, ...] = ()) -> None:
+    """Measure training, scoring, entropies and memory beside transformers on this machine.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        only: Names of the rows to measure, or scaling. Left out: all of them.
+    """
+    from benchmarks.cpu import main as run
+
+    run(file, json, only)
+
+
+def generate(file: File = None, /, *, json: bool = False, model: Path | None = None) -> None:
+    """Measure cached generation beside transformers without a cache.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        model: Folder of a trained BLT, to measure self-speculation on.
+    """
+    from benchmarks.generate import main as run
+
+    run(file, json, model)
+
+
+def serve(
+    file: File = None,
+    /,
+    *,
+    json: bool = False,
+    model: str = "pretrained",
+    clients: int = 64,
+    seconds: float = 60.0,
+    prompt_bytes: int = 64,
+    max_bytes: int = 256,
+    batch: int = 16,
+    chaos: bool = False,
+) -> int:
+    """Measure a server that many clients ask, beside the bare engine.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        model: Folder of the model to serve, instead of the model inside the package.
+        clients: How many ask at the same time.
+        seconds: For so long.
+        prompt_bytes: Of prompts, at most.
+        max_bytes: Of continuations, at most.
+        batch: How many texts are written at the same time.
+        chaos: Some clients leave, read slowly, send too much or nonsense.
+    """
+    from blt.data.packing import needed
+
+    needed("aiohttp", extra="bench")
+    from benchmarks.serve import Load
+    from benchmarks.serve import main as run
+
+    return run(file, json, Load(model, clients, seconds, prompt_bytes, max_bytes, batch, chaos))
+
+
+def gpu(out: Positional[Path], /, *, smoke: bool = False) -> None:
+    """Measure parity with the CPU, training, decoding and memory on one CUDA device.
+
+    Args:
+        out: Folder to write gpu.json and gpu.md into.
+        smoke: The same jobs on tiny shapes, on any machine.
+    """
+    from benchmarks.gpu import main as run
+
+    run(out, smoke)
+
+
+def convert(
+    file: File = None,
+    /,
+    *,
+    work: Path | None = None,
+    shapes: tuple[Literal["1b", "7b"], ...] = (),
+) -> None:
+    """Measure what converting a checkpoint of a released shape takes.
+
+    Args:
+        file: Add the results to those in this file, as JSON.
+        work: Folder for what is written on the way: 9 GB for the 1B, 21 GB for the 7B.
+        shapes: Which released shapes. Left out: both.
+    """
+    from benchmarks.convert import main as run
+
+    run(file, work, shapes)
+
+
+def released(
+    file: File = None,
+    /,
+    *,
+    work: Path | None = None,
+    only: tuple[Literal["bfloat16", "int8", "transformers"], ...] = (),
+) -> None:
+    """Measure the released 1B's shape: loading, first byte, speed and memory.
+
+    Args:
+        file: Add the results to those in this file, as JSON.
+        work: Folder for what is written on the way, 18 GB.
+        only: Which ways of running it. Left out: all of them.
+    """
+    from benchmarks.released import main as run
+
+    run(file, work, only)
+
+
+def harness(file: File = None, /) -> None:
+    """Measure lm-evaluation-harness with blt beside its own hf.
+
+    Args:
+        file: Write the results to this file, as JSON.
+    """
+    from benchmarks.harness import main as run
+
+    run(file)
+
+
+def loader(file: File = None, /) -> None:
+    """Measure how fast a terabyte of prepared text opens, and how fast batches come.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+    """
+    from benchmarks.loader import main as run
+
+    run(file)
+
+
+def loop(file: File = None, names: Positional[tuple[str, ...]] = (), /) -> None:
+    """Measure what the training loop costs beside its bare steps.
+
+    Args:
+        file: Write the results to this file, as JSON.
+        names: Only these shapes, such as "4 x 2048".
+    """
+    from benchmarks.loop import main as run
+
+    run(file, names)
+
+
+def plan_memory(file: File = None, /) -> None:
+    """Compare the planner's peak memory with what training steps take.
+
+    Args:
+        file: Write the results to this file, as JSON.
+    """
+    from benchmarks.plan_memory import main as run
+
+    run(file)
+
+
+def prepare(file: File = None, /) -> None:
+    """Measure blt prepare with entropies beside transformers' patcher.
+
+    Args:
+        file: Write the results to this file, as JSON.
+    """
+    from benchmarks.prepare import main as run
+
+    run(file)
+
+
+VERBS: dict[str, Callable[..., int | None]] = {
+    verb.__name__: verb
+    for verb in (
+        cpu, generate, serve, gpu, convert, released, harness, loader, loop, plan_memory, prepare,
+    )
+}  # fmt: skip
+
+
+def main(args: Sequence[str]) -> int:
+    """Run one benchmark; returns the exit status: 2 for a user's mistake."""
+    try:
+        status = tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="python -m benchmarks",
+            description=DESCRIPTION,
+            args=args or ["--help"],
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+        )
+    except UserError as error:
+        say(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    return status or 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
