@@ -13,12 +13,12 @@ import blt
 from blt.checkpoint import fill
 from blt.convert import convert, open_token_model
 from blt.errors import UserError
-from blt.evals.models import load
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
 from blt.model.token_transformer import TokenTransformer
 from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer
+from blt.tokens_transformers import load
 from checkpoints import SCALING, rope
 from llamas import close, their_model
 from shapes import tiny_config

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blt.errors import UserError
-from blt.evals.models import load
 from blt.evals.tasks import TASKS, Options, Row
 from blt.precision import choose_device
 from blt.pretrained import PRETRAINED
+from blt.tokens_transformers import load
 from blt.train.run import CHECKPOINT
 
 MODEL = "model"  # the column that says which

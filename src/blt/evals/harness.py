@@ -17,11 +17,11 @@ from blt import vocab
 from blt.data.loader import segments
 from blt.errors import UserError, how_to_install, require
 from blt.evals.gen_kwargs import options, seeds
-from blt.evals.models import load
 from blt.generate import Engine, Sampling
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.precision import autocast
 from blt.pretrained import PRETRAINED
+from blt.tokens_transformers import load
 
 try:
     # The registry takes in the harness's own models only while it is empty, so they come first.

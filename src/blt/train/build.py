@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from blt.checkpoint import Checkpoint
 from blt.data.text import Source
 from blt.errors import UserError
-from blt.evals.bpb import BATCH_BYTES
 from blt.lm import BLT, ByteLM, LanguageModel, load
 from blt.model.byte_transformer import ByteTransformer
 from blt.model.config import Config
@@ -22,14 +20,12 @@ from blt.patching import PatchingConfig
 from blt.precision import choose_device, choose_dtype
 from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer, tokenizers_library
-from blt.train.byteify import take_layers
 from blt.train.calibration import (
     LOOKUP_BYTES,
     SAMPLE_BYTES,
     OnShare,
     calibrate,
     learn_lookup_table,
-    sample,
 )
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
@@ -43,13 +39,11 @@ def model_of(
     run: RunFolder,
     sources: Sequence[Source],
     entropy_model: ByteTransformer | None,
-    token_model: Checkpoint | None = None,
     on_prepare: OnPrepare | None = None,
 ) -> LanguageModel:
     """The checkpoint's model, or a new one, on the device to train on.
 
     Args:
-        token_model: whose layers a new BLT takes over.
         on_prepare: called while its rule is calibrated, or its table learned.
     """
     device = choose_device(recipe.train.device)
@@ -66,8 +60,6 @@ def model_of(
         model = ByteLM(recipe.byte_model)
     else:
         model = _new_blt(recipe, sources, entropy_model, device, on_prepare)
-        if token_model is not None:
-            take_layers(model.to(device), token_model, _sample(sources, recipe))
     return model.to(device)
 
 
@@ -110,12 +102,6 @@ def _new_blt(
     model = build_blt(replace(config, patching=patching), None, recipe.seed)
     model.lookup_table = table  # a buffer by now
     return model
-
-
-def _sample(sources: Sequence[Source], recipe: Recipe) -> list[bytes]:
-    """A little of the training text."""
-    texts = [text for source in sources for text in source.sample(SAMPLE_BYTES)]
-    return sample(texts, recipe.data.context_bytes, BATCH_BYTES)
 
 
 def _calibration(

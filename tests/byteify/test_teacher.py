@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import blt
 from blt import vocab
+from blt.byteify.teacher import Taught, Teacher
 from blt.model.config import TokenTransformerConfig
 from blt.token_lm import TokenLM
 from blt.tokens import ByteTokenizer
-from blt.train.distill import Taught, Teacher
 from texts import MULTILINGUAL
 
 

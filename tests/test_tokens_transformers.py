@@ -14,8 +14,8 @@ import blt
 from blt import cli
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte
-from blt.evals.models import HFTokenLM, TextTokenizer, load
 from blt.tokens import ByteTokenizer
+from blt.tokens_transformers import HFTokenLM, TextTokenizer, load
 from texts import MULTILINGUAL
 
 transformers = pytest.importorskip("transformers")

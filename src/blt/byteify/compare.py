@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from blt import durable
+from blt.byteify.hooks import hooks_of
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.evals.bpb import bits_per_byte, choose
-from blt.evals.models import load
 from blt.evals.tasks import patch_size
 from blt.hub import local_folder
 from blt.precision import choose_device, choose_dtype
-from blt.train.byteify import resolved
+from blt.tokens_transformers import load
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import Latest, OnProgress, Report
 from blt.train.recipe import Recipe
@@ -56,7 +56,7 @@ def byteify(
     """
     if recipe.byteify is None:
         raise UserError("the recipe has no section byteify; recipes/byteify.toml shows one")
-    shaped, _ = resolved(recipe)
+    shaped = hooks_of(recipe).resolve(recipe)
     texts = _heldout(recipe)
     rows: list[Row] = []
 
@@ -88,7 +88,7 @@ def _train(
     """Returns the last report; None in processes that only help."""
     with shown as show:
         latest = Latest(show)
-        train_recipe(recipe, folder, resume, latest)
+        train_recipe(recipe, folder, resume, latest, hooks=hooks_of(recipe))
     return latest.report
 
 

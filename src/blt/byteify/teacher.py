@@ -23,13 +23,13 @@ from torch import Tensor
 from blt import vocab
 from blt.errors import UserError, require
 from blt.evals.flops import token_transformer_flops
-from blt.evals.models import load
 from blt.hub import local_folder
 from blt.model.config import TokenTransformerConfig
 from blt.model.packing import Spans
 from blt.model.token_transformer import SPECIAL
 from blt.token_lm import TokenModel
 from blt.tokens import ByteTokenizer
+from blt.tokens_transformers import load
 
 LEAST = 1e-9  # probability of all tokens that fit, below which rounding decides between bytes
 CHUNK = 2**24  # probabilities held at once, in float64
