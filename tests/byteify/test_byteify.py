@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 import blt
-from blt.byteify import byteify
+from blt.byteify import byteify, hooks_of
+from blt.byteify.start import LAYERS
 from blt.cli import main
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.train import Recipe, Report, train_recipe, write_recipe
-from blt.train.byteify import LAYERS, resolved
 from blt.train.loop import OnProgress
 from blt.train.optim import LR_SHARE, MatrixOptimizer, optimizers
 from blt.train.recipe import read_recipe
@@ -34,6 +34,10 @@ def changed(recipe: Recipe, *, byteify: dict[str, Any] | None = None, **train: A
         byteify=replace(recipe.byteify, **(byteify or {})),
         train=replace(recipe.train, **train),
     )
+
+
+def train_hooked(recipe: Recipe, run: Path, **how: Any) -> LanguageModel:
+    return train_recipe(recipe, run, hooks=hooks_of(recipe), **how)
 
 
 def layers(model: LanguageModel, prefix: str = LAYERS) -> dict[str, Tensor]:
@@ -51,17 +55,17 @@ def test_the_first_stage_leaves_the_layers_bit_for_bit_and_the_second_does_not(
     recipe: Recipe, token_run: Path, tmp_path: Path
 ) -> None:
     taken = layers(blt.load(token_run), "transformer.")
-    model = train_recipe(changed(recipe, byteify={"frozen": 1.0}), tmp_path / "first")
+    model = train_hooked(changed(recipe, byteify={"frozen": 1.0}), tmp_path / "first")
     assert layers(model).keys() == taken.keys()
     assert all(torch.equal(tensor, taken[name]) for name, tensor in layers(model).items())
-    model = train_recipe(recipe, tmp_path / "both")
+    model = train_hooked(recipe, tmp_path / "both")
     assert not any(torch.equal(tensor, taken[name]) for name, tensor in layers(model).items())
 
 
 def test_in_the_first_stage_everything_else_learns(recipe: Recipe, tmp_path: Path) -> None:
     frozen = changed(recipe, byteify={"frozen": 1.0})
-    model = train_recipe(frozen, tmp_path / "first")
-    begun = train_recipe(changed(frozen, steps=1, lr=1e-12), tmp_path / "begun")
+    model = train_hooked(frozen, tmp_path / "first")
+    begun = train_hooked(changed(frozen, steps=1, lr=1e-12), tmp_path / "begun")
     for name, tensor in model.state_dict().items():
         same = torch.equal(tensor, begun.state_dict()[name])
         assert same == name.startswith(LAYERS), name
@@ -71,7 +75,7 @@ def test_in_the_first_stage_everything_else_learns(recipe: Recipe, tmp_path: Pat
 def test_only_the_layers_have_a_share_of_the_learning_rate(
     kind: MatrixOptimizer, recipe: Recipe
 ) -> None:
-    shaped, _ = resolved(recipe)
+    shaped = hooks_of(recipe).resolve(recipe)
     assert shaped.model is not None
     model = blt.BLT(shaped.model)
     shares: dict[str, float] = {}
@@ -87,8 +91,8 @@ def test_only_the_layers_have_a_share_of_the_learning_rate(
 def test_a_share_of_nothing_is_a_second_stage_that_changes_nothing(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    still = train_recipe(changed(recipe, byteify={"global_lr": 0.0}), tmp_path / "still")
-    begun = train_recipe(changed(recipe, steps=1, lr=1e-12), tmp_path / "begun")
+    still = train_hooked(changed(recipe, byteify={"global_lr": 0.0}), tmp_path / "still")
+    begun = train_hooked(changed(recipe, steps=1, lr=1e-12), tmp_path / "begun")
     for name, tensor in layers(still).items():
         assert torch.equal(tensor, layers(begun)[name]), name
 
@@ -115,9 +119,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(ZeroDivisionError if how == "crash" else KeyboardInterrupt):
-        train_recipe(recipe, tmp_path / "cut", on_progress=interrupt)
-    resumed = train_recipe(recipe, tmp_path / "cut", resume=True)
-    whole = train_recipe(recipe, tmp_path / "whole")
+        train_hooked(recipe, tmp_path / "cut", on_progress=interrupt)
+    resumed = train_hooked(recipe, tmp_path / "cut", resume=True)
+    whole = train_hooked(recipe, tmp_path / "whole")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -129,7 +133,7 @@ def test_a_teacher_changes_what_is_learned_and_is_counted(recipe: Recipe, tmp_pa
     for distill in (0.0, 0.7):
         last: list[Report] = []
         run = tmp_path / str(distill)
-        train_recipe(changed(recipe, byteify={"distill": distill}), run, on_progress=last.append)
+        train_hooked(changed(recipe, byteify={"distill": distill}), run, on_progress=last.append)
         flops.append(last[-1].flops)
         found.append(losses(run))
     assert flops[1] > 1.01 * flops[0]
@@ -154,7 +158,7 @@ def test_a_run_is_compared_with_its_source_and_with_one_from_scratch(
     shares = (bits["scratch"] - bits["byteified"]) / (bits["scratch"] - bits["source"])
     assert result["gap_closed"] == pytest.approx(shares)
     scratch = read_recipe(run / "scratch" / "recipe.toml")
-    assert scratch == replace(resolved(recipe)[0], byteify=None)
+    assert scratch == replace(hooks_of(recipe).resolve(recipe), byteify=None)
     size = [row["parameters"] for row in result["models"]]
     assert size[1] == size[2]
     read = [row["training_bytes"] for row in result["models"]]
@@ -201,7 +205,9 @@ def test_what_cannot_be_is_said_before_anything_is_written(
     assert recipe.byteify is not None
     source = recipe.byteify.source
     with pytest.raises(UserError, match="nowhere: no such folder"):
-        train_recipe(changed(recipe, byteify={"source": "nowhere"}), tmp_path / "run")
+        train_hooked(changed(recipe, byteify={"source": "nowhere"}), tmp_path / "run")
+    with pytest.raises(UserError, match=r"train it with hooks=blt\.byteify\.hooks_of"):
+        train_recipe(recipe, tmp_path / "run")
     with pytest.raises(UserError, match="no section byteify"):
         byteify(replace(recipe, byteify=None), tmp_path / "run", show=quiet)
     with pytest.raises(UserError, match="byteify: only for kind 'blt'"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import blt
+from blt.byteify.start import take_layers, with_layers_of
 from blt.checkpoint.open import open_token_model
 from blt.model.packing import Spans
-from blt.train.byteify import take_layers, with_layers_of
 from llamas import close, their_model
 from shapes import tiny_config
 

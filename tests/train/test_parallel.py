@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,42 +16,11 @@ import torch
 
 import blt
 from blt.data.prepare import Options, prepare
-from blt.train import Recipe, train_recipe, write_recipe
-from blt.train.recipe import ByteifyConfig
+from blt.train import Recipe
+from processes import command, reports, train, write
 
 STEPS = 50
 WRITING = ".checkpoint.writing"  # beside a run's checkpoint
-
-
-def write(recipe: Recipe, path: Path, **changes: Any) -> Path:
-    write_recipe(path, replace(recipe, train=replace(recipe.train, **changes)))
-    return path
-
-
-def command(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[str]:
-    launcher = [sys.executable, "-m"]
-    if processes > 1:
-        launcher += [
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            "-m",
-            "--",
-        ]
-    return [*launcher, "blt", "train", str(recipe), "--run", str(run), *more]
-
-
-def train(recipe: Path, run: Path, *more: str, processes: int = 1) -> None:
-    # One thread each: how sums are divided among threads decides their last bits.
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = command(recipe, run, *more, processes=processes)
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "train"]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -94,21 +61,6 @@ def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path
     for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
         # Muon's own products are in bfloat16.
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
-
-
-def test_two_processes_byteify_as_one_does_in_both_stages(
-    blt_recipe: Recipe, token_recipe: Recipe, tmp_path: Path
-) -> None:
-    train_recipe(token_recipe, tmp_path / "token")
-    source = ByteifyConfig(str(tmp_path / "token" / "checkpoint"), frozen=0.5, distill=0.5)
-    recipe = replace(blt_recipe, byteify=source)
-    changes: dict[str, Any] = {"steps": 12, "lr": 2e-3}
-    train(write(recipe, tmp_path / "1.toml", **changes, accumulate=2), tmp_path / "one")
-    train(write(recipe, tmp_path / "2.toml", **changes), tmp_path / "two", processes=2)
-    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
-        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-5)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
-        assert b["flops"] == pytest.approx(a["flops"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")

@@ -51,16 +51,6 @@ def resumed(kept: Kept, optimizer: Any = "adamw") -> Trainer:
     return trainer
 
 
-def test_the_random_numbers_of_a_resumed_training_are_those_of_an_uninterrupted_one() -> None:
-    trainer = trainer_of()
-    trainer.step(0.1)
-    torch.rand(5)
-    kept = Kept(trainer)
-    expected = torch.rand(8)
-    resumed(kept)
-    assert torch.equal(torch.rand(8), expected)
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_steps_after_resuming_are_those_of_an_uninterrupted_training(optimizer: str) -> None:
     whole = trainer_of(optimizer)

@@ -64,6 +64,7 @@ def train(
     """
     from time import strftime
 
+    from blt.byteify import hooks_of
     from blt.train.job import train_recipe
     from blt.train.loop import Latest
     from blt.train.recipe import read_recipe
@@ -79,7 +80,8 @@ def train(
     made = read_recipe(recipe, overrides)
     with training_bar(console, recipe.stem) as show:
         latest = Latest(show)
-        train_recipe(made, folder, resume, latest, on_prepare=show.prepare)
+        hooks = hooks_of(made)
+        train_recipe(made, folder, resume, latest, on_prepare=show.prepare, hooks=hooks)
     steps = 0 if latest.report is None else latest.report.step
     if steps < FEW_STEPS and steps != made.train.steps:  # it was seconds or flops that ended it
         fitted = "1 step" if steps == 1 else f"{steps} steps"

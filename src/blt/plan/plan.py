@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model
 from blt.errors import UserError
 from blt.lm import BLT, LanguageModel
@@ -17,7 +18,6 @@ from blt.model.config import ByteTransformerConfig, Config
 from blt.model.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
 from blt.patching import PatchingConfig
 from blt.plan.trace import StepMemory, meta_model, trace_step
-from blt.train.byteify import resolved
 from blt.train.recipe import Recipe
 
 OTHER_MEMORY = 1e9  # bytes of a GPU: its context, libraries and buffers for exchange
@@ -64,7 +64,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         mfu: share of the devices' peak that training reaches: an assumption.
         price: dollars per device and hour; None: the catalogue's.
     """
-    recipe, _ = resolved(recipe)
+    recipe = hooks_of(recipe).resolve(recipe)
     config = shape_of(recipe)
     data, train = recipe.data, recipe.train
     patch_size = _patch_size(recipe)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.errors import named
 from blt.evals.patch_size import patch_size
@@ -225,8 +226,9 @@ class _Watch:
 
 def _train(point: Point, out: StudyFolder, show: OnProgress | None) -> tuple[LanguageModel, _Watch]:
     """Train one point, from its checkpoint if there is one."""
-    watch, folder = _Watch(show), out.run(point.name)
-    return train_recipe(point.recipe, folder, (folder / RECIPE).is_file(), watch), watch
+    watch, folder, recipe = _Watch(show), out.run(point.name), point.recipe
+    begun = (folder / RECIPE).is_file()
+    return train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe)), watch
 
 
 def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:

@@ -2,6 +2,7 @@
 
 from blt.patching.calibration import calibrate, mean_patch_size
 from blt.train.build import build_blt
+from blt.train.hooks import Hooks
 from blt.train.job import loader, train_recipe
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run
@@ -10,6 +11,7 @@ from blt.train.run import RunFolder
 
 __all__ = [
     "DataConfig",
+    "Hooks",
     "Recipe",
     "Report",
     "RunFolder",

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from blt.checkpoint.folders import Checkpoint
 from blt.data.text import Source
 from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
@@ -21,10 +20,7 @@ from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, OnShare
-from blt.scoring.bits import BATCH_BYTES
-from blt.texts.pieces import sample
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
-from blt.train.byteify import take_layers
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
 
@@ -37,13 +33,11 @@ def model_of(
     run: RunFolder,
     sources: Sequence[Source],
     entropy_model: CausalTransformer | None,
-    token_model: Checkpoint | None = None,
     on_prepare: OnPrepare | None = None,
 ) -> LanguageModel:
     """The checkpoint's model, or a new one, on the device to train on.
 
     Args:
-        token_model: whose layers a new BLT takes over.
         on_prepare: called while its rule is calibrated, or its table learned.
     """
     device = choose_device(recipe.train.device)
@@ -60,8 +54,6 @@ def model_of(
         model = ByteLM(recipe.byte_model)
     else:
         model = _new_blt(recipe, sources, entropy_model, device, on_prepare)
-        if token_model is not None:
-            take_layers(model.to(device), token_model, _sample(sources, recipe))
     return model.to(device)
 
 
@@ -104,12 +96,6 @@ def _new_blt(
     model = build_blt(replace(config, patching=patching), None, recipe.seed)
     model.lookup_table = table  # a buffer by now
     return model
-
-
-def _sample(sources: Sequence[Source], recipe: Recipe) -> list[bytes]:
-    """A little of the training text."""
-    texts = [text for source in sources for text in source.sample(SAMPLE_BYTES)]
-    return sample(texts, recipe.data.context_bytes, BATCH_BYTES)
 
 
 def _calibration(

@@ -19,15 +19,15 @@ from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
 from blt.train.build import OnPrepare, calibrated, model_of
-from blt.train.byteify import byteify_of, resolved
-from blt.train.loop import OnProgress, fit
-from blt.train.meter import Meter
+from blt.train.hooks import Hooks
+from blt.train.loop import Loop, OnProgress
 from blt.train.opening import open_run
 from blt.train.pace import Pace
 from blt.train.parallel import compile_layers, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe
 from blt.train.run import RunFolder
+from blt.train.trainer import Trainer
 
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
@@ -38,6 +38,7 @@ def train_recipe(
     resume: bool = False,
     on_progress: OnProgress | None = None,
     on_prepare: OnPrepare | None = None,
+    hooks: Hooks | None = None,
 ) -> LanguageModel:
     """Train the model of ``recipe`` and leave it in ``run_folder/checkpoint``.
 
@@ -45,6 +46,8 @@ def train_recipe(
         run_folder: new or empty; with ``resume``, one that was left before its end.
         on_progress: called with every report of :func:`blt.train.loop.fit`.
         on_prepare: called before the first step, with what is being done and its share, 0..1.
+        hooks: what the training does besides; a recipe with a section byteify needs those of
+            :func:`blt.byteify.hooks_of`.
 
     Returns:
         the trained model, ready to use.
@@ -54,7 +57,12 @@ def train_recipe(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     start = time.monotonic()
-    recipe, token_model = resolved(recipe)
+    if hooks is None and recipe.byteify is not None:
+        raise UserError(
+            "the recipe has a section byteify; train it with hooks=blt.byteify.hooks_of(recipe)"
+        )
+    hooks = hooks or Hooks()
+    recipe = hooks.resolve(recipe)
     entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
@@ -64,7 +72,8 @@ def train_recipe(
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
     show = on_prepare if parallel.main else None
-    model = model_of(recipe, run, sources, entropy_model, token_model, show)
+    model = model_of(recipe, run, sources, entropy_model, show)
+    hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
     if recipe.train.recompute:
         recompute(model)
     if recipe.train.compile:
@@ -74,29 +83,22 @@ def train_recipe(
         run.forget_after(-1)  # of a run that was killed before its first checkpoint
         for source in sources:
             run.log({"event": "data", "source": source.name, **source.facts})
-    dtype = choose_dtype(recipe.train.precision, model.device)
-    meter = Meter(model, recipe.data.context_bytes, dtype, parallel.world)
-    last = fit(
-        model,
-        Loader(
-            [source.train for source in sources],
-            recipe.data.weights,
-            batch_bytes=recipe.data.batch_bytes,
-            context_bytes=recipe.data.context_bytes,
-            seed=recipe.seed,
-            rank=parallel.rank,
-            world=parallel.world,
-        ),
-        recipe.train,
-        heldout=heldout_by_source(sources),
-        run=run,
-        resume=resume,
-        on_progress=Pace(meter, on_progress),
+    batches = Loader(
+        [source.train for source in sources],
+        recipe.data.weights,
+        batch_bytes=recipe.data.batch_bytes,
+        context_bytes=recipe.data.context_bytes,
+        seed=recipe.seed,
+        rank=parallel.rank,
+        world=parallel.world,
+    )
+    trainer = Trainer(model, batches, recipe.train, parallel, hooks)
+    shown = Pace(trainer.meter, on_progress)
+    last = Loop(trainer, heldout_by_source(sources), run, shown).run(
+        resume,
         spent=0.0 if run.has_checkpoint else time.monotonic() - start,
         # A BLT's entropy model alone is several times faster than all of it.
         score_after=PATCH_SAMPLE // 4 if isinstance(model, BLT) else PATCH_SAMPLE + SAMPLE_BYTES,
-        parallel=parallel,
-        byteify=byteify_of(recipe, token_model, model),
     )
     _report_patches(model, recipe, run, sources, last.step)
     return model

@@ -16,7 +16,7 @@ from blt.lm import LanguageModel
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose
 from blt.train.budget import Budget
-from blt.train.byteify import Byteify
+from blt.train.hooks import Hooks
 from blt.train.interrupt import StopRequest
 from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
@@ -80,7 +80,7 @@ def fit(
     spent: float = 0.0,
     score_after: int = 0,
     parallel: Parallel | None = None,
-    byteify: Byteify | None = None,
+    hooks: Hooks | None = None,
 ) -> Report:
     """Train ``model`` in place.
 
@@ -95,7 +95,7 @@ def fit(
         spent: seconds of the budget that are gone already.
         score_after: bytes that the caller will score with the model, within the same budget.
         parallel: the processes that train ``model``, which is divided among them.
-        byteify: stages and teacher of a BLT that takes over a token model's layers.
+        hooks: what the training does besides; they have begun.
 
     Returns:
         the last report.
@@ -104,11 +104,18 @@ def fit(
         UserError: loss or gradients stay non-finite; the last checkpoint is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written; says where.
     """
-    trainer = Trainer(model, loader, config, parallel, byteify)
-    return _Fit(trainer, heldout or {}, run, on_progress).run(resume, spent, score_after)
+    trainer = Trainer(model, loader, config, parallel, hooks)
+    return Loop(trainer, heldout or {}, run, on_progress).run(resume, spent, score_after)
 
 
-class _Fit:
+class Loop:
+    """A training from its first step, or that after its checkpoint, to its end.
+
+    Args:
+        trainer: takes the steps.
+        heldout: as of :func:`fit`, like all that follows, here and in :meth:`run`.
+    """
+
     def __init__(
         self,
         trainer: Trainer,
@@ -130,6 +137,7 @@ class _Fit:
         self._since: list[Step] = []  # steps since the last report
 
     def run(self, resume: bool, spent: float, score_after: int) -> Report:
+        """Returns the last report; raises what :func:`fit` does."""
         trainer = self.trainer
         prepared = spent
         if resume and self.folder is not None and self.folder.has_checkpoint:

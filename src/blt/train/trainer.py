@@ -21,7 +21,7 @@ from blt.errors import UserError, named
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.language import Batch
-from blt.train.byteify import LAYERS, Byteify
+from blt.train.hooks import Hooks
 from blt.train.meter import Meter
 from blt.train.optim import LR_SHARE, RowwiseAdam, clip_gradients, learning_rate, optimizers
 from blt.train.parallel import Parallel, last_backward
@@ -53,7 +53,7 @@ class _Loss(NamedTuple):
     minimised: Tensor
     nats: Tensor  # sum of cross-entropies
     patch_size: float | None  # mean
-    teacher_flops: float = 0.0
+    extra_flops: float  # of the hooks
 
 
 class Trainer:
@@ -65,7 +65,7 @@ class Trainer:
         loader: batches; its position is part of the state.
         config: optimiser and precision.
         parallel: the processes that train together.
-        byteify: stages and teacher of a BLT that takes over a token model's layers.
+        hooks: what each step does besides; they have begun.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Trainer:
         loader: Loader,
         config: TrainConfig,
         parallel: Parallel | None = None,
-        byteify: Byteify | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
-        self.byteify = byteify
+        self.hooks = hooks or Hooks()
         self.model, self.loader, self.config = model, Prefetch(loader), config
         self.parallel = parallel or Parallel()
-        shares = None if byteify is None else {LAYERS: byteify.config.global_lr}
+        shares = self.hooks.lr_shares()
         self.optimizers: list[Optimizer] = optimizers(
             model, config.lr, config.betas, config.weight_decay, config.optimizer, shares
         )
@@ -105,13 +105,12 @@ class Trainer:
             UserError: too many steps in a row were skipped.
         """
         config, start, waited = self.config, time.monotonic(), self.loader.waited
-        if self.byteify is not None:
-            self.byteify.begin_step(self.model, progress)
+        self.hooks.before_step(self.model, progress)
         batches = [next(self.loader) for _ in range(config.accumulate)]
         waited = self.loader.waited - waited
         decay = config.decay if config.schedule == "wsd" else None
         lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
-        nats, patch_size, num_bytes, taught = self._gradients(batches)
+        nats, patch_size, num_bytes, extra_flops = self._gradients(batches)
         norm = clip_gradients(self.parameters, config.clip) if math.isfinite(nats) else math.nan
         taken = math.isfinite(norm) and not self._explodes(norm)
         for optimizer in self.optimizers:
@@ -121,41 +120,37 @@ class Trainer:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
-        flops = per_byte * num_bytes + taught
+        flops = per_byte * num_bytes + extra_flops
         self._count(num_bytes, flops, norm, taken)
         seconds = time.monotonic() - start
         return Step(nats, patch_size, norm, lr, num_bytes, flops, seconds, waited, not taken)
 
     def _gradients(self, batches: list[Batch]) -> tuple[float, float | None, int, float]:
         """Add up gradients of the mean over all targets; mean nats, patch size, bytes, and the
-        teacher's FLOPs."""
+        hooks' FLOPs."""
         world = self.parallel.world
         counts = [sum(b.num_targets for b in batches), sum(b.num_bytes for b in batches)]
         targets, num_bytes = self.parallel.sums(counts)
-        nats, sizes, taught = 0.0, [], 0.0
+        nats, sizes, extra_flops = 0.0, [], 0.0
         for number, batch in enumerate(batches, 1):
             last_backward(self.model, number == len(batches))
             loss = self._loss(batch.to(self.model.device))
             nats += loss.nats.item()
-            taught += loss.teacher_flops
+            extra_flops += loss.extra_flops
             sizes.append(loss.patch_size)
             # FSDP2 takes the mean over processes.
             (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
         size = sum(size or 0.0 for size in sizes)
-        nats, patches, taught = self.parallel.sums([nats, size, taught])
+        nats, patches, extra_flops = self.parallel.sums([nats, size, extra_flops])
         patch_size = patches / len(sizes) / world or None
-        return nats / targets, patch_size, int(num_bytes), taught
+        return nats / targets, patch_size, int(num_bytes), extra_flops
 
     def _loss(self, batch: Batch) -> _Loss:
         with autocast(self.model.device, self.dtype):
             logits, targets, patch_size = self.model.predict(batch)
         nats = F.cross_entropy(logits.float(), targets, ignore_index=vocab.PAD, reduction="sum")
-        if self.byteify is None or self.byteify.teacher is None:
-            return _Loss(nats, nats, patch_size)
-        with autocast(self.model.device, self.dtype):
-            taught = self.byteify.teacher.read(batch.documents)
-        loss = nats + self.byteify.config.distill * taught.excess(logits, targets)
-        return _Loss(loss, nats, patch_size, taught.flops)
+        extra = self.hooks.extra_loss(batch, logits, targets)
+        return _Loss(nats + extra.loss, nats, patch_size, extra.flops)
 
     def _explodes(self, norm: float) -> bool:
         most = self.config.most_norm

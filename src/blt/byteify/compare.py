@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blt.byteify.hooks import hooks_of
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.evals.models import load
@@ -18,7 +19,6 @@ from blt.files.hub import local_folder
 from blt.machine.precision import choose_device, choose_dtype
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose
-from blt.train.byteify import resolved
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import Latest, OnProgress, Report
 from blt.train.recipe import Recipe
@@ -57,7 +57,7 @@ def byteify(
     """
     if recipe.byteify is None:
         raise UserError("the recipe has no section byteify; recipes/byteify.toml shows one")
-    shaped, _ = resolved(recipe)
+    shaped = hooks_of(recipe).resolve(recipe)
     texts = _heldout(recipe)
     rows: list[Row] = []
 
@@ -89,7 +89,7 @@ def _train(
     """Returns the last report; None in processes that only help."""
     with shown as show:
         latest = Latest(show)
-        train_recipe(recipe, folder, resume, latest)
+        train_recipe(recipe, folder, resume, latest, hooks=hooks_of(recipe))
     return latest.report
 
 

@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blt import vocab
 from blt.checkpoint.folders import Checkpoint
-from blt.checkpoint.open import open_token_model
-from blt.errors import require
-from blt.lm import BLT, LanguageModel
+from blt.lm import BLT
 from blt.model.config import Config, TokenTransformerConfig
 from blt.model.cross_attention import PatchesFromBytes
 from blt.model.layers import Linear
-from blt.train.distill import Teacher, load_teacher
-from blt.train.recipe import ByteifyConfig, Recipe
 
 LAYERS = "global_transformer.transformer."  # what comes from the token model
 BLOCK_ROWS = 65536  # of the token model's embeddings, read at once
-
-
-@dataclass(frozen=True)
-class Byteify:
-    """What a training that byteifies does besides: two stages, and perhaps a teacher."""
-
-    config: ByteifyConfig
-    teacher: Teacher | None
-
-    def begin_step(self, model: nn.Module, progress: float) -> None:
-        """Let the global transformer learn, or leave it as it is.
-
-        Args:
-            progress: share of the training that is done.
-        """
-        learns = progress >= self.config.frozen
-        for name, parameter in model.named_parameters():
-            if name.startswith(LAYERS):
-                parameter.requires_grad_(learns)
-
-
-def resolved(recipe: Recipe) -> tuple[Recipe, Checkpoint | None]:
-    """The recipe with the shape that its source's layers have, and the source, if it names one.
-
-    Raises:
-        UserError: no token model there, or one whose layers are not ours.
-    """
-    if recipe.byteify is None:
-        return recipe, None
-    require(
-        recipe.byteify.source != "",
-        "byteify.source: name a token model, or run `blt byteify SOURCE RECIPE --run FOLDER`",
-    )
-    source = open_token_model(recipe.byteify.source)
-    return replace(recipe, model=with_layers_of(recipe.model or Config(), source.config)), source
 
 
 def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
@@ -71,17 +32,6 @@ def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
         global_rope_scaling=source.rope_scaling,
         norm_eps=source.norm_eps,
     )
-
-
-def byteify_of(recipe: Recipe, source: Checkpoint | None, model: LanguageModel) -> Byteify | None:
-    """What the training of ``recipe`` does besides, its teacher on the device of ``model``."""
-    if recipe.byteify is None or source is None:
-        return None
-    teacher = None
-    if recipe.byteify.distill:
-        context = recipe.data.context_bytes
-        teacher = load_teacher(recipe.byteify.source, source.config, context, model.device)
-    return Byteify(recipe.byteify, teacher)
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import blt
 from blt import vocab
+from blt.byteify.teacher import Taught, Teacher
 from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.tokens.tokenizer import ByteTokenizer
-from blt.train.distill import Taught, Teacher
 from texts import MULTILINGUAL
 
 
