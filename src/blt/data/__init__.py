@@ -1,4 +1,6 @@
-"""From text on disk to seeded training batches."""
+"""From text on disk to seeded training batches: sources, formats, shards, order; no model
+but one that gives entropies, and no training.
+"""
 
 from blt.data.heldout import Split, split
 from blt.data.loader import Loader, loader_of

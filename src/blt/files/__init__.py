@@ -1,1 +1,3 @@
-"""Files of every kind, read strictly and written whole or not at all; knows nothing of models."""
+"""Files of every kind are read strictly and written whole or not at all here; what a model, a batch
+or a run is, is not known here.
+"""

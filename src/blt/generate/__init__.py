@@ -1,4 +1,4 @@
-"""Writing text: cached, batched and speculative, with the bytes that a full forward would give."""
+"""Writing text belongs here: requests, sampling, caches, drafts, steps in C++; no HTTP, no files."""
 
 from __future__ import annotations
 

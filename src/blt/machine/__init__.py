@@ -1,1 +1,3 @@
-"""What the machine here is and can do: devices, precision, threads; knows nothing of models."""
+"""What this machine is and can do belongs here: devices, precision, threads, speed of products; no
+model, and nothing of a training.
+"""

@@ -1,4 +1,6 @@
-"""Cutting bytes into patches: rules, and all that a rule needs; of models, only a protocol."""
+"""What cuts bytes into patches belongs here: rules, and all that a rule needs, calibration too; of
+models only the protocol of one that gives entropies.
+"""
 
 from blt.patching.cut import Cut, Patches
 from blt.patching.patcher import Patcher

@@ -1,4 +1,4 @@
-"""What a recipe will cost, before anything is trained."""
+"""What a recipe will cost, before anything is trained, belongs here; nothing that reads text."""
 
 from blt.machine.hardware import Hardware, find_hardware
 from blt.plan.plan import Plan, make_plan

@@ -1,1 +1,3 @@
-"""What a model says about text that is there: bits and continuations; no tasks and no tables."""
+"""What a model says about text that is there belongs here: bits and continuations; no tasks, no
+tables, no writing.
+"""

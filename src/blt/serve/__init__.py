@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server of bytes: ``blt serve FOLDER``."""
+"""The OpenAI-compatible server of bytes and its page belong here; how text is written does not."""

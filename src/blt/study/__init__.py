@@ -1,4 +1,6 @@
-"""Grids of trainings that are compared: at equal FLOPs, over several seeds."""
+"""Grids of trainings that are compared belong here: families, budgets, seeds, and their figures;
+how one training runs does not.
+"""
 
 from blt.study.config import Point, Study, read_study
 from blt.study.run import read_results, run_study

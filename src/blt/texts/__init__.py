@@ -1,1 +1,3 @@
-"""Bytes as text: pieces, groups and samples of it, and safe printing; knows nothing of models."""
+"""Bytes as text belong here: pieces, groups and samples of documents, and safe printing; no model,
+and no files.
+"""

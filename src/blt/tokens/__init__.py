@@ -1,1 +1,3 @@
-"""Tokens, for the baselines: byte-pair encoding of any bytes; byte models need none of it."""
+"""Tokens, for the baselines, belong here: byte-pair encoding of any bytes; nothing that byte models
+need, and no model.
+"""

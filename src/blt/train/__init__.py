@@ -1,4 +1,6 @@
-"""Training: recipes, optimisers, the loop, and run folders."""
+"""How any model is trained belongs here: recipes, optimisers, the loop, run folders, and hooks for
+whoever wants more; no kind of training in particular, and no comparison.
+"""
 
 from blt.patching.calibration import calibrate, mean_patch_size
 from blt.train.build import build_blt
