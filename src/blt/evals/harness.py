@@ -15,7 +15,7 @@ import torch
 
 from blt import vocab
 from blt.checkpoint.pretrained import PRETRAINED
-from blt.errors import UserError, how_to_install, require
+from blt.errors import needed, require
 from blt.evals.gen_kwargs import options, seeds
 from blt.evals.models import load
 from blt.generate import Engine, Sampling
@@ -23,15 +23,10 @@ from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.precision import autocast
 from blt.texts.pieces import segments
 
-try:
-    # The registry takes in the harness's own models only while it is empty, so they come first.
-    import lm_eval.models  # noqa: F401
-    from lm_eval.api.model import LM
-    from lm_eval.api.registry import register_model
-except ImportError as error:
-    raise UserError(
-        f"lm-evaluation-harness is not installed ({error}): {how_to_install('eval')}"
-    ) from None
+# The registry takes in the harness's own models only while it is empty, so they come first.
+needed("lm_eval.models", "eval", "lm-evaluation-harness is not installed")
+from lm_eval.api.model import LM  # noqa: E402
+from lm_eval.api.registry import register_model  # noqa: E402
 
 DTYPES = ("float32", "bfloat16")
 
@@ -119,8 +114,7 @@ class Harness(LM):
 
 def main(arguments: Sequence[str]) -> int:
     """The harness's own command line, with ``--model blt`` known to it."""
-    from lm_eval.__main__ import cli_evaluate
-
+    cli_evaluate = needed("lm_eval.__main__", "eval").cli_evaluate
     before, sys.argv = sys.argv, ["blt lm-eval", *arguments]
     try:
         cli_evaluate()

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import blt
 from blt.checkpoint.folders import CONFIG
-from blt.errors import UserError, how_to_install
+from blt.errors import UserError, needed
 from blt.lm import LanguageModel, TokenModel
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
 
@@ -27,7 +27,7 @@ def load(folder: str | os.PathLike[str]) -> LanguageModel:
     kind = _model_type(Path(folder) / CONFIG)
     if kind in (None, "blt"):  # in any layout
         return blt.load(folder)
-    library = _transformers()
+    library = needed("transformers", "convert", "this model needs transformers")
     try:
         model = library.AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
@@ -133,11 +133,3 @@ class TextTokenizer:
         if found is None:
             raise UserError(f"the tokenizer has no token for the byte {name}, which is not UTF-8")
         return found
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise UserError(f"this model needs transformers: {how_to_install('convert')}") from None
-    return transformers

@@ -1,4 +1,4 @@
-"""Writing text belongs here: requests, sampling, caches, drafts, steps in C++; no HTTP, no files."""
+"""Writing text belongs here: requests, sampling, caches, drafts, steps in C++; no HTTP, no file."""
 
 from __future__ import annotations
 

@@ -10,6 +10,11 @@ from typing import Protocol
 from blt.serve.errors import APIError
 from blt.serve.logs import warn
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
 OTHER_FILES = 256  # that the process has open beside its connections
 
 
@@ -147,9 +152,7 @@ def address_of(client: tuple[str, int] | None) -> str:
 
 def open_files(wanted: int) -> int:
     """How many files the process may open; its own limit is raised to ``wanted`` if it can be."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
+    if resource is None:
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
