@@ -28,7 +28,7 @@ from blt.generate.incremental_blt import cached
 from blt.generate.sampling import draw
 from blt.generate.weights import cache_dtype, packed
 from blt.model.config import ByteTransformerConfig, Config
-from blt.patching import RULES, Rule
+from blt.patching.rules import RULES, Place, Rule
 
 PROMPT = 1024  # bytes
 BITS_BYTES = 50_000  # to score
@@ -63,8 +63,8 @@ def random_engine(config: Config, precision: Any, **options: Any) -> Engine:
     """An engine with random weights that cuts patches of 4.5 bytes on average."""
     torch.manual_seed(0)
 
-    def holds_at(self: Rule, position: int, *_: Any) -> bool:
-        return position % sum(PATCHES) in (0, PATCHES[0])
+    def holds_at(self: Rule, at: Place) -> bool:
+        return at.position % sum(PATCHES) in (0, PATCHES[0])
 
     rule: Any = RULES[config.patching.rule]
     rule.holds_at = holds_at  # this process measures nothing else

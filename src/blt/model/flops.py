@@ -8,69 +8,14 @@ The paper leaves the entropy model out of its sum; here it is a term of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
+
+from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 
 TRAINING_FACTOR = 3  # forward, plus backward at twice its cost
 BYTE_VALUES = 256  # the output head as the paper counts it; our 4 special ids are left out
 
 FeedForward = Literal["actual", "paper"]
-
-
-class ByteTransformerShape(Protocol):
-    """What is read of ``blt.ByteTransformerConfig``."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def ff_dim(self) -> int: ...
-    @property
-    def sliding_window(self) -> int: ...
-
-
-class TokenTransformerShape(Protocol):
-    """What is read of ``blt.model.config.TokenTransformerConfig``."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def ff_dim(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-
-
-class BLTShape(Protocol):
-    """What is read of ``blt.Config``."""
-
-    @property
-    def local_dim(self) -> int: ...
-    @property
-    def encoder_layers(self) -> int: ...
-    @property
-    def encoder_ff_dim(self) -> int: ...
-    @property
-    def decoder_layers(self) -> int: ...
-    @property
-    def decoder_ff_dim(self) -> int: ...
-    @property
-    def global_dim(self) -> int: ...
-    @property
-    def global_layers(self) -> int: ...
-    @property
-    def global_ff_dim(self) -> int: ...
-    @property
-    def cross_attention_k(self) -> int: ...
-    @property
-    def encoder_crosses(self) -> int: ...
-    @property
-    def decoder_crosses(self) -> int: ...
-    @property
-    def sliding_window(self) -> int: ...
-    @property
-    def entropy_model(self) -> ByteTransformerShape | None: ...
 
 
 def attention_flops(dim: int, layers: int, keys: float) -> float:
@@ -137,7 +82,7 @@ class FlopsPerByte:
 
 
 def byte_transformer_flops(
-    shape: ByteTransformerShape, context_bytes: int | None = None, ff: FeedForward = "actual"
+    shape: ByteTransformerConfig, context_bytes: int | None = None, ff: FeedForward = "actual"
 ) -> float:
     """Forward FLOPs per byte of an entropy model or of a baseline without patches."""
     keys = _window(shape.sliding_window, context_bytes)
@@ -146,7 +91,7 @@ def byte_transformer_flops(
 
 
 def token_transformer_flops(
-    shape: TokenTransformerShape, token_size: float, context_bytes: int
+    shape: TokenTransformerConfig, token_size: float, context_bytes: int
 ) -> float:
     """Forward FLOPs per byte of a transformer over tokens of ``token_size`` bytes on average."""
     keys = context_bytes / token_size
@@ -155,7 +100,7 @@ def token_transformer_flops(
 
 
 def flops_per_byte(
-    config: BLTShape, patch_size: float, context_bytes: int, ff: FeedForward = "actual"
+    config: Config, patch_size: float, context_bytes: int, ff: FeedForward = "actual"
 ) -> FlopsPerByte:
     """Forward FLOPs per byte of a Byte Latent Transformer.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from blt.model.blt import ByteLatentTransformer
 from blt.model.prefix_tree import PatchTree, PrefixTree
 from blt.model.transformer import CausalTransformer, entropy
-from blt.patching.rules import decide_by
+from blt.patching.deciding import decide_by
 
 
 def transformer_tree_logits(model: CausalTransformer, tree: PrefixTree) -> Tensor:

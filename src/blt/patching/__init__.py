@@ -3,8 +3,9 @@ models only the protocol of one that gives entropies.
 """
 
 from blt.patching.cut import Cut, Patches
+from blt.patching.deciding import decide
 from blt.patching.patcher import Patcher
-from blt.patching.rules import RULES, PatchingConfig, Rule, decide, is_space_like, refuse_unused
+from blt.patching.rules import RULES, PatchingConfig, Rule, is_space_like, refuse_unused
 from blt.patching.streaming import Boundaries
 from blt.patching.tables import lookup_entropies
 from blt.patching.views import (

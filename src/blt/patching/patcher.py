@@ -15,7 +15,8 @@ from blt import vocab
 from blt.errors import UserError
 from blt.machine.precision import autocast
 from blt.patching.cut import Cut, Patches
-from blt.patching.rules import PatchingConfig, Rule, decide_by, describe, rule_of
+from blt.patching.deciding import decide_by, rule_of
+from blt.patching.rules import PatchingConfig, Rule, describe
 from blt.patching.streaming import Boundaries
 from blt.patching.tables import write_lookup_table
 from blt.patching.thresholds import check_target, threshold_for

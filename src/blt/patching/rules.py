@@ -1,15 +1,14 @@
 """Where patches start (paper §2): one class a rule; a new rule is one more class in this file.
 
 A rule holds at position t if position t+1 starts a patch. Every rule but ``bpe`` is incremental: it
-knows that from ids and entropies at positions <= t. So :func:`decide` returns one decision more
-than there are positions: whether a patch would open right after the last byte.
+knows that from ids and entropies at positions <= t.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +51,15 @@ class PatchingConfig:
         return RULES[self.rule].needs == "entropy model"
 
 
+class Place(NamedTuple):
+    """What is known at a position of a text that is still being written."""
+
+    position: int
+    recent: Sequence[int]  # the last ids, the position's own the last of them
+    entropy: float  # nats, of the prediction of the next byte
+    entropy_before: float  # of the prediction of this one
+
+
 class Rule:
     """When does a patch end?
 
@@ -86,10 +94,8 @@ class Rule:
         """At which positions of a document, ids [T] and entropies [T] in nats?  # [T] bool."""
         raise NotImplementedError
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        """Does it hold at a position > 0? ``recent`` are the last ids, its own the last of them."""
+    def holds_at(self, at: Place) -> bool:
+        """Does it hold at a position > 0 of a text that is still being written?"""
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -108,10 +114,8 @@ class Entropy(Rule):
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return entropies > self.config.threshold
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        return entropy > self.config.threshold
+    def holds_at(self, at: Place) -> bool:
+        return at.entropy > self.config.threshold
 
     def describe(self) -> str:
         return f"θ = {self.config.threshold:.4f} nats"
@@ -133,10 +137,8 @@ class EntropyMonotonic(Rule):
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return rises(entropies) > self.config.threshold
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        return entropy - entropy_before > self.config.threshold
+    def holds_at(self, at: Place) -> bool:
+        return at.entropy - at.entropy_before > self.config.threshold
 
     def describe(self) -> str:
         return f"a rise above θ = {self.config.threshold:.4f} nats"
@@ -154,11 +156,9 @@ class EntropyCombined(Rule):
         above = entropies > self.config.threshold
         return above & (rises(entropies) > self.config.threshold_add)
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        rise = entropy - entropy_before
-        return entropy > self.config.threshold and rise > self.config.threshold_add
+    def holds_at(self, at: Place) -> bool:
+        rise = at.entropy - at.entropy_before
+        return at.entropy > self.config.threshold and rise > self.config.threshold_add
 
     def describe(self) -> str:
         config = self.config
@@ -191,10 +191,8 @@ class Space(Rule):
         before = torch.cat((space.new_ones(min(1, len(ids))), space[:-1]))
         return space & ~before
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        return SPACE_LIKE[recent[-1]] and not SPACE_LIKE[recent[-2]]
+    def holds_at(self, at: Place) -> bool:
+        return SPACE_LIKE[at.recent[-1]] and not SPACE_LIKE[at.recent[-2]]
 
 
 class Static(Rule):
@@ -208,10 +206,8 @@ class Static(Rule):
         positions = torch.arange(len(ids), dtype=torch.int64, device=ids.device)
         return positions % self.config.stride == 0
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
-        return position % self.config.stride == 0
+    def holds_at(self, at: Place) -> bool:
+        return at.position % self.config.stride == 0
 
     def describe(self) -> str:
         return f"every {self.config.stride} bytes"
@@ -226,9 +222,7 @@ class Byte(Rule):
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return torch.ones_like(ids, dtype=torch.bool)
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
+    def holds_at(self, at: Place) -> bool:
         return True
 
 
@@ -270,78 +264,12 @@ class Lookup(Rule):
         assert self.table is not None
         return self.table[lookup_key(ids, self.reach)]
 
-    def holds_at(
-        self, position: int, recent: Sequence[int], entropy: float, entropy_before: float
-    ) -> bool:
+    def holds_at(self, at: Place) -> bool:
         assert self.table is not None
         key = 0  # ids before the document count as 0
-        for token_id in recent:
+        for token_id in at.recent:
             key = key * VOCAB_SIZE + token_id
         return bool(self.table[key])
-
-
-def rule_of(
-    config: PatchingConfig,
-    table: Tensor | None = None,
-    token_offsets: Callable[[bytes], Sequence[int]] | None = None,
-) -> Rule:
-    """The rule that a config names.
-
-    Raises:
-        ValueError: it lacks its table or tokenizer.
-    """
-    rule = RULES[config.rule](config, table, token_offsets)
-    missing = {"table": table is None, "tokenizer": token_offsets is None}
-    if missing.get(rule.needs or "", False):
-        raise ValueError(f"patching rule {config.rule!r} needs a {rule.needs}")
-    return rule
-
-
-def decide(
-    config: PatchingConfig,
-    ids: Tensor,
-    entropies: Tensor | None = None,
-    *,
-    lookup: tuple[Tensor, int] | None = None,
-    bpe: Callable[[bytes], Sequence[int]] | None = None,
-) -> Tensor:
-    """Boundaries of one document, with the decision for the position after its last byte.
-
-    Args:
-        ids: [T] the document, BOS first.
-        entropies: [T] nats; needed by the entropy rules.
-        lookup: table [260 ** n] bool and n, for the rule ``lookup``.
-        bpe: function from bytes to token start offsets, for the rule ``bpe``.
-
-    Returns:
-        [T + 1] bool: ``[:T]`` are ``starts``; ``[T]`` tells whether position T would start a patch.
-
-    Raises:
-        ValueError: the rule lacks its entropies, table or tokenizer.
-    """
-    table = None if lookup is None else lookup[0]
-    return decide_by(rule_of(config, table, bpe), ids, entropies)
-
-
-def decide_by(rule: Rule, ids: Tensor, entropies: Tensor | None) -> Tensor:
-    """As :func:`decide`, by a rule that has what it needs."""
-    if entropies is None:
-        if rule.config.needs_entropies:
-            raise ValueError(f"patching rule {rule.name!r} needs an entropy model")
-        entropies = ids.new_empty(0, dtype=torch.float32)
-    holds = rule.holds(ids, entropies)  # [T]
-    decisions = torch.cat((holds.new_ones(1), holds))
-    decisions[: min(2, len(decisions))] = True  # positions 0 and 1 start a patch in every document
-    if rule.config.max_patch_length is not None:
-        decisions = split_long(decisions, rule.config.max_patch_length)
-    return decisions
-
-
-def split_long(decisions: Tensor, max_patch_length: int) -> Tensor:
-    """Also start a patch after every ``max_patch_length`` bytes of one  # [T + 1] bool."""
-    position = torch.arange(len(decisions), dtype=torch.int64, device=decisions.device)
-    opened = torch.where(decisions, position, 0).cummax(0).values
-    return decisions | ((position - opened) % max_patch_length == 0)
 
 
 def refuse_unused(rule: str, given: Collection[str]) -> None:

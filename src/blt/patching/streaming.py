@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blt.errors import UserError
-from blt.patching.rules import RULES, Rule
+from blt.patching.rules import RULES, Place, Rule
 from blt.vocab import OFFSET
 
 NEWLINE = ord("\n") + OFFSET
@@ -44,7 +44,7 @@ class Boundaries:
         """After one more id, with the entropy of the prediction of the one after it."""
         config, at = self.rule.config, self.position
         recent = (*self.recent, token_id)[-self.rule.reach :]
-        holds = at == 0 or self.rule.holds_at(at, recent, entropy, self.entropy)
+        holds = at == 0 or self.rule.holds_at(Place(at, recent, entropy, self.entropy))
         longest = config.max_patch_length
         opens = holds or (longest is not None and (at + 1 - self.rule_start) % longest == 0)
         newline = config.newline_reset and token_id == NEWLINE

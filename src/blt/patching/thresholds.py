@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from blt.errors import UserError
-from blt.patching.rules import PatchingConfig, decide
+from blt.patching.deciding import decide
+from blt.patching.rules import PatchingConfig
 from blt.patching.views import mean_patch_size
 
 Observed = Sequence[tuple[Tensor, Tensor]]  # ids [T], BOS first, and entropies [T] of documents
