@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from blt import durable
+from blt.colours import COLOURS
 from blt.errors import UserError
 from blt.study.fit import band, crossings, fit
 from blt.study.folder import StudyFolder, overrun
-from blt.views.colours import COLOURS
 
 MEAN = "mean"  # of all kinds of held-out text
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
