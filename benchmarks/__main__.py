@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from blt.views.console import say
 from tyro.conf import Positional
 
 from blt.errors import UserError
-from blt.views.console import say
 
 DESCRIPTION = "Measure speed and memory of this library, from the root of its repository."
 File = Positional[Path | None]

@@ -1,4 +1,12 @@
-"""Real text in many scripts: article 1 of the Universal Declaration of Human Rights."""
+"""Real text in many scripts: article 1 of the Universal Declaration of Human Rights.
+
+Documents made of words, too.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
 
 ARTICLE_1 = """\
 All human beings are born free and equal in dignity and rights. They are endowed with reason and \
@@ -31,3 +39,14 @@ Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar. Akıl ve
 birbirlerine karşı kardeşlik zihniyeti ile hareket etmelidirler.
 """
 MULTILINGUAL = ARTICLE_1.encode()
+
+
+def write_documents(folder: Path) -> Path:
+    """Fill a folder with documents that are not all alike."""
+    generator = random.Random(0)
+    words = ["alpha", "bet", "gamma delta", "epsilon\n", "zeta;", "größer", "日本"]
+    for number in range(40):
+        document = " ".join(generator.choice(words) for _ in range(100))
+        (folder / f"{number}.txt").write_text(document)
+    (folder / "odd").write_bytes(b"\xff\xfe not utf-8 " * 20)
+    return folder

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from blt.files.configs import to_dict
-from blt.patching.rules import PatchingConfig
+from blt.patching.rules import PatchingConfig, describe
 from blt.patching.views import mean_patch_size
 
 
@@ -60,6 +60,11 @@ class Cut:
     def mean_size(self) -> float:
         """Bytes per patch; 0 for an empty text."""
         return mean_patch_size(1 + len(self.data), 1 + len(self.lengths))
+
+    @property
+    def rule(self) -> str:
+        """The rule and the parameters that it uses, in one line."""
+        return describe(self.config)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; ``base64`` of each patch is exact, ``text`` is null where it is not UTF-8."""

@@ -1,29 +1,63 @@
-"""What a server is told at its start, and what it takes from one request at most."""
+"""What a server is told at its start, and what it takes from one request at most.
+
+These are the options of ``blt serve`` too: a field's docstring is its help there.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_type_hints
 
-from blt.checkpoint.pretrained import PRETRAINED
+from tyro.conf import Positional, Suppress, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
 from blt.errors import require, require_number, require_whole
-from blt.generate.weights import Precision
+
+MEGABYTE = 2**20
+
+
+def option(name: str) -> Any:
+    """What a field is called on the command line, where that is not its own name."""
+    return arg(name=name)
+
+
+def _bytes_of(megabytes: int) -> int:
+    """What is too small stays as it was given, for the message that refuses it."""
+    return megabytes * MEGABYTE if megabytes > 0 else megabytes
+
+
+IN_MEGABYTES: Any = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT",
+    instance_from_str=lambda words: _bytes_of(int(words[0])),
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda count: [str(count // MEGABYTE)],
+)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request; what is beyond is answered with 413 or 422."""
+    """What one request may take; what is beyond is answered with 413 or 422."""
 
-    body_bytes: int = 2 * 2**20  # of HTTP
-    body_seconds: float = 30.0  # until all of it has come
-    prompt_bytes: int = 32768  # of each prompt, and of texts to score or cut
-    max_bytes: int = 8192  # to write, for each choice
-    choices: int = 64  # prompts times n
-    timeout: float = 300.0  # from the first byte of the request to the last of the answer
-    header_seconds: float = 10.0  # from the accept, or a header's first byte, to all of it
-    idle_seconds: float = 75.0  # from an answer to the next request; proxies keep 60
-    unread_seconds: float = 30.0  # in which nothing of an answer that waits is read
+    body_bytes: Annotated[int, option("max-body")] = 2 * MEGABYTE
+    """Bytes of an HTTP body."""
+    body_seconds: Suppress[float] = 30.0
+    """Seconds until all of a body has come."""
+    prompt_bytes: Annotated[int, option("max-prompt")] = 32768
+    """Bytes of a prompt, or of a text to score or cut."""
+    max_bytes: int = 8192
+    """Bytes that may be written for a choice."""
+    choices: Annotated[int, option("max-choices")] = 64
+    """Choices of one request."""
+    timeout: float = 300.0
+    """Seconds that a request may take."""
+    header_seconds: Suppress[float] = 10.0
+    """Seconds from the accept, or a header's first byte, to all of it."""
+    idle_seconds: Suppress[float] = 75.0
+    """Seconds from an answer to the next request; proxies keep 60."""
+    unread_seconds: Suppress[float] = 30.0
+    """Seconds in which nothing of an answer that waits is read."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -31,22 +65,39 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the whole server."""
+    """What the whole server is told."""
 
-    model: str = PRETRAINED  # folder
-    name: str = ""  # of the model, for clients; left out: that of its folder
-    max_batch: int = 16  # texts that are written at the same time
-    max_queue: int = 256  # choices that may wait
-    memory_budget: int = 4 * 2**30  # bytes of caches
-    precision: Precision | None = None
-    draft_bytes: int = 0  # self-speculation, where a request says nothing
-    keys: str = ""  # file with one API key per line
-    host: str = ""  # that it listens on
-    allowed_hosts: tuple[str, ...] = ()  # what requests may call it besides, or * for anything
-    cors_origins: tuple[str, ...] = ()  # https://site.example, or * for all
-    max_connections: int = 1024  # requests in progress, and as many connections beside them
-    max_per_address: int = 512  # of these, from one address
-    drain_seconds: float = 60.0  # that accepted requests get after SIGTERM
+    model: Positional[str] = "pretrained"
+    """Model folder, such as RUN/checkpoint; left out: the model inside the package."""
+    name: str = ""
+    """Name of the model, for clients; left out: that of its folder."""
+    max_batch: Annotated[int, option("batch")] = 16
+    """How many texts are written at the same time."""
+    max_queue: Annotated[int, option("queue")] = 256
+    """How many may wait; more are told 429."""
+    memory_budget: Annotated[int, option("memory-mb"), IN_MEGABYTES] = 4096 * MEGABYTE
+    """Megabytes for caches of texts."""
+    precision: Literal["float32", "bfloat16", "int8"] | None = None
+    """Precision of the weights: float32, bfloat16 or int8. Left out: as the model is."""
+    draft_bytes: int = 0
+    """Self-speculation, where a request says nothing."""
+    keys: str = ""
+    """File with one API key per line, read again when it changes; left out: everybody is
+    served."""
+    host: Suppress[str] = ""
+    """Address that it listens on."""
+    allowed_hosts: Annotated[UseAppendAction[tuple[str, ...]], option("allowed-host")] = ()
+    """A name that requests may call this server by, such as blt.example; may be given several
+    times, * for any. Left out: with --keys any, else localhost, addresses and --host."""
+    cors_origins: Annotated[UseAppendAction[tuple[str, ...]], option("cors-origin")] = ()
+    """A web site whose scripts may call, such as https://site.example; may be given several
+    times."""
+    max_connections: int = 1024
+    """Requests in progress; as many connections may wait beside them."""
+    max_per_address: int = 512
+    """As many of these from one address; behind a proxy all have the proxy's."""
+    drain_seconds: Annotated[float, option("drain")] = 60.0
+    """Seconds that accepted requests get after SIGTERM."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -77,10 +128,10 @@ def require_host(name: str, host: str) -> None:
 
 def _check(of: Any) -> None:
     """Numbers of fields are positive (``draft_bytes`` may be 0)."""
-    for entry in fields(of):
-        value = getattr(of, entry.name)
-        if entry.type == "int":
-            require_whole(entry.name, value, 0 if entry.name == "draft_bytes" else 1)
-        elif entry.type == "float":
-            require_number(entry.name, value)
-            require(value > 0, f"{entry.name} must be positive, got {value}")
+    for name, kind in get_type_hints(type(of)).items():
+        value = getattr(of, name)
+        if kind is int:
+            require_whole(name, value, 0 if name == "draft_bytes" else 1)
+        elif kind is float:
+            require_number(name, value)
+            require(value > 0, f"{name} must be positive, got {value}")

@@ -14,9 +14,9 @@ from matplotlib.ticker import NullLocator
 
 from blt.errors import UserError
 from blt.files import durable
+from blt.report.colours import COLOURS
 from blt.study.fit import band, crossings, fit
 from blt.study.folder import StudyFolder, overrun
-from blt.views.colours import COLOURS
 
 MEAN = "mean"  # of all kinds of held-out text
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours

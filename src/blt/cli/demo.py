@@ -1,0 +1,36 @@
+"""``blt demo``: a small model in ten minutes; what it shows is in :mod:`blt.demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blt.errors import UserError
+
+
+def demo(
+    *,
+    text: Path | None = None,
+    run: Path | None = None,
+    minutes: float = 9.0,
+    patch_size: float = 4.5,
+    seed: int = 0,
+    pretrained: bool = False,
+) -> None:
+    """Train a small model in ten minutes, and compare and watch it.
+
+    Args:
+        text: Text file or folder to learn from, instead of this Python's own source and docs.
+        run: Folder to write to; left out: runs/demo-DATE-TIME.
+        minutes: Time for everything together.
+        patch_size: Bytes per patch that the threshold is calibrated to.
+        seed: Of the weights, the order of the data and the sample.
+        pretrained: Train nothing: score the text with the model inside the package, and watch it.
+    """
+    from blt.demo import run_demo, show_pretrained
+
+    if pretrained:
+        if run is not None:
+            raise UserError("--pretrained trains nothing, so it has no --run; leave one out")
+        show_pretrained(text, seed)
+        return
+    run_demo(text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed)

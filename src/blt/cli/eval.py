@@ -1,0 +1,76 @@
+"""``blt eval``: models measured; :mod:`blt.cli.eval_view` shows what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from blt.errors import UserError, require, require_whole
+
+
+def eval(
+    task: Positional[str],
+    paths: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    model: tuple[Path, ...] = (),
+    context_bytes: int | None = None,
+    max_bytes: int | None = None,
+    limit: int | None = None,
+    generate: bool = False,
+    device: str = "cpu",
+    json: bool = False,
+    plot: Path | None = None,
+) -> None:
+    """Measure models: bits per byte, noise, languages, valid UTF-8, CUTE.
+
+    Args:
+        task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
+            parallel text, one file per language. utf8: what the model writes, after nothing and
+            after each text. cute: the folder of its .tsv files.
+        paths: The texts or data of the task.
+        model: Model folders, of ours or of transformers, instead of the model inside the package;
+            several are compared.
+        context_bytes: Texts are scored in pieces of at most so many bytes. Left out: 2048.
+        max_bytes: bpb, noise: of each text. Left out: 262144.
+        limit: At most so many questions, sentences or samples.
+        generate: cute: also let the model write its answers.
+        device: cpu, cuda, or auto.
+        json: Print one JSON object for each row.
+        plot: Draw the rows into this file too, a PNG, SVG or PDF.
+    """
+    from blt.checkpoint.pretrained import PRETRAINED
+    from blt.cli.eval_view import check_figure, draw, print_json, print_table
+    from blt.evals.compare import compare
+    from blt.evals.tasks import Options, find_task
+
+    asked = find_task(task)
+    if not paths and task != "utf8":
+        hint = "; those after --model are taken for models" if len(model) > 1 else ""
+        raise UserError(f"{task}: name its texts or data{hint}")
+    if plot is not None:
+        check_figure(plot)
+    counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
+    given = {name: count for name, count in counts.items() if count is not None}
+    for name, count in given.items():
+        require_whole(_option(name), count, 1)
+    _refuse_idle(task, [*given, *["generate"] * generate], asked.takes)
+    rows = compare(task, model or (PRETRAINED,), paths, Options(**given, generate=generate), device)
+    found = (print_json if json else print_table)(rows)
+    if plot is not None:
+        draw(found, asked.shown, plot)
+
+
+def _refuse_idle(task: str, given: Collection[str], takes: Collection[str]) -> None:
+    """Refuse options that would do nothing."""
+    others = ", ".join(map(_option, takes))
+    for name in given:
+        means = f"{_option(name)}: means nothing for {task}, which takes {others}"
+        require(name in takes, means)
+
+
+def _option(name: str) -> str:
+    """What tyro makes of the name of a parameter."""
+    return f"--{name.replace('_', '-')}"

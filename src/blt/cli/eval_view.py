@@ -1,0 +1,129 @@
+"""What ``blt eval`` shows: a table, JSON, or a figure."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from blt.errors import require
+from blt.evals.compare import MODEL
+from blt.evals.languages import RATIO
+from blt.evals.tasks import Row
+from blt.report.colours import COLOURS
+from blt.report.console import Console
+from blt.texts.printable import printable
+
+FIGURES = (".png", ".svg", ".pdf")
+GAP = 0.6  # between the bars of one name and the next, in bars
+
+
+def print_table(rows: Iterable[Row]) -> list[Row]:
+    """Numbers to three places, in columns; returns the rows."""
+    console = Console()
+    with console.status("measuring") as status:
+        found = []
+        for row in rows:
+            found.append(row)
+            status.update(Text(f"measured {next(iter(row.values()))}"))
+    columns, found = list(found[0]), grouped(found)
+    numbers = {name for name in columns if not isinstance(found[0][name], str)}
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
+    for row in found:
+        table.add_row(*(_shown(row[name]) for name in columns))
+    console.print(table)
+    return found
+
+
+def grouped(rows: Sequence[Row]) -> list[Row]:
+    """Rows of several models with those of the same name together, in the order of the names."""
+    names = list(dict.fromkeys(_name(row) for row in rows))
+    return sorted(rows, key=lambda row: names.index(_name(row)))
+
+
+def _name(row: Row) -> str:
+    """What a row is about, whichever model it is of."""
+    return " ".join(str(v) for k, v in row.items() if isinstance(v, str) and k != MODEL)
+
+
+def print_json(rows: Iterable[Row]) -> list[Row]:
+    """One JSON object on each line, as soon as it is known; returns the rows."""
+    found = []
+    for row in rows:
+        print(json.dumps(row), flush=True)
+        found.append(row)
+    return found
+
+
+def check_figure(path: Path) -> None:
+    """Before anything is measured.
+
+    Raises:
+        UserError: a name or folder that no figure can be written to.
+    """
+    require(path.suffix in FIGURES, f"--plot {path}: must end in {', '.join(FIGURES)}")
+    require(path.parent.is_dir(), f"--plot {path}: no such folder {path.parent}; make it first")
+
+
+def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
+    """A panel for each of ``columns`` that has numbers: bars for each row, coloured by model.
+
+    Ratios of other rows are left out.
+    """
+    from matplotlib.figure import Figure  # late: it is slow to import
+    from matplotlib.patches import Patch
+
+    rows = grouped([row for row in rows if _name(row) != RATIO])
+    columns = [n for n in columns if any(r.get(n) is not None for r in rows)]
+    models = list(dict.fromkeys(row.get(MODEL, "") for row in rows))
+    shade = dict(zip(models, itertools.cycle(COLOURS), strict=False))
+    heights, ticks = _places([_name(row) for row in rows], GAP if len(models) > 1 else 0.0)
+    size = (2.2 + 2.8 * len(columns), 0.8 + 0.24 * (len(rows) + len(models) * (len(models) > 1)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, columns, strict=True):
+        values = [row.get(name) or 0.0 for row in rows]
+        colours = [shade[row.get(MODEL, "")] for row in rows]
+        bars = axes.barh(heights, values, color=colours, height=0.8)
+        axes.bar_label(bars, [_shown(row.get(name)) for row in rows], padding=2, fontsize=7)
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.margins(x=0.18, y=0.5 / len(rows))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(list(ticks.values()), [_label(name) for name in ticks])
+    panels[0].invert_yaxis()
+    if len(models) > 1:
+        keys = [Patch(color=shade[model], label=_label(model)) for model in models]
+        figure.legend(handles=keys, frameon=False, fontsize=8, loc="outside lower center")
+    figure.savefig(path, dpi=150)
+
+
+def _places(names: Sequence[str], gap: float) -> tuple[list[float], dict[str, float]]:
+    """Heights of bars, with a gap where the name changes; the middle of each name's bars."""
+    heights: list[float] = []
+    middles: dict[str, float] = {}
+    start = 0.0
+    for name, group in itertools.groupby(names):
+        bars = [start + index for index, _ in enumerate(group)]
+        heights += bars
+        middles[name] = (bars[0] + bars[-1]) / 2
+        start = bars[-1] + 1 + gap
+    return heights, middles
+
+
+def _label(name: str) -> str:
+    """Text of a figure, in which dollars are no formula."""
+    return printable(name).replace("$", r"\$")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else str(value)

@@ -1,0 +1,128 @@
+"""``blt generate``: a model continues prompts; :mod:`blt.cli.generate_view` shows how."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+
+from blt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Model:
+    """What writes."""
+
+    model: Path | None = None
+    """Model folder, such as RUN/checkpoint, instead of the model inside the package."""
+    precision: str | None = None
+    """Precision of the weights: float32, bfloat16 or int8. Left out: as the model is."""
+    draft_bytes: int = 0
+    """Self-speculation: guess so many bytes at once, then verify them together."""
+    batch: int = 16
+    """How many prompts are continued at the same time."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How each byte is chosen, and where a text ends."""
+
+    max_bytes: int = 256
+    """How many bytes to write at most."""
+    temperature: float = 0.8
+    """0 always takes the most likely byte; higher is more varied."""
+    top_k: int | None = None
+    """Choose among the k most likely bytes only."""
+    top_p: float = 1.0
+    """Choose among the likeliest bytes that have this probability together."""
+    min_p: float = 0.0
+    """Choose among bytes at least this likely, relative to the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes what occurs in the text less likely."""
+    seed: int = 0
+    """The same seed writes the same text; prompt i has seed + i."""
+    stop: UseAppendAction[tuple[str, ...]] = ()
+    """End before this string; may be given several times. A newline is $'\\n' in bash."""
+    valid_utf8: bool = False
+    """Never write bytes that cannot become valid UTF-8."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is printed, instead of the text alone."""
+
+    show_patches: bool = False
+    """Colour patches as they form, those of the prompt first."""
+    raw: bool = False
+    """Write the bytes as they are, also where they are not valid UTF-8; for one prompt."""
+    json: bool = False
+    """Write one JSON object per prompt on a line, with log-probabilities and patches."""
+    stats: bool = False
+    """Say on standard error how fast it was, and how large patches were."""
+
+
+def generate(
+    prompt: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    prompts: Path | None = None,
+    model: Model,
+    sampling: Choice,
+    output: Output,
+) -> None:
+    """Let a model continue a prompt.
+
+    Args:
+        prompt: Text to continue, in quotes; several are continued each on its own, as those of
+            --prompts; "-" reads one from a pipe.
+        prompts: File with a prompt on each line, instead; "-" reads a pipe.
+    """
+    from blt.checkpoint.pretrained import PRETRAINED
+    from blt.cli import generate_view
+    from blt.generate import Engine, Sampling
+    from blt.lm import load
+
+    if output.show_patches + output.raw + output.json > 1:
+        raise UserError("choose one of --show-patches, --raw and --json")
+    texts = _read_prompts(prompt, prompts)
+    if output.raw and len(texts) != 1:
+        raise UserError("--raw is for one prompt; --json has the bytes of several, in base64")
+    if model.batch < 1:
+        raise UserError(f"--batch must be at least 1, got {model.batch}")
+    stop = tuple(os.fsencode(s) for s in sampling.stop)
+    chosen = Sampling(**{**vars(sampling), "stop": stop})
+    lm = load(model.model or PRETRAINED)
+    engine = Engine(
+        lm,
+        max_batch=min(model.batch, max(1, len(texts))),
+        max_queue=max(1, len(texts)),
+        precision=model.precision,  # type: ignore[arg-type]
+        draft_bytes=model.draft_bytes,
+    )
+    clock = generate_view.Clock(engine)
+    writer = generate_view.writer_of(output, lm, len(texts))
+    generate_view.write_all(engine, texts, chosen, clock.watch(writer))
+    if output.stats:
+        print(clock.line(), file=sys.stderr)
+
+
+def _read_prompts(prompts: tuple[str, ...], file: Path | None) -> list[bytes]:
+    """The prompts to continue, from the one place that was named."""
+    if file is not None and any(prompts):
+        raise UserError("both a prompt and --prompts are given; choose one")
+    if file is not None:
+        return (_read_pipe() if str(file) == "-" else file.read_bytes()).splitlines()
+    for prompt in prompts:
+        if (Path(prompt) / "config.json").is_file():
+            way_out = f'try: blt generate "text" --model {prompt}'
+            raise UserError(f"{prompt}: is a model folder; {way_out}")
+    if prompts.count("-") > 1:
+        raise UserError('"-" reads the pipe to its end, so it can be only one of the prompts')
+    return [_read_pipe() if p == "-" else os.fsencode(p) for p in prompts or ("",)]
+
+
+def _read_pipe() -> bytes:
+    return sys.stdin.buffer.read()

@@ -1,0 +1,145 @@
+"""``blt patch``: text in patches, how surprising each was, and the sums."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from tyro.conf import Positional
+
+from blt.cli.output import say
+from blt.errors import UserError
+from blt.report.console import Console
+from blt.report.terminal import legend, print_patches, render_patches, summary_line
+
+if TYPE_CHECKING:
+    from blt.patching import Cut
+
+MOST_ROWS = 40  # patches listed one by one; --json has them all
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where patches start."""
+
+    rule: str | None = None
+    """entropy, entropy-monotonic, entropy-combined, space, static, byte, lookup or bpe."""
+    threshold: float | None = None
+    """Entropy rules: start a patch where the next byte's entropy is above this (nats)."""
+    threshold_add: float | None = None
+    """entropy-combined: the entropy must also rise by more than this (nats)."""
+    target: float | None = None
+    """Choose the threshold that gives patches of so many bytes on average in this text."""
+    newline_reset: bool = False
+    """The entropy model forgets everything after each newline."""
+    stride: int | None = None
+    """static: bytes per patch."""
+    max_patch_length: int | None = None
+    """Split longer patches into runs of this many bytes."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Fields of a :class:`blt.PatchingConfig`; None: as they are."""
+        return {
+            "threshold": self.threshold,
+            "threshold_add": self.threshold_add,
+            "stride": self.stride,
+            "max_patch_length": self.max_patch_length,
+            "newline_reset": self.newline_reset or None,
+        }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What some rules need."""
+
+    model: Path | None = None
+    """Folder of a BLT or byte model to cut with, instead of the one inside the package."""
+    tokenizer: Path | None = None
+    """bpe: a tokenizer.json."""
+    table: Path | None = None
+    """lookup: a table written by --make-table."""
+    make_table: Path | None = None
+    """Write a lookup table learned from this text to this file; cut nothing."""
+    order: int = 2
+    """--make-table: how many of the last bytes the table looks at, 1 to 3."""
+
+
+def patch(
+    text: Positional[str | None] = None,
+    /,
+    *,
+    file: Path | None = None,
+    json: bool = False,
+    rule: Rule,
+    model: Needs,
+) -> None:
+    """Cut text into patches, and show where and why.
+
+    Args:
+        text: Text to cut. Left out: --file, or what comes through a pipe.
+        file: Cut the bytes of this file; any bytes will do.
+        json: Print one JSON object: entropies in nats, patches as text and exactly in base64.
+    """
+    from blt.checkpoint.pretrained import patcher_of
+
+    data = _read_input(text, file)
+    paths = {"model": model.model, "table": model.table, "tokenizer": model.tokenizer}
+    patcher = patcher_of(rule.rule, rule.parameters(), **paths)
+    if rule.target is not None:
+        whole: Any = {"context_bytes": max(1, len(data)), "sample_bytes": None}
+        patcher = patcher.calibrated([data], rule.target, **whole)
+    if model.make_table is not None:
+        say(patcher.write_table(data, model.make_table, model.order))
+    else:
+        (print_json if json else print_cut)(patcher.cut(data))
+
+
+def _read_input(text: str | None, file: Path | None) -> bytes:
+    """The bytes to cut, from the one place that was named."""
+    if text is not None and file is not None:
+        raise UserError("both a text and --file are given; choose one")
+    if file is not None:
+        return file.read_bytes()
+    if text is not None:
+        return os.fsencode(text)
+    if sys.stdin.isatty():
+        raise UserError('no text to cut; try: blt patch "some text", --file FILE, or a pipe')
+    return sys.stdin.buffer.read()
+
+
+def print_json(cut: Cut) -> None:
+    """One JSON object on one line."""
+    print(json.dumps(cut.to_json()))
+
+
+def print_cut(cut: Cut) -> None:
+    """Print to a terminal with colours, or to a pipe with separators."""
+    console = Console()
+    print_patches(console, cut.patches, cut.entropies, colour_by="entropy")
+    if cut.entropies is not None:
+        if console.color_system is not None:
+            console.print(legend())
+        _print_rows(console, cut, cut.entropies)
+    console.print(summary_line(cut.patches, cut.entropies), soft_wrap=True, highlight=False)
+    console.print(f"rule: {cut.rule}", soft_wrap=True, highlight=False)
+
+
+def _print_rows(console: Console, cut: Cut, entropies: list[float]) -> None:
+    if not cut.lengths:
+        return
+    table = Table("bytes", "nats", "bits", "patch", box=None, pad_edge=False)
+    rows = list(zip(cut.starts, cut.patches, strict=True))
+    for start, patch in rows[:MOST_ROWS]:
+        nats = entropies[start]
+        shown = render_patches([patch], colour=False)
+        shown.plain = shown.plain.replace("\n", "")  # its mark ⏎ says it
+        table.add_row(str(len(patch)), f"{nats:.3f}", f"{nats / math.log(2):.2f}", shown)
+    console.print(table)
+    if len(rows) > MOST_ROWS:
+        console.print(f"… and {len(rows) - MOST_ROWS} more patches (--json lists all)")

@@ -1,0 +1,5 @@
+"""The demo: a small BLT trained, measured and shown beside what everybody knows, in ten minutes."""
+
+from blt.demo.run import run_demo, show_pretrained
+
+__all__ = ["run_demo", "show_pretrained"]

@@ -1,0 +1,239 @@
+"""A small BLT from scratch in ten minutes, beside what everybody knows.
+
+text ─► entropy model ─► θ ─► BLT ─► baseline, for the same time ─► scores ─► sample ─► report
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt import vocab
+from blt.checkpoint.pretrained import save_patching
+from blt.data import read, split
+from blt.data.sources import PYTHON
+from blt.demo import recipes
+from blt.demo.recipes import BLT_SHARE, ENTROPY_SHARE, Plan
+from blt.demo.view import Screen, Theta, Trained, write_demo_report
+from blt.evals.compressors import compressors
+from blt.generate import Engine
+from blt.lm import BLT, ByteLM, load
+from blt.machine.precision import choose_device, choose_dtype
+from blt.model.config import ByteTransformerConfig
+from blt.patching import Cut, Patcher, PatchingConfig
+from blt.patching.calibration import calibrate, mean_patch_size
+from blt.scoring.bits import bits_per_byte
+from blt.texts.pieces import choose, segments
+from blt.train.build import build_blt
+from blt.train.job import loader
+from blt.train.loop import Report, fit
+from blt.train.opening import open_run
+from blt.train.recipe import Recipe, write_recipe
+from blt.train.run import CHECKPOINT, RECIPE, RunFolder
+
+SCORED_BYTES = 524288  # of held-out text, at most
+SHOWN_BYTES = 600
+SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 400, 60
+SHIPPED_HELDOUT = 0.02  # data.heldout of recipes/blt-pretrained.toml
+TOLERANCE = 0.02  # of the patch size asked for
+
+
+def run_demo(
+    *,
+    text: Path | None = None,
+    folder: Path | None = None,
+    minutes: float = 9.0,
+    patch_size: float = 4.5,
+    seed: int = 0,
+) -> Path:
+    """Run the whole demo; returns its run folder.
+
+    Args:
+        text: file or folder to learn from; None: this Python's own source and documentation.
+        folder: run folder to make; None: ``runs/demo-DATE-TIME``.
+        minutes: for everything together.
+        patch_size: bytes per patch that θ is calibrated to.
+        seed: of weights, batches and the sample.
+
+    Raises:
+        UserError: bad text or folder.
+        KeyboardInterrupt: says where the last checkpoint is.
+    """
+    folder = folder or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    plan = Plan(text, folder, minutes, patch_size, seed)
+    try:
+        _Demo(plan).run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(folder)) from None
+    return folder
+
+
+class _Demo:
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.folder, self.context = plan, plan.folder, plan.data.context_bytes
+        self.deadline = time.monotonic() + 60 * plan.minutes
+        self.screen = Screen()
+        self.device = choose_device("auto")
+        self.dtype = choose_dtype("auto", self.device)
+
+    def run(self) -> None:
+        """The demo, step by step."""
+        plan, screen = self.plan, self.screen
+        self.parts = split(read(plan.data.sources).documents, plan.data.heldout)
+        screen.text(plan.data.sources[0], self.parts)
+        run = open_run(self.folder, plan.blt_recipe(None))
+
+        entropy = self.train_bytes(
+            "entropy model", "entropy_model", recipes.ENTROPY_MODEL, ENTROPY_SHARE
+        )
+        theta = self.calibrate(entropy.model)
+        screen.threshold(theta)
+        save_patching(self.folder / "entropy_model" / CHECKPOINT, theta.config)
+
+        recipe = plan.blt_recipe(theta.config)
+        write_recipe(self.folder / RECIPE, recipe)  # now with θ
+        model = build_blt(recipe.model or recipes.MODEL, entropy.model, plan.seed)
+        blt = self.train("BLT", model, recipe, run)
+        baseline = self.train_bytes("byte transformer", "baseline", recipes.BASELINE, BLT_SHARE)
+
+        scores = self.score([blt, baseline])
+        run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
+        screen.scores(scores, [blt, baseline])
+        cut = beginning(self.heldout()[0], Patcher(theta.config, entropy.model))
+        screen.patches(cut)
+        prompt = b"import " if plan.text is None else self.heldout()[0][:40]
+        sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
+        (self.folder / "samples.txt").write_bytes(prompt + sample + b"\n")
+        report = self.folder / "report.html"
+        write_demo_report(report, self.parts, theta, [blt, baseline], scores, cut, prompt, sample)
+        screen.next_steps(self.folder, prompt)
+
+    def train_bytes(
+        self, title: str, name: str, shape: ByteTransformerConfig, share: float
+    ) -> Trained[Any]:
+        """Train a byte transformer in a run folder of its own."""
+        recipe = self.plan.recipe(name, share, kind="byte", byte_model=shape)
+        torch.manual_seed(self.plan.seed)
+        return self.train(title, ByteLM(shape), recipe, open_run(self.folder / name, recipe))
+
+    def train(
+        self, title: str, model: BLT | ByteLM, recipe: Recipe, run: RunFolder
+    ) -> Trained[Any]:
+        """Train ``model`` for the time that its recipe gives it."""
+        reports: list[Report] = []
+        batches = loader(self.parts, recipe.data, recipe.seed)
+        with self.screen.bar(title) as show:
+
+            def on_progress(report: Report) -> None:
+                reports.append(report)
+                show(report)
+
+            fit(model.to(self.device), batches, recipe.train, run=run, on_progress=on_progress)
+        return Trained(title, model, reports)
+
+    def calibrate(self, entropy_model: ByteLM) -> Theta:
+        """θ for the patch size asked for.
+
+        Training text sets it where that is near enough. Where held-out text differs, every other
+        piece of that sets it (it is one number), and the pieces between measure it.
+        """
+        target = self.plan.patch_size
+        how: Any = {"context_bytes": self.context, "dtype": self.dtype}
+        pieces = segments(self.parts.heldout, self.context)
+        for where, fitted, measured in (
+            ("training text", self.parts.train, pieces),
+            ("half of the held-out text, measured on the other", pieces[::2], pieces[1::2]),
+        ):
+            config = calibrate(entropy_model, fitted, target, PatchingConfig(), **how)
+            size = mean_patch_size(config, entropy_model, measured or fitted, **how)
+            theta = Theta(config, target, size, where)
+            if abs(size / target - 1) <= TOLERANCE / 2:  # half: to be clear of the limit
+                break
+        return theta
+
+    def heldout(self) -> list[bytes]:
+        """The held-out text that is scored, the same for all."""
+        return choose(self.parts.heldout, SCORED_BYTES)
+
+    def score(self, trained: Sequence[Trained[Any]]) -> dict[str, float]:
+        """Held-out bits per byte of models and compressors."""
+        texts, scores = self.heldout(), {}
+        for one in trained:
+            with self.screen.wait(f"scoring held-out text: {one.title}"):
+                scores[one.title] = bits_per_byte(
+                    one.model, texts, context_bytes=self.context, dtype=self.dtype
+                )
+        return scores | compressors(texts)
+
+
+def beginning(text: bytes, patcher: Patcher) -> Cut:
+    """The beginning of a text in patches, up to the end of a line."""
+    text = text[:SHOWN_BYTES]
+    return patcher.cut(text[: text.rfind(b"\n") + 1] or text)
+
+
+def write(
+    screen: Screen, model: BLT | ByteLM, prompt: bytes, seed: int, deadline: float = math.inf
+) -> bytes:
+    """What the model writes after ``prompt``, as long as there is time."""
+    written = bytearray()
+    handle = Engine(model, max_batch=1).submit(
+        prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed
+    )
+    with screen.writing(prompt) as show:
+        for piece in handle:
+            for byte in piece:
+                show(byte + vocab.OFFSET)
+            written += piece
+            if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > deadline:
+                handle.cancel()
+    return bytes(written)
+
+
+def show_pretrained(text: Path | None = None, seed: int = 0) -> None:
+    """What the small BLT inside the package knows: scores, patches and a sample, in a minute.
+
+    Args:
+        text: file or folder to score; None: what of this Python's own source and documentation
+            the model was not trained on.
+        seed: of the sample.
+
+    Raises:
+        UserError: bad text.
+    """
+    screen, model = Screen(), load()
+    source = PYTHON if text is None else str(text)
+    documents = read((source,)).documents
+    if text is None:
+        documents = split(documents, SHIPPED_HELDOUT).heldout
+    texts = choose(documents, SCORED_BYTES)
+    screen.scored(source, texts)
+    with screen.wait("scoring"):
+        bits = bits_per_byte(
+            model,
+            texts,
+            context_bytes=2048,
+            dtype=choose_dtype("auto", model.device),
+        )
+    screen.scores({"the BLT in the package": bits} | compressors(texts), [])
+    assert isinstance(model, BLT)
+    screen.patches(beginning(texts[0], model.patcher))
+    write(screen, model, b"The " if text is None else texts[0][:40], seed)
+
+
+def _stopped(folder: Path) -> str:
+    """Where the checkpoints are, and how to go on."""
+    if (folder / CHECKPOINT).is_dir():
+        return (
+            f"stopped; the last checkpoint is whole: {folder / CHECKPOINT}; go on with: "
+            f"blt train {folder / RECIPE} --run {folder} --resume"
+        )
+    entropy_model = folder / "entropy_model" / CHECKPOINT
+    if entropy_model.is_dir():
+        return f"stopped; there is no BLT yet, but a whole entropy model: {entropy_model}"
+    return "stopped before the first checkpoint"

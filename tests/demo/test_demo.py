@@ -1,0 +1,95 @@
+"""The demo in miniature, end to end, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import blt
+from blt import cli
+from blt.demo import recipes
+from blt.demo.run import _Demo
+from blt.train.recipe import read_recipe
+from shapes import TINY, TINY_BLT
+from texts import write_documents
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_documents(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "ENTROPY_MODEL", TINY)
+    monkeypatch.setattr(recipes, "MODEL", TINY_BLT)
+    monkeypatch.setattr(recipes, "BASELINE", TINY)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_demo_leaves_everything_it_promises(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    args = ["demo", "--text", str(text), "--run", str(folder), "--minutes", "0.1"]
+    assert cli.main(args) == 0
+    out = capsys.readouterr().out
+    for part in ("θ = ", "bits per byte", "gzip -9", "bzip2 -9", "xz -9", "blt generate", "│"):
+        assert part in out
+    model = blt.load(folder / "checkpoint")
+    assert isinstance(model, blt.BLT)
+    assert isinstance(blt.load(folder / "entropy_model" / "checkpoint"), blt.ByteLM)
+    assert torch.isfinite(model.logits(blt.encode("abc"))).all()
+    recipe = read_recipe(folder / "recipe.toml")
+    assert recipe.model is not None
+    assert recipe.model.patching == model.config.patching
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (scores,) = [event for event in metrics if event["event"] == "scores"]
+    assert {"BLT", "byte transformer", "xz -9"} <= scores["bits_per_byte"].keys()
+    assert [event for event in metrics if event["event"] == "train"]
+    assert (folder / "samples.txt").stat().st_size > 0
+    assert "<svg" in (folder / "report.html").read_text()
+    # A second demo never writes into the first one's folder.
+    assert cli.main(args) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_bad_numbers_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    for args, message in (
+        (["--minutes", "0"], "--minutes"),
+        (["--patch-size", "0.5"], "--patch-size"),
+        (["--text", str(tmp_path / "missing")], "missing: no such file"),
+        (["--text", str(empty)], "empty: no text"),
+    ):
+        assert cli.main(["demo", "--run", str(run), *args]) == 2
+        assert message in capsys.readouterr().err
+        assert not run.exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_interrupt_tells_where_the_checkpoint_is(
+    tmp_path: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Demo, "score", interrupted)
+    folder = tmp_path / "run"
+    args = ["demo", "--text", str(text), "--run", str(folder), "--minutes", "0.03"]
+    assert cli.main(args) == 130
+    err = capsys.readouterr().err
+    assert str(folder / "checkpoint") in err
+    assert err.count("\n") == 1
+    assert isinstance(blt.load(folder / "checkpoint"), blt.BLT)
+    # What the message says works.
+    command = ["train", str(folder / "recipe.toml"), "train.seconds=4"]
+    assert cli.main([*command, "--run", str(folder), "--resume"]) == 0
