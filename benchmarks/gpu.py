@@ -91,7 +91,7 @@ class Bench:
         (self.out / "gpu.md").write_text(markdown(self.about, self.results))
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Of one repetition: the mean, after two to warm up."""
+        """Seconds of one repetition: the mean, after two to warm up."""
         for _ in range(2):
             work()
         self._wait()

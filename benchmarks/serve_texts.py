@@ -25,7 +25,7 @@ class Texts:
 
     @classmethod
     def of(cls, prompt_bytes: int, max_bytes: int) -> Texts:
-        """Of ``prompt_bytes / 2`` to ``prompt_bytes``; a fourth of ``max_bytes`` to all of it."""
+        """Sizes of a prompt, from half of ``prompt_bytes`` to all, and of what is asked for."""
         chance, prompts, samplings = random.Random(0), [], []
         for seed in range(COUNT):
             size = chance.randint(prompt_bytes // 2, prompt_bytes)
@@ -36,7 +36,7 @@ class Texts:
         return cls(prompts, samplings)
 
     def sampling(self, index: int) -> Sampling:
-        """Of text ``index``, as the engine takes it."""
+        """The options of text ``index``, as the engine takes them."""
         chosen = self.samplings[index]
         return Sampling(
             max_bytes=chosen["max_tokens"],

@@ -123,7 +123,7 @@ class Teacher:
 
     @torch.no_grad()
     def read(self, documents: Sequence[Tensor]) -> Taught:
-        """Of documents, each byte ids [T] with BOS first: what comes after each id.
+        """What comes after each id of documents, each byte ids [T] with BOS first.
 
         Nothing is said about what follows the last byte of a document.
         """

@@ -1,4 +1,6 @@
-"""The demo: a small BLT trained, measured and shown beside what everybody knows, in ten minutes."""
+"""The demo belongs here: a small BLT trained, measured and shown beside what everybody knows, in ten
+minutes; nothing that another room uses.
+"""
 
 from blt.demo.run import run_demo, show_pretrained
 

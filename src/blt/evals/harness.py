@@ -70,7 +70,8 @@ class Harness(LM):
         self.dtype = getattr(torch, dtype)
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-        """Of each request's continuation after its context; and would greedy generation write it?
+        """Nats of each request's continuation after its context, and would greedy generation write
+        it?
 
         Contexts that requests share are read once.
         """

@@ -42,7 +42,7 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
 
 
 def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[str, Any]:
-    """Of the sentences of one language, scored as one text."""
+    """The costs of one language's sentences, scored as one text."""
     text = [b"\n".join(lines)]
     score = bits_per_byte(lm, text, context_bytes=context_bytes)
     size = patch_size(lm, text, context_bytes)

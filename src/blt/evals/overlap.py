@@ -33,7 +33,7 @@ _NONE = np.empty(0, dtype=np.uint64)
 
 
 def _hashes(text: bytes) -> np.ndarray:
-    """Of the 50 bytes from each position on: a polynomial modulo 2**64, mixed  # [n - 49]."""
+    """Hashes of the 50 bytes from each position on: polynomials modulo 2**64, mixed  # [n - 49]."""
     if len(text) < BLOCK:
         return _NONE
     data = np.frombuffer(text, dtype=np.uint8).astype(np.uint64) + np.uint64(1)

@@ -15,7 +15,7 @@ PROMPT_BYTES = 128  # of each document that is continued
 
 @dataclass(frozen=True)
 class Validity:
-    """Of samples at temperature 1."""
+    """Counts of samples at temperature 1."""
 
     samples: float  # share of them with something in it that is not UTF-8
     characters: float  # share of invalid runs of bytes among characters

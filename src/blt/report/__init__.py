@@ -1,4 +1,4 @@
-"""HTML reports, curves and heat-maps of what is on disk, and text on a terminal; knows no verbs.
+"""What is there, shown or checked, belongs here: pages, curves, heat-maps, terminals, damage; no verbs.
 
 What only one verb prints stands beside that verb in ``blt.cli``.
 """

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
 Axis = Literal["seconds", "bytes_seen"]
 LABELS = {"seconds": "seconds", "bytes_seen": "bytes read"}
 
@@ -37,9 +41,6 @@ class Curve:
 
 def curves_svg(curves: Sequence[Curve], axis: Axis) -> str:
     """One ``<svg>`` element; curve i is drawn in ``var(--series-i)``, counted from 1."""
-    import matplotlib as mpl  # late: it is slow to import
-    from matplotlib.figure import Figure
-
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": axis, "font.size": 10}):
         figure = Figure(figsize=(5.4, 3.3), layout="constrained")
         _draw(figure.subplots(), curves, axis)
@@ -54,8 +55,6 @@ def curves_svg(curves: Sequence[Curve], axis: Axis) -> str:
 
 
 def _draw(axes: Any, curves: Sequence[Curve], axis: Axis) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
     values: list[float] = []
     for i, curve in enumerate(curves):
         points = curve.points(axis)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from blt.errors import UserError
+from blt.lm import load
 from blt.report.html import Curve, ReportData, Scored, Written, write_report
 from blt.report.progress import clock
 from blt.train.run import METRICS, RECIPE, RunFolder
@@ -138,7 +139,7 @@ def _scores(runs: Sequence[RunData]) -> list[Scored]:
 
 
 def _by_source(run: RunData) -> list[Scored]:
-    """Of the last evaluation, where there are several sources."""
+    """Bits of each source at the last evaluation, where there are several."""
     by_source = run.scored[-1].get("heldout_by_source", {}) if run.scored else {}
     scores = [Scored(name, value) for name, value in by_source.items()]
     together = [Scored("together", run.scored[-1]["heldout_bits_per_byte"], highlight=True)]
@@ -167,8 +168,6 @@ def _samples(run: RunData, prompt: bytes) -> list[Written]:
         for event in logged[::-1][::every][::-1]
     ]
     if prompt and RunFolder(run.path).has_checkpoint:
-        from blt.lm import load
-
         options: dict[str, Any] = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8}
         written = load(run.path / "checkpoint").generate(prompt, **options)
         samples.append(Written(written.data, prompt, "Now"))

@@ -168,7 +168,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
 
 
 def _short(number: float) -> str:
-    """Of six digits at most, without what an exponent does not need: 6e12, 0.003, 1e-5."""
+    """A number in six digits at most, the exponent without filling: 6e12, 0.003, 1e-5."""
     return re.sub(r"e\+?(-?)0*", r"e\1", f"{number:g}")
 
 

@@ -51,7 +51,7 @@ def write_figures(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
 
 
 def _sections(results: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterator[str]:
-    """Of ``table.md``."""
+    """The text of ``table.md``."""
     yield "# Numbers\n"
     for kind in (MEAN, *kinds):
         yield f"## Bits per byte, {kind}\n\n{table(results, kind)}"
@@ -129,7 +129,7 @@ def _over_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _crossing_rows(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Of families with enough budgets, each pair within the budgets that both have."""
+    """Crossings of families with enough budgets, each pair within the budgets that both have."""
     laws, ranges = {}, {}
     for name, rows in families(results).items():
         at = [row["budget"] for row in rows]

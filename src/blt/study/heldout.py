@@ -28,7 +28,7 @@ class Heldout:
         return cls({n: _plain(names, f"{study.where}: heldout.{n}") for n, names in kinds})
 
     def all(self, max_bytes: int) -> list[bytes]:
-        """Of all kinds, as many bytes of each as are scored."""
+        """Held-out text of all kinds, as many bytes of each as are scored."""
         return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
 
     def scored(self, max_bytes: int) -> dict[str, dict[str, int]]:

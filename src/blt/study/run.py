@@ -98,7 +98,7 @@ def run_study(
 
 
 def read_results(folder: str | os.PathLike[str]) -> list[Result]:
-    """Of the runs that are compared and have ended, in the order of the study."""
+    """Results of the runs that are compared and have ended, in the order of the study."""
     out = StudyFolder(folder)
     order = {name: index for index, name in enumerate(out.planned())}
     ended = [result for result in out.read() if result["name"] in order]

@@ -18,7 +18,7 @@ from blt.model.flops import (
 
 @dataclass(frozen=True)
 class Meter:
-    """Of one training.
+    """The machine's share in one training.
 
     Args:
         model: what is trained.
@@ -48,7 +48,7 @@ class Meter:
 
     @property
     def entropy_flops_per_byte(self) -> float:
-        """Of the entropy model's forward, also where entropies were computed ahead."""
+        """FLOPs of the entropy model's forward, also where entropies were computed ahead."""
         if not isinstance(self.model, BLT) or not self.model.config.patching.needs_entropies:
             return 0.0
         assert self.model.config.entropy_model is not None

@@ -70,7 +70,7 @@ class RowwiseAdam(Optimizer):
 
     @staticmethod
     def new_state(table: Tensor) -> dict[str, Tensor]:
-        """Of a table that no step has touched, divided like it."""
+        """The state of a table that no step has touched, divided like it."""
         like = table.detach()[:, 0]
         names = ("mean_square", "weight")
         return {name: torch.zeros_like(like, dtype=torch.float32) for name in names}

@@ -54,7 +54,7 @@ class Parallel:
             register_fsdp_forward_method(model, "entropies")
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Of all processes' values, one by one."""
+        """Sums of all processes' values, one by one."""
         if self.mesh is None:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)

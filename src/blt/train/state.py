@@ -14,7 +14,7 @@ RNG = "rng"  # that of the random numbers' state
 
 
 class Place(Schema, extra="forbid"):
-    """Of one source's stream."""
+    """Where the stream of one source stands."""
 
     epoch: Count
     index: Count

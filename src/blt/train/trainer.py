@@ -48,7 +48,7 @@ class Step:
 
 
 class _Loss(NamedTuple):
-    """Of one batch."""
+    """What one batch said."""
 
     minimised: Tensor
     nats: Tensor  # sum of cross-entropies
