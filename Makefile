@@ -24,9 +24,10 @@ mutate: $(VENV)/.ready-dev ## make mistakes in a copy of the core; does a test n
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/python -m benchmarks cpu --json runs/bench.json
 
-lint: $(VENV)/.ready-dev ## ruff and mypy
+lint: $(VENV)/.ready-dev ## ruff, import-linter and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
 format: $(VENV)/.ready-dev ## let ruff rewrite what it can

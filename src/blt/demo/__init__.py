@@ -1,5 +1,5 @@
-"""The demo belongs here: a small BLT trained, measured and shown beside what everybody knows, in ten
-minutes; nothing that another room uses.
+"""The demo belongs here: a small BLT trained, measured and shown beside what everybody knows,
+in ten minutes; nothing that another room uses.
 """
 
 from blt.demo.run import run_demo, show_pretrained

@@ -275,7 +275,7 @@ def _group(world: int) -> Iterator[Parallel]:
     if world == 1:
         yield Parallel()
         return
-    from torch.testing._internal.distributed.fake_pg import FakeStore
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
 
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
     try:
