@@ -72,7 +72,7 @@ def serve(
         batch: How many texts are written at the same time.
         chaos: Some clients leave, read slowly, send too much or nonsense.
     """
-    from blt.data.packing import needed
+    from blt.data.compressed import needed
 
     needed("aiohttp", extra="bench")
     from benchmarks.serve import Load

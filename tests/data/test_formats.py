@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from blt.data import packing, read
+from blt.data import compressed, read
 from blt.data.formats import documents
 from blt.data.left_out import Broken
 from blt.data.signatures import signature
@@ -183,7 +183,7 @@ def test_a_named_file_that_looks_binary_is_read_and_said(tmp_path: Path) -> None
 def test_what_unpacks_to_more_than_a_document_may_have_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, packed: str
 ) -> None:
-    monkeypatch.setattr(packing, "MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(compressed, "MAX_UNPACKED", 2**20)
     path = tmp_path / f"bomb{suffix}{packed}"
     path.write_bytes(PACK[packed](bytes(2**22)))
     with pytest.raises(UserError, match=rf"bomb{suffix}{packed}: unpacks to .* more than 0\.0 GB"):

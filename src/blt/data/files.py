@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from blt.data.compressed import unreadable
 from blt.data.left_out import Tally
-from blt.data.packing import unreadable
 from blt.data.written import folder_written_as, written_as
 from blt.errors import UserError
 

@@ -8,8 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
+from blt.data.compressed import unpacked
 from blt.data.left_out import TEXT, Broken
-from blt.data.packing import unpacked
 from blt.data.signatures import BINARY, JSON, LINES, PARQUET, NotTextError, check_name, name_of
 from blt.errors import UserError, needed
 from blt.vocab import to_bytes

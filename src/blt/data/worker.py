@@ -25,6 +25,7 @@ from blt.errors import UserError
 from blt.files import durable
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.transformer import CausalTransformer
+from blt.texts.pieces import streamed
 
 UNIT = "unit.json"  # written last into a unit's folder
 TOLD = 2**20  # bytes between two signs of life
@@ -181,13 +182,7 @@ class Worker:
         if self.entropy_model is None:
             yield from ((document, None) for document in documents)
             return
-        group: list[bytes] = []
-        for document in documents:
-            group.append(document)
-            if sum(map(len, group)) >= GROUP_BYTES:
-                yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
-                group = []
-        if group:
+        for group in streamed(documents, GROUP_BYTES):
             yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
 
     def _entropies(self, model: CausalTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:

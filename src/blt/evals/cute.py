@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from blt.data.packing import text_of
+from blt.data.compressed import text_of
 from blt.errors import UserError
 from blt.lm import LanguageModel
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blt.data.packing import unpacked
+from blt.data.compressed import unpacked
 from blt.errors import UserError
 from blt.evals.patch_size import patch_size
 from blt.lm import LanguageModel

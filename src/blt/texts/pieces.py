@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,6 +36,20 @@ def grouped(pieces: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
     """Pieces that are not empty, in groups of at most ``most`` bytes; a longer one alone."""
     for group in groups([len(piece) for piece in pieces], most):
         yield [pieces[index] for index in group]
+
+
+def streamed(pieces: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
+    """Pieces in groups of at least ``least`` bytes, but for the last; none is looked at ahead."""
+    group: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece)
+        if size >= least:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def sample(documents: Sequence[bytes], context_bytes: int, size: int | None) -> list[bytes]:
