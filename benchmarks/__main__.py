@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from blt.views.console import say
 from tyro.conf import Positional
 
+from blt.cli.output import say
 from blt.errors import UserError
 
 DESCRIPTION = "Measure speed and memory of this library, from the root of its repository."
@@ -72,7 +72,7 @@ def serve(
         batch: How many texts are written at the same time.
         chaos: Some clients leave, read slowly, send too much or nonsense.
     """
-    from blt.data.compressed import needed
+    from blt.errors import needed
 
     needed("aiohttp", extra="bench")
     from benchmarks.serve import Load

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blt.views.console import Console
-
 from benchmarks import cpu_jobs, shape
 from benchmarks.cpu_jobs import PRECISIONS
 from benchmarks.machine import about, apart
 from benchmarks.report import print_table, report
 from blt.errors import UserError
 from blt.model.flops import flops_per_byte
+from blt.report.console import Console
 
 GIB = 1e9
 

@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blt.views.console import Console
-
 from benchmarks import generate_jobs as jobs
 from benchmarks.machine import about, apart
 from benchmarks.report import print_table, report
 from blt.generate.weights import PRECISIONS
+from blt.report.console import Console
 
 PEER_PRECISIONS = ("float32", "bfloat16-weights")
 BATCHES = (1, 16)

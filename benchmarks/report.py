@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blt.views.console import Console
 from rich.table import Table
 
 from blt.errors import UserError
 from blt.files.durable import write_json
+from blt.report.console import Console
 
 Results = dict[str, Any]
 

@@ -22,13 +22,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from blt.views.console import Console
-
 from benchmarks.machine import about, apart
 from benchmarks.report import print_table, report
 from benchmarks.serve_clients import Outcome, drive
 from benchmarks.serve_texts import Texts, engine_alone
 from blt.errors import UserError
+from blt.report.console import Console
 
 WARM_UP = 10.0  # seconds, not measured
 SAMPLE_SECONDS = 1.0  # between samples of the server's memory

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from blt.cli.training import plan
 
 import blt
+from blt.cli.plan import plan
 from blt.train import pace
 from blt.train.meter import Meter
 from blt.train.pace import MFU, Pace
