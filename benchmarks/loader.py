@@ -15,6 +15,7 @@ import time
 import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # python benchmarks/loader.py is python -m benchmarks loader
     sys.path[0] = str(Path(__file__).parents[1])
@@ -47,7 +48,7 @@ def write_terabyte(folder: Path) -> None:
     shard = writer.write(folder / "train-00001.arrow", TRAIN)
     # Hashes differ, as those of different shards would.
     shards = [asdict(replace(shard, sha256=f"{number:064x}")) for number in range(SHARDS)]
-    manifest = {"format": FORMAT, "shards": shards, "entropy_model": None}
+    manifest: dict[str, Any] = {"format": FORMAT, "shards": shards, "entropy_model": None}
     manifest |= {"options": {"newline_reset": False}, "splits": {}, "units": []}
     manifest |= {"documents": 0, "bytes": 0, "broken": 0}
     (folder / MANIFEST).write_text(json.dumps(manifest))
