@@ -15,7 +15,7 @@ from blt.hardware import Hardware
 from blt.lm import BLT, LanguageModel
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
-from blt.plan.trace import StepMemory, meta_model, trace_step
+from blt.plan.memory import StepMemory, meta_model, step_memory
 from blt.pretrained import PRETRAINED, find_entropy_model
 from blt.train.byteify import resolved
 from blt.train.recipe import Recipe
@@ -71,7 +71,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
     inference, entropy = _flops(config, patch_size, data.context_bytes)
     training = TRAINING_FACTOR * inference
     dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
-    memory = trace_step(
+    memory = step_memory(
         config,
         batch_bytes=data.batch_bytes,
         context_bytes=min(data.context_bytes, data.batch_bytes),
