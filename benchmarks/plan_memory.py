@@ -29,7 +29,7 @@ from benchmarks.shape import CONFIG
 from blt.data import loader_of
 from blt.machine.hardware import peak_memory
 from blt.model.config import Config
-from blt.plan.trace import trace_step
+from blt.plan.memory import step_memory
 from blt.train import TrainConfig
 from blt.train.trainer import Trainer
 
@@ -82,7 +82,7 @@ def measure(name: str) -> float:
 
 def predict(name: str) -> float:
     _, batch_bytes, context_bytes, precision = SHAPES[name]
-    memory = trace_step(
+    memory = step_memory(
         config_of(name),
         batch_bytes=batch_bytes,
         context_bytes=context_bytes,

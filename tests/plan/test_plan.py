@@ -1,28 +1,22 @@
-"""A plan follows the model and the trainer, takes no memory, and leaves nothing behind."""
+"""A plan follows the recipe, the model and the hardware, and takes no memory."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-import blt
 from blt.cli import main
 from blt.errors import UserError
-from blt.plan import find_hardware, make_plan, trace
+from blt.plan import find_hardware, make_plan
+from blt.plan.memory import meta_model
 from blt.plan.plan import parameters
-from blt.plan.trace import meta_model, trace_step
 from blt.train import DataConfig, Recipe, TrainConfig, read_recipe
-from shapes import TINY, random_blt, tiny_config
+from shapes import TINY
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
-SMALL = {"batch_bytes": 256, "context_bytes": 128, "patch_size": 4.0, "dtype": torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -38,87 +32,6 @@ def test_parameters_are_those_of_the_released_models(
     counts = parameters(meta_model(replace(model, encoder_ff_dim=encoder_ff_dim)))
     assert sum(counts.values()) - counts["entropy model"] == total
     assert counts["hash tables"] == 6 * 500_002 * model.local_dim
-
-
-def test_memory_of_weights_gradients_and_optimiser_is_what_the_trainer_keeps() -> None:
-    config = tiny_config()
-    model = blt.BLT(config)
-    trained = sum(p.numel() for p in model.parameters()) - sum(
-        p.numel()
-        for p in model.entropy_model.parameters()  # type: ignore[union-attr]
-    )
-    table = model.encoder.embedding.ngram
-    memory = trace_step(config, **SMALL)
-    assert memory.weights == 4 * sum(p.numel() for p in model.parameters())
-    moments = 2 * 4 * (trained - table.numel()) + 2 * 4 * len(table)
-    count = len([p for p in model.parameters() if p.requires_grad])
-    assert memory.optimizer == pytest.approx(moments, abs=4 * count)  # and a step count for each
-    muon = trace_step(config, **SMALL, optimizer="muon")
-    inner = [p for n, p in model.named_parameters() if p.requires_grad and p.dim() == 2]
-    saved = 4 * sum(p.numel() for p in inner) - 4 * model.decoder.head.weight.numel()
-    saved -= 4 * (table.numel() + model.encoder.embedding.byte.numel())  # one moment, not two
-    assert memory.optimizer - muon.optimizer == pytest.approx(saved, abs=4 * count)
-    assert memory.peak == (memory.weights + memory.gradients + memory.optimizer + memory.working)
-
-
-def test_longer_contexts_and_batches_need_more_and_recomputing_less() -> None:
-    config = tiny_config(global_layers=6)
-    one = trace_step(config, **SMALL)
-    twice = trace_step(config, **{**SMALL, "batch_bytes": 512})
-    assert twice.working == pytest.approx(2 * one.working, rel=0.3)
-    assert twice.weights == one.weights
-    assert trace_step(config, **SMALL, recomputes=True).working < one.working
-
-
-def test_four_processes_hold_a_quarter_each() -> None:
-    config = tiny_config()
-    one, four = trace_step(config, **SMALL), trace_step(config, **SMALL, world=4)
-    frozen = 4 * sum(p.numel() for p in blt.ByteLM(config.entropy_model).parameters())  # type: ignore[arg-type]
-    # Rows are dealt out whole, so parts are a little more than a quarter.
-    assert four.weights - frozen == pytest.approx((one.weights - frozen) / 4, rel=0.1)
-
-
-@pytest.mark.parametrize("recomputes", [False, True])
-def test_one_block_of_attention_of_each_shape_tells_what_all_of_them_take(
-    monkeypatch: pytest.MonkeyPatch, recomputes: bool
-) -> None:
-    more = {**SMALL, "batch_bytes": 4096, "context_bytes": 2048}
-    config = tiny_config(sliding_window=128)
-    short = trace_step(config, **more, recomputes=recomputes)
-    monkeypatch.setattr(trace, "_each_block_once", nullcontext)
-    whole = trace_step(config, **more, recomputes=recomputes)
-    assert short.working == pytest.approx(whole.working, rel=0.01)
-    assert replace(short, working=0, peak=0) == replace(whole, working=0, peak=0)
-
-
-def test_a_trace_leaves_no_fake_tensor_behind() -> None:
-    lm, ids = random_blt(), blt.encode(b"some text " * 30)
-    before = lm.logits(ids)
-    trace_step(lm.config, **SMALL)
-    assert torch.equal(lm.logits(ids), before)
-    assert not torch.distributed.is_initialized()
-
-
-def test_the_8b_step_is_traced_on_256_processes_without_memory() -> None:
-    """In a process of its own, whose peak memory is looked at."""
-    code = f"""
-import json, resource, torch
-from blt.plan.trace import trace_step
-from blt.train import read_recipe
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model = read_recipe({str(PAPER / "blt-8b.toml")!r}).model
-memory = trace_step(model, batch_bytes=1024, context_bytes=1024, patch_size=4.5,
-                    dtype=torch.bfloat16, world=256, recomputes=True, gpu=True)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([memory.weights, memory.optimizer, memory.peak, (after - before) * 1024]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    weights, optimizer, peak, real = json.loads(done.stdout)
-    dense = 10.45e9 - 3.84e9  # without hash tables, which keep two floats per row
-    assert weights == pytest.approx(4 * 10.45e9 / 256 + 4 * 0.1e9, rel=0.02)
-    assert optimizer == pytest.approx(8 * dense / 256, rel=0.02)
-    assert peak > 30e9  # gathered hash tables and their gradient alone
-    assert real < 0.5e9
 
 
 def test_time_and_cost_follow_from_flops() -> None:

@@ -17,7 +17,7 @@ from blt.machine.hardware import Hardware
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
 from blt.patching import PatchingConfig
-from blt.plan.trace import StepMemory, meta_model, trace_step
+from blt.plan.memory import StepMemory, meta_model, step_memory
 from blt.train.recipe import Recipe
 
 OTHER_MEMORY = 1e9  # bytes of a GPU: its context, libraries and buffers for exchange
@@ -71,7 +71,7 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
     inference, entropy = _flops(config, patch_size, data.context_bytes)
     training = TRAINING_FACTOR * inference
     dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
-    memory = trace_step(
+    memory = step_memory(
         config,
         batch_bytes=data.batch_bytes,
         context_bytes=min(data.context_bytes, data.batch_bytes),

@@ -1,0 +1,138 @@
+"""What each part of a model allocates in a training step, from its shape: nothing runs.
+
+The constants count what the code of the layers keeps and makes for each byte of text or patch.
+Tests compare the sum with steps that run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from blt.lm import BLT, ByteLM, LanguageModel
+from blt.model.blt import GlobalTransformer, LocalDecoder, LocalEncoder
+from blt.model.embedding import ByteEmbedding
+from blt.model.kernels.rows import FF_CHUNK
+from blt.model.layers import Transformer, TransformerLayer
+from blt.vocab import VOCAB_SIZE
+
+FLOAT, INT = 4, 8  # bytes of a number
+
+
+@dataclass(frozen=True)
+class Part:
+    """Modules that the backward pass goes through at once, and bytes of what they allocate."""
+
+    modules: Sequence[nn.Module]
+    kept: float  # from the part's forward pass to its backward pass
+    forward: float = 0.0  # more, from its forward pass to the end of the model's
+    backward: float = 0.0  # more, in its backward pass
+    touched: int | None = None  # rows of its weights that the batch reads at most; None: all
+
+    @property
+    def grouped(self) -> bool:
+        """Do several processes gather its weights on their own?"""
+        return any(isinstance(m, TransformerLayer | ByteEmbedding) for m in self.modules)
+
+    def parameters(self) -> list[Tensor]:
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Those of one batch; ``gpu`` and ``recomputes`` as of :func:`blt.plan.memory.step_memory`."""
+
+    rows: int  # bytes of text
+    patches: int
+    width: int  # bytes of a number in matrix products
+    gpu: bool
+    recomputes: bool
+
+    def parts(self, model: LanguageModel) -> Iterator[Part]:
+        """All that is trained, in the order of the forward pass."""
+        if isinstance(model, BLT):
+            yield self._embedding(model.encoder.embedding)
+            yield from self._layers(model.encoder.transformer, self.rows)
+            yield from self._pooling(model.encoder)
+            yield from self._global(model.global_transformer)
+            yield from self._decoder(model.decoder)
+        elif isinstance(model, ByteLM):
+            yield Part([nn.ParameterList([model.byte])], INT * self.rows)
+            yield from self._layers(model.transformer, self.rows)
+            yield self._head(model.norm, model.head)
+
+    def _embedding(self, embedding: ByteEmbedding) -> Part:
+        """Rows of tables, which the backward pass sorts."""
+        read = self.rows * embedding.functions * len(embedding.sizes)
+        backward = FLOAT * self.rows * embedding.byte.shape[1] + 4 * INT * read
+        touched = max(read, VOCAB_SIZE)
+        return Part([embedding], INT * (self.rows + read), backward=backward, touched=touched)
+
+    def _layers(self, stack: Transformer, rows: int) -> Iterator[Part]:
+        """Complex rotations of queries and keys, which all layers share; and the layers."""
+        yield Part([], 2 * FLOAT * rows * stack.head_dim)
+        yield from (self._layer(layer, rows) for layer in stack.layers)
+
+    def _layer(self, layer: Any, rows: int) -> Part:
+        dim, wide = layer.ff.down.weight.shape
+        # Two norms and their scales; q, k, v and what attention returns; gate and up.
+        kept = self.width * (6 * dim + 2 * wide) + 2 * FLOAT
+        # Attention: q, k, v and gradients, heads first. SwiGLU: its product, the gradients of gate
+        # and up, and copies of the rows it works on. Both: gradients of the residual stream.
+        copied = rows if self.gpu else min(rows, FF_CHUNK // (2 * wide))
+        widest = max(8 * dim * rows, (3 * rows + 4 * copied) * wide)
+        backward = self.width * widest + rows * (self.width + 2 * FLOAT) * dim
+        return Part([layer], rows * kept + self._casts(layer), backward=backward)
+
+    def _pooling(self, encoder: LocalEncoder) -> Iterator[Part]:
+        """Maxima over patches, and their cross-attention to bytes."""
+        dim, projection = encoder.patch_projection.in_features, encoder.patch_projection
+        # States of bytes, which the decoder reads too, and which of them are maxima; the maxima.
+        kept = self.rows * (FLOAT + 1) * dim + self.patches * self.width * dim
+        yield Part([projection], kept + self._casts(projection))
+        for cross in encoder.cross_attention[-1:]:
+            read = self.patches * self.width * encoder.k * dim  # the norm, q and the result
+            backward = self.rows * (FLOAT + 5 * self.width) * dim
+            yield Part([cross], 3 * read + self._cross(cross, encoder.k), backward=backward)
+
+    def _cross(self, cross: Any, slices: int) -> int:
+        """What cross-attention keeps of bytes: three rows, the norm's scale, and weights."""
+        row = 3 * self.width * cross.query.in_features + FLOAT * (1 + slices * cross.heads)
+        return self.rows * row + self._casts(cross)
+
+    def _global(self, model: GlobalTransformer) -> Iterator[Part]:
+        if isinstance(projection := model.projection, nn.Linear):
+            kept = self.patches * self.width * projection.in_features
+            yield Part([projection], kept + self._casts(projection))
+        dim = model.transformer.heads * model.transformer.head_dim
+        stream = self.patches * (FLOAT + self.width) * dim
+        for part in self._layers(model.transformer, self.patches):
+            if self.recomputes and part.modules:  # autocast keeps weights until the forward's end
+                casts = self._casts(*part.modules)
+                part = Part(part.modules, stream, casts, part.kept + part.backward)
+            yield part
+
+    def _decoder(self, decoder: LocalDecoder) -> Iterator[Part]:
+        projection, crosses = decoder.patch_projection, decoder.cross_attention
+        # What is projected; and of each cross-attention the norm, k and v, the latter copied.
+        read = self.patches * self.width * projection.out_features * len(crosses)
+        kept = self.patches * self.width * projection.in_features + 3 * read
+        yield Part([projection], kept + self._casts(projection), forward=2 * read)
+        yield from (Part([cross], self._cross(cross, decoder.k)) for cross in crosses)
+        yield from self._layers(decoder.transformer, self.rows)
+        yield self._head(decoder.norm, decoder.head)
+
+    def _head(self, norm: nn.Module, head: nn.Linear) -> Part:
+        """Log-probabilities; in the backward pass two gradients as wide."""
+        logits = FLOAT * self.rows * VOCAB_SIZE
+        kept = self.rows * (self.width * head.in_features + FLOAT) + logits
+        return Part([norm, head], kept + self._casts(head), backward=2 * logits)
+
+    def _casts(self, *modules: nn.Module) -> int:
+        """Copies of weights that narrower products keep; SwiGLU's down is cast when needed."""
+        named = [pair for module in modules for pair in module.named_modules()]
+        linear = [m for name, m in named if isinstance(m, nn.Linear) and name != "ff.down"]
+        return sum(self.width * m.weight.numel() for m in linear) if self.width < FLOAT else 0
