@@ -33,6 +33,16 @@ def test_what_the_reference_lists_exists_and_has_a_docstring() -> None:
             assert inspect.getdoc(getattr(sys.modules[module], name)), path
 
 
+def test_importing_a_model_brings_nothing_that_it_does_not_need() -> None:
+    slow = {"torch._dynamo", "matplotlib", "transformers", "datasets", "pyarrow", "fastapi", "ray"}
+    code = f"import sys, blt; blt.BLT; print(*{slow!r} & set(sys.modules))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []
+
+
 @pytest.mark.slow  # a minute or more: nothing of torch is in mypy's cache
 def test_strict_mypy_accepts_a_users_program_and_finds_its_mistakes(tmp_path: Path) -> None:
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.attention import varlen
 
 
 def fits_flash(q: Tensor) -> bool:
@@ -20,6 +20,8 @@ def fits_flash(q: Tensor) -> bool:
 def flash_attention(
     q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
 ) -> Tensor:
+    # Late: it brings PyTorch's compiler with it, a second and 76 MB.
+    varlen = import_module("torch.nn.attention.varlen")
     cu_seqlens, longest = _cu_seqlens(offsets, q.device)
     past = -1 if window is None else window - 1  # keys before the query's own
     attended = varlen.varlen_attn(
