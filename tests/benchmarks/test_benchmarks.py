@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +16,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import cpu, cpu_jobs, generate, generate_jobs, gpu, machine, report, serve, shape
 from blt.errors import UserError
+from blt.machine.runtime import WAITING
 from blt.model.config import Config
 
 FILES = ("convert", "gpu", "harness", "loader", "loop", "plan_memory", "prepare", "released")
@@ -47,6 +49,15 @@ def test_a_users_mistake_ends_in_2(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "unknown benchmark 'nonsense'; known: train 4 x 2048, " in capsys.readouterr().err
     assert command.main(["generate", str(tmp_path / "none" / "results.json")]) == 2
     assert "its folder does not exist" in capsys.readouterr().err
+
+
+def test_threads_wait_in_a_measurement_as_they_do_under_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spinning ones are a fifth faster where nothing else runs, and crawl where something does."""
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    assert machine.apart(os.getenv, key="OMP_WAIT_POLICY") == "PASSIVE"
 
 
 def test_a_measurement_apart_is_what_its_function_returns(
