@@ -346,7 +346,7 @@ def load(source: str | os.PathLike[str] = PRETRAINED) -> LanguageModel:
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out.
     """
-    if source == PRETRAINED:
+    if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:
             return load(inside).float()  # stored as bfloat16 to keep the package small
     folder = local_folder(source)

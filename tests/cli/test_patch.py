@@ -64,6 +64,14 @@ def test_every_rule(tmp_path: Path, byte_model: Path) -> None:
 
 def test_threshold_of_the_model_is_used(byte_model: Path, blt_model: Path) -> None:
     assert blt_json("abc", "--model", byte_model)["parameters"]["threshold"] == 5.2
+    packaged = blt.load()
+    assert isinstance(packaged, blt.BLT)
+    text = "the BLT in the package cuts, not its entropy model"
+    assert (
+        blt_json(text, "--model", "pretrained")["mean_patch_size"] == packaged.patch(text).mean_size
+    )
+    spaces = blt_json("a b", "--rule", "space")["parameters"]
+    assert spaces == {"rule": "space"}  # and nothing that it does not use
     found = blt_json("abc", "--model", blt_model)["parameters"]["threshold"]
     assert found == blt.PatchingConfig().threshold
     assert blt_json("abc", "--model", byte_model, "--threshold", 9)["lengths"] == [3]

@@ -266,3 +266,4 @@ def test_an_option_that_a_rule_does_not_use_is_refused(ending: Served) -> None:
         refused = ending.post("/v1/patches", {"text": "x", "rules": [{"rule": rule, option: 2}]})
         assert refused.status_code == 422
         assert f"{option}: does nothing for rule" in refused.json()["error"]["message"]
+        assert refused.json()["error"]["param"] == f"rules.0.{option}"

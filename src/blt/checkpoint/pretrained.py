@@ -51,18 +51,27 @@ def load_shipped() -> Patcher:
         UserError: this copy of the package was built without it.
     """
     with shipped("entropy_model") as folder:
-        patcher = load_patcher(folder)
+        return _float(load_patcher(folder))
+
+
+def _float(patcher: Patcher) -> Patcher:
+    """Wider again: models in the package are stored as bfloat16 to keep it small."""
     if isinstance(patcher.entropy_model, CausalTransformer):
-        patcher.entropy_model.float()  # stored as bfloat16 to keep the package small
+        patcher.entropy_model.float()
     return patcher
 
 
 def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
     """What cuts text in a model folder: that of a BLT, or a byte model with its own rule.
 
+    "pretrained" is the BLT inside the package.
+
     Raises:
         UserError: no such folder, or a damaged or foreign model.
     """
+    if os.fspath(folder) == PRETRAINED:
+        with shipped("blt") as inside:
+            return _float(load_patcher(inside))
     place = local_folder(folder)
     model = opened(open_checkpoint(place), {kind: model for kind, (model, _) in KINDS.items()})
     if isinstance(model, ByteLatentTransformer):

@@ -59,7 +59,8 @@ class Needs:
     """What some rules need."""
 
     model: Path | None = None
-    """Folder of a BLT or byte model to cut with, instead of the one inside the package."""
+    """Folder of a BLT or byte model to cut with, instead of the entropy model inside the package;
+    "pretrained" cuts as the BLT inside the package does."""
     tokenizer: Path | None = None
     """bpe: a tokenizer.json."""
     table: Path | None = None

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blt.files.configs import to_dict
-from blt.patching.rules import PatchingConfig, describe
+from blt.patching.rules import PatchingConfig, describe, used
 from blt.patching.views import mean_patch_size
 
 
@@ -70,7 +69,7 @@ class Cut:
         """Plain data; ``base64`` of each patch is exact, ``text`` is null where it is not UTF-8."""
         return {
             "rule": self.config.rule,
-            "parameters": to_dict(self.config, keep_none=False),
+            "parameters": used(self.config),
             "bytes": len(self.data),
             "mean_patch_size": self.mean_size,
             "patches": [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -284,6 +284,13 @@ def refuse_unused(rule: str, given: Collection[str]) -> None:
             not rules or rule in rules,
             f"{name}: does nothing for rule {rule!r}, only for {', '.join(rules)}",
         )
+
+
+def used(config: PatchingConfig) -> dict[str, Any]:
+    """The rule and the parameters that it uses, by name; those that are None are left out."""
+    names = ("rule", *RULES[config.rule].options, "max_patch_length")
+    values = {name: getattr(config, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def describe(config: PatchingConfig) -> str:

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from blt import vocab
 from blt.checkpoint.pretrained import load_shipped
-from blt.files.configs import to_dict
+from blt.errors import UserError
 from blt.generate.request import Piece
 from blt.generate.sampling import likeliest
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer, entropy, entropy_contexts
-from blt.patching import RULES, PatchingConfig, decide, mean_patch_size, refuse_unused
+from blt.patching import PatchingConfig, decide, mean_patch_size, refuse_unused
+from blt.patching.rules import used
+from blt.serve.errors import APIError
 from blt.serve.schemas import OFFERED, PatchesOut, PatchesResponse, RuleCard, RuleIn, ScoreResponse
 
 BYTE = PatchingConfig(rule="byte")
@@ -33,12 +35,10 @@ def rule_cards() -> list[RuleCard]:
     ]
 
 
-def used(config: PatchingConfig) -> dict[str, float]:
+def parameters_of(config: PatchingConfig) -> dict[str, float]:
     """The parameters that a rule uses, of those that a request may set, by name."""
-    names = {*RULES[config.rule].options, "max_patch_length"} & RuleIn.model_fields.keys()
-    return {
-        name: value for name, value in to_dict(config, keep_none=False).items() if name in names
-    }
+    names = RuleIn.model_fields.keys() - {"rule"}
+    return {name: value for name, value in used(config).items() if name in names}
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ class Analysis:
             bytes=len(data),
             entropies=entropies[:-1].tolist(),
             surprise=_bits(logits, ids).tolist(),
-            patches=[self._cut(rule, ids, entropies) for rule in rules],
+            patches=[
+                self._cut(rule, ids, entropies, f"rules.{index}")
+                for index, rule in enumerate(rules)
+            ],
         )
 
-    def _cut(self, rule: RuleIn, ids: Tensor, entropies: Tensor) -> PatchesOut:
+    def _cut(self, rule: RuleIn, ids: Tensor, entropies: Tensor, where: str) -> PatchesOut:
         given = rule.model_dump(exclude_none=True)
         of = self.own.rule if rule.rule == "model" else rule.rule
-        refuse_unused(of, given.keys() - {"rule"})
+        for name in given.keys() - {"rule"}:
+            try:
+                refuse_unused(of, [name])
+            except UserError as error:
+                raise APIError(422, str(error), param=f"{where}.{name}") from None
         if rule.rule == "model":
             config = replace(self.own, **{**given, "rule": self.own.rule})
         else:
@@ -85,7 +92,7 @@ class Analysis:
         starts = decide(config, ids, entropies)[:-1]
         size = mean_patch_size(len(ids), int(starts.sum()))
         found = starts[1:].nonzero().flatten().tolist()  # of bytes; BOS is not one
-        return PatchesOut(rule=rule.rule, starts=found, mean_size=size, **used(config))
+        return PatchesOut(rule=rule.rule, starts=found, mean_size=size, **parameters_of(config))
 
     @torch.inference_mode()
     def score(self, data: bytes) -> ScoreResponse:

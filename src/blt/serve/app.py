@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from blt import __version__, vocab
 from blt.lm import LanguageModel
 from blt.serve import errors, static
-from blt.serve.analysis import rule_cards, used
+from blt.serve.analysis import parameters_of, rule_cards
 from blt.serve.completions import complete
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.guard import Door, Guard
@@ -112,7 +112,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             created=started,
             kind=service.lm.kind,  # type: ignore[arg-type]
             rule=own.rule,
-            threshold=used(own).get("threshold"),
+            threshold=parameters_of(own).get("threshold"),
             max_prompt_bytes=limits.prompt_bytes,
             max_bytes=limits.max_bytes,
             draft_bytes=service.drafts,
