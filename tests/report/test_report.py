@@ -36,6 +36,18 @@ def log(folder: Path, scores: list[float | None], **more: Any) -> Path:
     return folder
 
 
+def test_bytes_per_patch_are_those_of_held_out_text_where_they_were_measured(
+    tmp_path: Path,
+) -> None:
+    run = log(tmp_path / "run", [2.0])
+    assert "bytes per patch, last batches" in report_runs([run]).read_text()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "patching", "heldout_patch_size": 4.25}) + "\n")
+    page = report_runs([run]).read_text()
+    assert "bytes per patch, held out" in page
+    assert "4.25" in page
+
+
 def test_a_run_is_shown_with_what_it_has_logged(tmp_path: Path) -> None:
     by_source = {"books": 3.125, "<code>": 1.5}
     run = log(tmp_path / "run", [None, 2.25], heldout_by_source=by_source)

@@ -118,8 +118,11 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         ("time", clock(last["seconds"])),
         ("speed", f"{last['bytes_seen'] / max(1e-9, last['seconds']) / 1000:,.1f} kB/s"),
     ]
-    if "patch_size" in last:
-        facts.append(("bytes per patch", f"{last['patch_size']:.2f}"))
+    heldout = [e["heldout_patch_size"] for e in run.events if e.get("event") == "patching"]
+    if heldout:
+        facts.append(("bytes per patch, held out", f"{heldout[-1]:.2f}"))
+    elif "patch_size" in last:
+        facts.append(("bytes per patch, last batches", f"{last['patch_size']:.2f}"))
     if "mfu" in last:
         facts.append(("share of peak", f"{last['mfu']:.0%}"))
     if "memory" in last:
