@@ -248,7 +248,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
             text: ``str`` or bytes-like, in front of which BOS is put as a position of its own; or
                 ids [T] int64, taken as they are.
         """
-        ids = vocab.check_ids(text) if isinstance(text, Tensor) else vocab.encode(text)
+        ids = text if isinstance(text, Tensor) else vocab.encode(text)
         return self.patcher.patch(ids.to(self.device))
 
 

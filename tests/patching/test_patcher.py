@@ -69,6 +69,12 @@ def test_a_new_rule_is_one_class(every_vowel: str) -> None:
     assert seen[1 + len(prompt) :] == whole
 
 
+def test_text_where_ids_are_wanted_is_told_the_way(lm: blt.BLT) -> None:
+    text: Any = "text"
+    with pytest.raises(ValueError, match=r"use blt.encode\(text\)"):
+        lm.patcher.patch(text)
+
+
 def test_an_unknown_rule_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'entropy'"):
         PatchingConfig("entropie")

@@ -94,8 +94,12 @@ class Patcher:
         return [decide_by(self.rule, ids, known) for ids, known in pairs], [h for _, h in pairs]
 
     def patch(self, ids: Tensor) -> Patches:
-        """Cut one document, ids [T], BOS first."""
-        if len(ids) == 0:
+        """Cut one document, ids [T], BOS first.
+
+        Raises:
+            ValueError: ids of another type or shape, or out of range.
+        """
+        if len(vocab.check_ids(ids)) == 0:
             none = torch.empty(0, dtype=torch.int64, device=ids.device)
             return Patches(none.bool(), none, none, None, opens_next=True)
         (decisions,), (entropies,) = self.decide([ids])
