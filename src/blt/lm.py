@@ -224,7 +224,6 @@ class BLT(LanguageModel, ByteLatentTransformer):
         packed = self.pack(batch.documents, batch.entropies)
         return Prediction(self(packed), batch.targets, packed.mean_patch_size)
 
-    @torch.no_grad()
     def pack(
         self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
     ) -> PackedBatch:
@@ -235,12 +234,10 @@ class BLT(LanguageModel, ByteLatentTransformer):
         """
         return pack(documents, self.patcher.decide(documents, entropies)[0])
 
-    @torch.no_grad()
     def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
         return self.patcher.decide(documents)
 
-    @torch.no_grad()
     def patch(self, text: vocab.Text | Tensor) -> Patches:
         """Cut a document into patches.
 

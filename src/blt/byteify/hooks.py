@@ -19,8 +19,7 @@ from blt.machine.precision import autocast, choose_dtype
 from blt.model.config import Config
 from blt.model.language import Batch
 from blt.patching.patcher import SAMPLE_BYTES
-from blt.scoring.bits import BATCH_BYTES
-from blt.texts.pieces import sample
+from blt.texts.pieces import BATCH_BYTES, sample
 from blt.train.hooks import Extra, Hooks
 from blt.train.recipe import ByteifyConfig, Recipe
 

@@ -74,7 +74,7 @@ def learn_lookup_table(
     entropy_rule = replace(config, rule="entropy")
     asked = Patcher(entropy_rule, entropy_model)
     seen = asked.observed(documents, sample_bytes=sample_bytes, **how)
-    found = [(ids, entropies) for ids, _, entropies in seen if entropies is not None]
+    found = [(ids, entropies) for ids, entropies in seen if entropies is not None]
     means = lookup_entropies(found, config.lookup_order)
     looked_up = [(ids, means[lookup_key(ids, config.lookup_order)]) for ids, _ in found]
     chosen = threshold_for(looked_up, target, entropy_rule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,8 @@ from blt.patching.streaming import Boundaries
 from blt.patching.tables import write_lookup_table
 from blt.patching.thresholds import check_target, threshold_for
 from blt.patching.views import mean_patch_size, starts_to_ids, starts_to_lengths
-from blt.texts.pieces import grouped, sample
+from blt.texts.pieces import BATCH_BYTES, grouped, sample
 
-BATCH_BYTES = 16384  # read together
 SAMPLE_BYTES = 262144
 OnShare = Callable[[float], None]  # 0..1 of a piece of work
 
@@ -66,7 +65,6 @@ class Patcher:
         """Where documents have to be."""
         return torch.device("cpu") if self.entropy_model is None else self.entropy_model.device
 
-    @torch.no_grad()
     def entropies(self, documents: Sequence[Tensor]) -> list[Tensor | None]:
         """Nats [T] of each document, ids [T]; None where the rule needs none.
 
@@ -139,8 +137,8 @@ class Patcher:
         sample_bytes: int | None = SAMPLE_BYTES,
         dtype: torch.dtype = torch.float32,
         on_progress: OnShare | None = None,
-    ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """Ids [T], boundaries [T + 1] and entropies [T] of pieces of documents, on the CPU.
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Ids [T] and entropies [T] (or None) of pieces of documents, on the CPU.
 
         Args:
             documents: text to sample from.
@@ -150,18 +148,16 @@ class Patcher:
             on_progress: called with the share of it that has been looked at.
         """
         pieces = sample(documents, context_bytes, sample_bytes)
-        found: list[tuple[Tensor, Tensor, Tensor | None]] = []
         done, total = 0, sum(map(len, pieces))
         for group in grouped(pieces, BATCH_BYTES):
             ids = [vocab.encode(piece).to(self.device) for piece in group]
             with autocast(self.device, dtype):
-                decisions, entropies = self.decide(ids)
-            for one, cuts, known in zip(ids, decisions, entropies, strict=True):
-                found.append((one.cpu(), cuts.cpu(), None if known is None else known.cpu()))
+                entropies = self.entropies(ids)
+            for one, known in zip(ids, entropies, strict=True):
+                yield one.cpu(), None if known is None else known.cpu()
             done += sum(map(len, group))
             if on_progress is not None:
                 on_progress(done / max(1, total))
-        return found
 
     def calibrated(self, documents: Sequence[bytes], target: float, **how: Any) -> Patcher:
         """With θ set so that patches of ``documents`` have ``target`` bytes on average.
@@ -175,11 +171,7 @@ class Patcher:
             UserError: no entropy rule, no text, or a target below 1.
         """
         check_target(self.config, target)
-        found = [
-            (ids, entropies)
-            for ids, _, entropies in self.observed(documents, **how)
-            if entropies is not None
-        ]
+        found = [(ids, h) for ids, h in self.observed(documents, **how) if h is not None]
         return replace(self, config=threshold_for(found, target, self.config))
 
     def mean_patch_size(self, documents: Sequence[bytes], **how: Any) -> float:
@@ -187,10 +179,11 @@ class Patcher:
 
         ``how`` is as for :meth:`observed`.
         """
-        found = self.observed(documents, **how)
-        positions = sum(len(ids) for ids, _, _ in found)
-        patches = sum(int(decisions[:-1].sum()) for _, decisions, _ in found)
-        return mean_patch_size(positions, patches, len(found))
+        positions = patches = pieces = 0
+        for ids, entropies in self.observed(documents, **how):
+            positions, pieces = positions + len(ids), pieces + 1
+            patches += int(decide_by(self.rule, ids, entropies)[:-1].sum())
+        return mean_patch_size(positions, patches, pieces)
 
     def write_table(self, data: bytes, path: Path, order: int) -> str:
         """Write a table for the ``lookup`` rule, observed on ``data``; returns a line about it."""

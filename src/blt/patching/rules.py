@@ -108,7 +108,7 @@ class Entropy(Rule):
 
     name = "entropy"
     about = "A byte that the entropy model is unsure of: more than θ."
-    options = ("threshold", "newline_reset")
+    options: ClassVar[tuple[str, ...]] = ("threshold", "newline_reset")
     needs = "entropy model"
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
@@ -126,13 +126,11 @@ def rises(entropies: Tensor) -> Tensor:
     return torch.diff(entropies, prepend=entropies[:1])
 
 
-class EntropyMonotonic(Rule):
+class EntropyMonotonic(Entropy):
     """The next byte is harder to predict than this one was: approximate monotonicity (§2.3)."""
 
     name = "entropy-monotonic"
     about = "A byte at which it becomes less sure: its entropy rises by more than θ."
-    options = ("threshold", "newline_reset")
-    needs = "entropy model"
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return rises(entropies) > self.config.threshold
@@ -144,13 +142,12 @@ class EntropyMonotonic(Rule):
         return f"a rise above θ = {self.config.threshold:.4f} nats"
 
 
-class EntropyCombined(Rule):
+class EntropyCombined(Entropy):
     """Both: hard to predict, and harder than this byte was."""
 
     name = "entropy-combined"
     about = "Both: more than θ, and a rise of more than θ_add."
     options = ("threshold", "threshold_add", "newline_reset")
-    needs = "entropy model"
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         above = entropies > self.config.threshold

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 
 from blt import vocab
 from blt.model.language import CausalLM
-from blt.texts.pieces import choose, grouped, segments
+from blt.texts.pieces import BATCH_BYTES, choose, grouped, segments
 
-BATCH_BYTES = 16384  # scored together
 ROWS = 8192  # of logits that are float32 at the same time
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+BATCH_BYTES = 16384  # of pieces that a model reads together
+
 
 def segments(documents: Sequence[bytes], context_bytes: int) -> list[bytes]:
     """Documents cut into pieces of at most ``context_bytes``."""
