@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -68,3 +70,17 @@ def serving(settings: Settings, lm: blt.BLT | None = None) -> Iterator[Served]:
         server.should_exit = True
         thread.join(timeout=30)
         assert not thread.is_alive()
+
+
+def address(served: Served) -> tuple[str, int]:
+    """Host and port to connect to."""
+    return "127.0.0.1", int(served.url.rsplit(":", 1)[1])
+
+
+def raw_status(served: Served, request: str | bytes) -> int:
+    """The status of the answer to a request sent as it is; 0: there was no answer."""
+    data = request.encode() if isinstance(request, str) else request
+    with socket.create_connection(address(served), timeout=20) as raw:
+        raw.sendall(data + b"\r\nConnection: close\r\n\r\n")
+        found = re.match(rb"HTTP/1.1 (\d+) ", raw.recv(1000))
+    return int(found[1]) if found else 0

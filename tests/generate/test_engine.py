@@ -15,7 +15,7 @@ import blt
 from blt.errors import UserError
 from blt.generate import Engine, RefusedError, Sampling
 from blt.generate.request import Request
-from shapes import TINY, TINY_BLT, random_blt
+from shapes import TINY, random_blt
 from texts import MULTILINGUAL
 
 
@@ -231,139 +231,6 @@ def test_an_exception_or_close_cancels_what_is_unfinished() -> None:
             slow.result(timeout=0.01)
         engine.close(cancel=True)
     assert slow.result().finish_reason == "cancelled"
-
-
-# --- limits and failures ------------------------------------------------------------------------
-
-
-def test_what_cannot_fit_is_refused_by_name() -> None:
-    lm = blt.BLT(TINY_BLT)
-    engine = Engine(lm, max_batch=1, max_queue=2, memory_budget=10_000_000)
-    with pytest.raises(UserError, match=r"max_bytes 1000000 can need 320.2 MB .* memory_budget"):
-        engine.submit("x", max_bytes=1_000_000)
-    with pytest.raises(UserError, match="a prompt of 900000 bytes"):
-        engine.submit(b"x" * 900_000)
-    engine.submit("a")
-    engine.submit("b")
-    with pytest.raises(RefusedError, match="2 requests are waiting"):
-        engine.submit("c")
-    engine.run()
-    assert engine.submit("c", max_bytes=2).result().finish_reason in ("length", "eos")
-
-
-def test_a_request_that_fits_the_budget_to_the_byte_is_written() -> None:
-    lm = blt.BLT(TINY_BLT)
-    alone = Engine(lm, max_batch=1)
-    exact = alone._memory_of(11) + alone._working_of(2)
-    engine = Engine(lm, max_batch=1, memory_budget=exact)
-    handle = engine.submit("x", max_bytes=10, ignore_eos=True)
-    assert len(handle.result().data) == 10
-    with pytest.raises(UserError, match="memory_budget"):
-        Engine(lm, max_batch=1, memory_budget=exact - 1).submit("x", max_bytes=10)
-
-
-def test_requests_wait_for_memory() -> None:
-    lm = blt.BLT(TINY_BLT)
-    alone = Engine(lm, max_batch=1)
-    working = alone._working_of(2)
-    engine = Engine(lm, max_batch=8, memory_budget=3 * alone._memory_of(101) + working)
-    handles = [engine.submit("x", max_bytes=100, ignore_eos=True) for _ in range(7)]
-    engine.step()
-    assert len(engine.model.texts) == 3
-    engine.run()
-    assert all(len(handle.result().data) == 100 for handle in handles)
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"top_p": 0}, "top_p"),
-        ({"top_p": 1.5}, "top_p"),
-        ({"temperature": -0.1}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_k": 0}, "top_k"),
-        ({"min_p": 2}, "min_p"),
-        ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"repetition_penalty": 1e-300}, "repetition_penalty"),
-        ({"max_bytes": -1}, "max_bytes"),
-        ({"stop": ("a", "")}, "stop"),
-        ({"stop": ""}, "stop"),
-        ({"draft_bytes": 32}, "draft_bytes"),
-        ({"max_batch": 0}, "max_batch"),
-        ({"precision": "int3"}, "int3"),
-        ({"max_bytes": 3.5}, "max_bytes must be a whole number"),
-        ({"temperature": "hot"}, "temperature must be a number"),
-        ({"seed": -1}, "seed"),
-        ({"stop": [3]}, "stop must be str or bytes, got int"),
-        ({"stop": 3}, "stop must be str or bytes, got int"),
-        ({"state": "foo"}, "state must come from"),
-        ({"memory_budget": "1GB"}, "memory_budget"),
-        ({"max_batch": True}, "max_batch"),
-        ({"max_tokens": 5}, "unknown option 'max_tokens'; did you mean 'max_bytes'"),
-    ],
-)
-def test_impossible_parameters_are_refused_by_name(options: dict[str, object], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        blt.BLT(TINY_BLT).generate(["x"], **options)
-
-
-@pytest.mark.parametrize("prompts", [None, 5, [1, 2], ["fine", None], "\ud800"])
-def test_what_is_no_text_is_refused_by_name(prompts: object) -> None:
-    with pytest.raises(UserError, match=r"must be str or bytes|surrogate"):
-        blt.BLT(TINY_BLT).generate(prompts)  # type: ignore[call-overload]
-
-
-def test_a_byte_model_cannot_draft() -> None:
-    with pytest.raises(UserError, match="draft_bytes"):
-        blt.ByteLM(TINY).generate("x", draft_bytes=4)
-
-
-def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = random_blt()
-    expected = lm.generate("healthy", max_bytes=30)
-    engine = Engine(lm, max_batch=3)
-    healthy, ill = engine.submit("healthy", max_bytes=30), engine.submit("ill", max_bytes=30)
-    for _ in range(3):
-        engine.step()
-    extend = engine.model.extend
-
-    def broken(*args: object) -> torch.Tensor:
-        logits = extend(*args).clone()  # type: ignore[arg-type]
-        logits[1] = torch.nan
-        return logits
-
-    monkeypatch.setattr(engine.model, "extend", broken)
-    engine.step()
-    monkeypatch.undo()
-    read = engine.model.prefill
-
-    def out_of_memory(*args: object) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(engine.model, "prefill", out_of_memory)
-    unread = engine.submit("unread", max_bytes=30)
-    while not unread.finished:
-        engine.step()
-    monkeypatch.setattr(engine.model, "prefill", read)
-    engine.run()
-    assert ill.result().finish_reason == unread.result().finish_reason == "error"
-    assert "out of memory" in str(unread.result().error)
-    assert healthy.result().data == expected.data
-    assert engine.submit("healthy", max_bytes=30).result().data == expected.data
-
-
-def test_a_thread_that_fails_tells_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    engine = Engine(random_blt(), max_batch=1)
-
-    def broken(*_: object) -> torch.Tensor:
-        raise ValueError("no such thing")
-
-    monkeypatch.setattr(engine.model, "extend", broken)
-    with engine:
-        result = engine.submit("x", max_bytes=9, ignore_eos=True).result()
-    assert result.finish_reason == "error"
-    assert "no such thing" in str(result.error)
 
 
 @given(st.binary(max_size=60), st.integers(0, 12))
