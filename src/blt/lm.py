@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,11 +25,13 @@ from blt.files.configs import to_dict
 from blt.files.hub import local_folder
 from blt.generate import Generation, State
 from blt.generate import tokens as token_generation
+from blt.machine.precision import choose_device
 from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
+from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
-from blt.model.language import Batch, Prediction, Score
-from blt.model.packing import PackedBatch, Spans, pack
+from blt.model.language import Batch, Ready, Score
+from blt.model.packing import PackedBatch, Spans, on, pack
 from blt.model.prefix_tree import PrefixTree
 from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
@@ -45,6 +48,7 @@ class LanguageModel(nn.Module):
 
     kind: str
     config: Any
+    loss: Callable[[Tensor, Tensor], Tensor]  # logits [N, V], ids [N] → nats, summed
     scoring_ids = SCORING_BYTES  # of continuations that are scored together
 
     @property
@@ -68,9 +72,24 @@ class LanguageModel(nn.Module):
         """Index of the first id after the prompt, in the ids of a text that begins with it."""
         return len(prompt) + 1
 
-    def predict(self, batch: Batch) -> Prediction:
-        """Logits and targets of a training batch, end to end."""
-        return Prediction(self.packed_logits(batch.documents), batch.targets, None)
+    def ready(self, batch: Batch) -> Ready:
+        """Lay a training batch out on the device; not before it is wanted need a GPU be done."""
+        documents = batch.documents
+        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
+        inputs = (on(torch.cat(documents), self.device), spans)
+        return Ready(batch, inputs, on(batch.targets, self.device), None)
+
+    def predict(self, ready: Ready) -> Tensor:
+        """Logits after every position of a training batch, end to end  # [M, V]."""
+        return self(*ready.inputs)  # type: ignore[no-any-return]
+
+    def compile(self, *_: Any, **__: Any) -> None:
+        """Let torch.compile fuse what lies between the matrix products, in place.
+
+        Training, scoring and entropies then run compiled: for much work on a GPU, as compiling
+        takes up to a minute. Where it does not work all stays as it is, with a warning.
+        """
+        compile_model(self)
 
     def files(self) -> dict[str, str]:
         """What a model folder holds besides config and weights, by name."""
@@ -104,7 +123,7 @@ class LanguageModel(nn.Module):
         """
         if isinstance(ids, Tensor):
             return self.logits([ids])[0]
-        documents = [vocab.check_ids(document).to(self.device) for document in ids]
+        documents = [vocab.check_ids(document) for document in ids]
         out = [torch.empty(0, vocab.VOCAB_SIZE, dtype=torch.float32, device=self.device)] * len(
             documents
         )
@@ -193,8 +212,8 @@ class ByteLM(LanguageModel, CausalTransformer):
         CausalTransformer.__init__(self, config)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
-        return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
+        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
+        return self(on(torch.cat(list(documents)), self.device), spans)  # type: ignore[no-any-return]
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return transformer_tree_logits(self, tree)
@@ -211,7 +230,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
         ByteLatentTransformer.__init__(self, config)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        return self(self.pack(documents))  # type: ignore[no-any-return]
+        return self(self.pack(documents, device=self.device))  # type: ignore[no-any-return]
 
     @property
     def shares_prefixes(self) -> bool:
@@ -220,19 +239,27 @@ class BLT(LanguageModel, ByteLatentTransformer):
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return blt_tree_logits(self, tree)
 
-    def predict(self, batch: Batch) -> Prediction:
-        packed = self.pack(batch.documents, batch.entropies)
-        return Prediction(self(packed), batch.targets, packed.mean_patch_size)
+    def ready(self, batch: Batch) -> Ready:
+        packed = self.pack(batch.documents, batch.entropies, self.device)
+        if self.device.type != "cpu":  # there the rows are grouped when the gradient is wanted
+            groups = self.encoder.embedding.groups(packed.ids, packed.documents.positions)
+            packed = replace(packed, ngrams=groups)
+        targets = on(batch.targets, self.device)
+        return Ready(batch, (packed,), targets, packed.mean_patch_size)
 
     def pack(
-        self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
+        self,
+        documents: Sequence[Tensor],
+        entropies: Sequence[Tensor] | None = None,
+        device: torch.device | None = None,
     ) -> PackedBatch:
         """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end.
 
         Args:
             entropies: nats [T] of each, where they are known; None: the entropy model is asked.
+            device: of the batch; None: that of the documents.
         """
-        return pack(documents, self.patcher.decide(documents, entropies)[0])
+        return pack(documents, self.patcher.decide(documents, entropies)[0], device)
 
     def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
@@ -299,23 +326,24 @@ class TokenLM(TokenModel, CausalTransformer):
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
-        spans = Spans.from_lengths([len(ids) for ids in documents], self.device)
-        return self(torch.cat(list(documents)), spans)  # type: ignore[no-any-return]
+        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
+        return self(on(torch.cat(list(documents)), self.device), spans)  # type: ignore[no-any-return]
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return transformer_tree_logits(self, tree)
 
-    def predict(self, batch: Batch) -> Prediction:
+    def ready(self, batch: Batch) -> Ready:
         documents, targets = [], []
         for byte_ids in batch.documents:
-            ids = self.ids_of(vocab.decode(byte_ids)).to(self.device)
+            ids = self.ids_of(vocab.decode(byte_ids))
             if int(byte_ids[-1]) == vocab.EOS:
                 ids = F.pad(ids, (0, 1), value=self.eos)
             documents.append(ids)
             targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
         tokens = sum(map(len, documents)) - len(documents)
         size = batch.num_bytes / max(1, tokens)
-        return Prediction(self.packed_logits(documents), torch.cat(targets), size)
+        ready = super().ready(Batch(documents, torch.cat(targets)))
+        return ready._replace(batch=batch, patch_size=size)
 
     def files(self) -> dict[str, str]:
         return {TOKENIZER: self.tokenizer.json}
@@ -331,26 +359,33 @@ class TokenLM(TokenModel, CausalTransformer):
 FACES: dict[str, type[LanguageModel]] = {"blt": BLT, "byte": ByteLM, "token": TokenLM}
 
 
-def load(source: str | os.PathLike[str] = PRETRAINED) -> LanguageModel:
+def load(
+    source: str | os.PathLike[str] = PRETRAINED, device: str | torch.device = "cpu"
+) -> LanguageModel:
     """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
 
-    Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read.
+    Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read, unless
+    they go to a GPU.
 
     Args:
         source: a folder, or a hub id that is no folder here; "pretrained": the small BLT inside
             the package.
+        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one. Weights keep the
+            precision that they are stored in.
 
     Raises:
-        UserError: missing, damaged or foreign checkpoint; says which file and the way out.
+        UserError: missing, damaged or foreign checkpoint; says which file and the way out; or no
+            such device.
     """
+    place = choose_device(device, "device")
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:
-            return load(inside).float()  # stored as bfloat16 to keep the package small
+            return load(inside).float().to(place)  # stored as bfloat16 to keep the package small
     folder = local_folder(source)
     model = opened(open_checkpoint(folder), FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
-    return model
+    return model.to(place)
 
 
 def from_transformers(hf_model: Any) -> BLT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
 from blt.model.embedding import PRIMES, ByteEmbedding, looking_back, ngram_rows
+from blt.model.kernels import flash, segment_max
 from blt.model.kernels.causal import attention
-from blt.model.kernels.segments import gather, segment_max, segment_softmax, segment_sum
+from blt.model.kernels.segments import gather, segment_softmax, segment_sum
 from blt.model.layers import RMSNorm, SwiGLU
 from blt.model.packing import Spans
 from shapes import tiny_config
@@ -93,7 +94,7 @@ def test_what_flash_attention_is_asked_for_is_what_the_blocks_do(
     offsets = (0, 1, 100, 130)
     blocks = attention(q, k, v, offsets, window)
     monkeypatch.setattr("blt.model.kernels.causal.fits_flash", lambda _: True)
-    monkeypatch.setattr(varlen, "varlen_attn", promised)
+    monkeypatch.setattr(flash, "_attend", promised)
     torch.testing.assert_close(attention(q, k, v, offsets, window), blocks)
 
 
@@ -218,3 +219,25 @@ def test_long_documents_without_gradients_have_the_same_attention(
     with torch.no_grad():
         found = attention(q, k, v, offsets)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_newest_flash_attention_that_works_is_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of those installed; one that cannot be used is named."""
+    tried: list[str] = []
+
+    def activate(name: str) -> None:
+        tried.append(name)
+        if name in broken:
+            raise RuntimeError("built for another PyTorch")
+
+    stub = SimpleNamespace(activate_flash_attention_impl=activate)
+    monkeypatch.setattr(flash, "import_module", lambda name: stub)
+    installed, broken = {"flash_attn", "flash_attn_interface"}, {"FA4"}
+    monkeypatch.setattr(flash, "find_spec", lambda name: name in installed or None)
+    assert flash.choose() == "FA3"
+    assert tried == ["FA4", "FA3"]
+    assert "FA4 is installed but cannot be used (built for another PyTorch)" in caplog.text
+    installed = set()
+    assert flash.choose() == "FA2"

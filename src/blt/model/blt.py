@@ -22,7 +22,7 @@ from blt.model.embedding import ByteEmbedding
 from blt.model.kernels import gather, segment_max
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
 from blt.model.packing import PackedBatch, Spans
-from blt.model.transformer import CausalTransformer
+from blt.model.transformer import CausalTransformer, cross_entropy
 from blt.patching.patcher import Patcher
 from blt.vocab import VOCAB_SIZE
 
@@ -60,7 +60,15 @@ class LocalEncoder(nn.Module):
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns byte states [N, d] and patch states [P, k * d]."""
-        x = self.transformer(self.embedding(batch.ids, batch.documents.positions), batch.documents)
+        return self.read(self.embed(batch), batch)
+
+    def embed(self, batch: PackedBatch) -> Tensor:
+        """Embeddings of bytes and of the n-grams that end in them  # [N, d]."""
+        return self.embedding(batch.ids, batch.documents.positions, batch.ngrams)  # type: ignore[no-any-return]
+
+    def read(self, x: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, from the embeddings of bytes x [N, d]."""
+        x = self.transformer(x, batch.documents)
         return x, self.patches(x, batch.patch_ids, batch.num_patches)
 
     def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:
@@ -142,7 +150,7 @@ class LocalDecoder(nn.Module):
     ) -> Tensor:
         """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260]."""
         rope = self.transformer.rope(spans)
-        delta = None  # the residual stream is x + delta
+        delta = self.transformer.first_delta(x)  # the residual stream is x + delta
         if not self.cross_attention:
             delta, seen = gather(seen[0][1][:, 0], patch_ids).to(x.dtype), ()
         for index, layer in enumerate(self.transformer.layers):
@@ -185,6 +193,14 @@ class ByteLatentTransformer(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """N bytes in P patches → logits [N, 260]."""
-        x, patches = self.encoder(batch)  # [N, d_local], [P, k * d_local]
+        return self.whole(self, self.encoder.embed(batch), batch)  # type: ignore[no-any-return]
+
+    def logits_of(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        """Embeddings of bytes [N, d_local] → logits [N, 260]."""
+        x, patches = self.encoder.read(x, batch)  # [N, d_local], [P, k * d_local]
         latents = self.global_transformer(patches, batch.patches)  # [P, d_global]
         return self.decoder(x, latents, batch)  # type: ignore[no-any-return]
+
+    # Called with the model itself, so that a copy of the model runs as the copy.
+    whole = staticmethod(logits_of)  # or what it was compiled to: blt.model.compiling
+    loss = staticmethod(cross_entropy)  # the same

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model import kernels
+from blt.model.kernels import RowGroups
 from blt.model.layers import init_linear
 from blt.vocab import VOCAB_SIZE
 
@@ -80,13 +81,23 @@ class ByteEmbedding(nn.Module):
         init_linear(self.byte, dim)
         init_linear(self.ngram, dim)
 
-    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:  # [N], [N] -> [N, d]
-        return self.read(looking_back(ids, positions, self.reach))
+    def forward(
+        self, ids: Tensor, positions: Tensor, groups: RowGroups | None = None
+    ) -> Tensor:  # [N], [N] -> [N, d]
+        return self.read(looking_back(ids, positions, self.reach), groups)
 
-    def read(self, back: list[Tensor]) -> Tensor:
+    def read(self, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
         """Ids of bytes and of those before them, from :func:`looking_back` → [N, d]."""
         x = F.embedding(back[0], self.byte)
         if not self.sizes:
             return x
         rows = ngram_rows(back, self.sizes, self.functions, self.rows)
-        return x + kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients)
+        return x + kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients, groups)
+
+    @torch.no_grad()
+    def groups(self, ids: Tensor, positions: Tensor) -> RowGroups | None:
+        """What the sparse gradient of a batch [N] needs to know, ahead; None: there is none."""
+        if not self.sizes or not self.sparse_gradients:
+            return None
+        back = looking_back(ids, positions, self.reach)
+        return kernels.group_rows(ngram_rows(back, self.sizes, self.functions, self.rows))

@@ -43,17 +43,13 @@ class Batch:
         """Ids to predict."""
         return int((self.targets != vocab.PAD).sum())
 
-    def to(self, device: torch.device) -> Batch:
-        documents = [ids.to(device) for ids in self.documents]
-        entropies = None if self.entropies is None else [h.to(device) for h in self.entropies]
-        return Batch(documents, self.targets.to(device), entropies, self.state)
 
+class Ready(NamedTuple):
+    """A training batch as a model reads it, on its device."""
 
-class Prediction(NamedTuple):
-    """What a model says about a training batch."""
-
-    logits: Tensor  # [M, V] after every position
-    targets: Tensor  # [M] what comes next; PAD where there is nothing to predict
+    batch: Batch  # on the CPU
+    inputs: tuple[Any, ...]  # what the model's forward takes
+    targets: Tensor  # [M] what comes after every position; PAD where nothing is to predict
     patch_size: float | None  # mean bytes per patch or token; None: a model without either
 
 

@@ -61,10 +61,10 @@ def rope_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
         frequencies: [head_dim / 2] ω, radians per position.
 
     Returns:
-        [N, 2, 1, head_dim / 2] complex64: for queries, for keys.
+        [N, 2, 1, head_dim / 2, 2] float32: for queries, for keys; real and imaginary parts.
     """
     angles = positions[:, None].float() * frequencies
-    rope = torch.polar(torch.ones_like(angles), angles)
+    rope = torch.stack((angles.cos(), angles.sin()), dim=-1)
     return torch.stack((rope * (2 * len(frequencies)) ** -0.5, rope), dim=1)[:, :, None]
 
 
@@ -94,7 +94,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, window: int | None) -> None:
         super().__init__()
-        self.heads, self.window, self.attend = heads, window, kernels.attention
+        self.heads, self.window = heads, window
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
@@ -104,7 +104,7 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = kernels.rotated_queries_keys(qkv, rope)  # [N, H, D] each, q scaled
         if cache is None:
-            attended = self.attend(q, k, v, spans.offsets, self.window)
+            attended = kernels.packed_attention(q, k, v, spans, self.window)
         else:
             attended = cache.attend(q, k, v)
         return self.out(attended.flatten(1))
@@ -167,6 +167,7 @@ class Transformer(nn.Module):
         self.heads, self.head_dim = heads, dim // heads
         self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
         self.depth, self.window = layers, window
+        self.begins_with_zeros = False  # so that the first layer takes what the others take
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, ff_dim, eps, window) for _ in range(layers)
         )
@@ -177,10 +178,17 @@ class Transformer(nn.Module):
     def rope(self, spans: Spans) -> Tensor:
         return rope_rotations(spans.positions, self.frequencies(spans.positions.device))
 
+    def first_delta(self, x: Tensor) -> Tensor | None:
+        """What is added to the residual stream x [N, d] before the first layer: nothing."""
+        if not self.begins_with_zeros:
+            return None
+        needs = torch.is_grad_enabled()  # what the others take has gradients
+        return torch.zeros_like(x, dtype=kernels.compute_dtype(x), requires_grad=needs)
+
     def forward(
         self, x: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
     ) -> Tensor:  # x [N, d]
-        rope, delta = self.rope(spans), None
+        rope, delta = self.rope(spans), self.first_delta(x)
         for index, layer in enumerate(self.layers):
             cache = None if caches is None else caches[index]
             x, delta = layer(x, delta, rope, spans, cache)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from blt.model.kernels.bags import RowGroups
 from blt.patching.views import mean_patch_size
 
 
@@ -16,17 +19,32 @@ from blt.patching.views import mean_patch_size
 class Spans:
     """Where documents lie in a flat stream of N bytes (or patches)."""
 
-    offsets: tuple[int, ...]  # [D + 1] from 0 to N, on the host: they steer loops
+    offsets: tuple[int, ...]  # [D + 1] from 0 to N, on the host
     positions: Tensor  # [N] int64, index from each document's start
+    cu_seqlens: Tensor  # [D + 1] int32, the offsets on the device of the stream
+    longest: int  # of the documents
 
     @classmethod
-    def from_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Spans:
-        offsets = [0]
-        for length in lengths:
-            offsets.append(offsets[-1] + length)
-        parts = [torch.arange(length, dtype=torch.int64, device=device) for length in lengths]
-        positions = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=device)
-        return cls(tuple(offsets), positions)
+    def from_lengths(
+        cls, lengths: Sequence[int] | np.ndarray, device: torch.device | str = "cpu"
+    ) -> Spans:
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return cls.at(offsets.tolist(), torch.from_numpy(positions).to(device))
+
+    @classmethod
+    def at(cls, offsets: Sequence[int], positions: Tensor) -> Spans:
+        """Documents that begin at ``offsets`` [D + 1], with positions [N] that may begin later."""
+        cu_seqlens = torch.tensor(offsets, dtype=torch.int32, device="cpu")
+        longest = max((end - start for start, end in pairwise(offsets)), default=0)
+        return cls(tuple(offsets), positions, cu_seqlens.to(positions.device), longest)
+
+    @classmethod
+    def along(cls, positions: Tensor) -> Spans:
+        """One run of rows, each of which sees what its layer's cache shows it."""
+        none = positions.new_empty(0, dtype=torch.int32)
+        return cls((0, len(positions)), positions, none, len(positions))
 
     @property
     def lengths(self) -> list[int]:
@@ -35,6 +53,10 @@ class Spans:
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """[N, ...] → one view per document."""
         return flat.split(self.lengths)
+
+    def to(self, device: torch.device) -> Spans:
+        positions, cu_seqlens = (on(x, device) for x in (self.positions, self.cu_seqlens))
+        return Spans(self.offsets, positions, cu_seqlens, self.longest)
 
 
 @dataclass(frozen=True)
@@ -47,10 +69,11 @@ class PackedBatch:
     patch_ids: Tensor  # [N] patch that byte i lies in, counted through the whole batch
     decoder_patch_ids: Tensor  # [N] patch whose global output byte i sees
     patch_offsets: Tensor  # [P + 1] first byte of each patch
+    ngrams: RowGroups | None = None  # of the rows that the bytes' n-grams fall into, if known
 
     @property
     def num_patches(self) -> int:
-        return self.patches.offsets[-1]
+        return len(self.patches.positions)
 
     @property
     def mean_patch_size(self) -> float:
@@ -58,27 +81,49 @@ class PackedBatch:
         documents = len(self.documents.offsets) - 1
         return mean_patch_size(len(self.ids), self.num_patches, documents)
 
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on a device, without waiting for it."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: on(part, device) for name, part in parts.items() if part is not None}
+        return PackedBatch(**moved)
 
-def pack(documents: Sequence[Tensor], decisions: Sequence[Tensor]) -> PackedBatch:
-    """Lay documents end to end.
+
+def pack(
+    documents: Sequence[Tensor],
+    decisions: Sequence[Tensor],
+    device: torch.device | None = None,
+) -> PackedBatch:
+    """Lay documents end to end: on the CPU, and then all of it goes to the device.
 
     Args:
         documents: ids, each [T] with T >= 1.
         decisions: for each document [T + 1] bool from :func:`blt.patching.decide`.
+        device: of the batch; None: that of the documents.
     """
-    device = documents[0].device
-    spans = Spans.from_lengths([len(ids) for ids in documents], device)
-    starts = torch.cat([decision[:-1] for decision in decisions])  # [N]
-    starts_next = torch.cat([decision[1:] for decision in decisions])  # [N]
-    patch_ids = starts.cumsum(0) - 1
-    first_bytes = starts.nonzero().flatten()  # [P]
-    patch_counts = [int(part.sum()) for part in spans.split(starts)]
-    return PackedBatch(
+    lengths = np.array([len(ids) for ids in documents])
+    ends = np.cumsum(lengths + 1)  # of documents among all decisions
+    decided = torch.cat(list(decisions)).cpu().numpy()
+    starts, starts_next = np.delete(decided, ends - 1), np.delete(decided, ends - lengths - 1)
+    patch_ids = np.cumsum(starts) - 1
+    patch_offsets = np.append(np.flatnonzero(starts), len(starts))
+    last_patches = patch_ids[np.cumsum(lengths) - 1]
+    batch = PackedBatch(
         ids=torch.cat(list(documents)),
-        documents=spans,
-        patches=Spans.from_lengths(patch_counts, device),
-        patch_ids=patch_ids,
+        documents=Spans.from_lengths(lengths),
+        patches=Spans.from_lengths(np.diff(last_patches, prepend=-1)),
+        patch_ids=torch.from_numpy(patch_ids),
         # patch_id(i + 1) - 1 within the document: the patch that is complete once byte i is read
-        decoder_patch_ids=patch_ids - 1 + starts_next.to(torch.int64),
-        patch_offsets=torch.cat((first_bytes, first_bytes.new_tensor([len(starts)]))),
+        decoder_patch_ids=torch.from_numpy(patch_ids - 1 + starts_next),
+        patch_offsets=torch.from_numpy(patch_offsets),
     )
+    return batch.to(documents[0].device if device is None else device)
+
+
+Moved = TypeVar("Moved", Tensor, Spans)
+
+
+def on(part: Moved, device: torch.device) -> Moved:
+    """A tensor, or spans, on a device; what a GPU gets it fetches by itself from pinned memory."""
+    if isinstance(part, Tensor) and part.device.type == "cpu" and device.type == "cuda":
+        return part.pin_memory().to(device, non_blocking=True)
+    return part.to(device)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer, init_linear
-from blt.model.packing import Spans
-from blt.vocab import OFFSET
+from blt.model.packing import Spans, on
+from blt.vocab import OFFSET, PAD
 
 HEAD_ROWS = 8192  # at a time: logits are much wider than the states of a small model
-PIECE = 32768  # bytes whose entropies are computed together
+PIECE, GPU_PIECE = 32768, 131072  # bytes whose entropies are computed together
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits [N, V], the ids that came [N], PAD where none did → nats, summed  # []."""
+    return F.cross_entropy(logits.float(), targets, ignore_index=PAD, reduction="sum")
 
 
 class CausalTransformer(nn.Module):
@@ -62,11 +69,13 @@ class CausalTransformer(nn.Module):
         """Documents, ids [T] each → nats [T] each, of the prediction of the id after each.
 
         Args:
+            documents: on any device, where the entropies come to, all of them in one go.
             newline_reset: look back to the last newline only (paper §4.4).
         """
-        spans = Spans.from_lengths([len(ids) for ids in documents], documents[0].device)
+        spans = Spans.from_lengths([len(ids) for ids in documents])
         ids = torch.cat(list(documents))
-        return spans.split(self.entropies(ids, entropy_contexts(ids, spans, newline_reset)))
+        found = self.entropies(ids, entropy_contexts(ids, spans, newline_reset))
+        return spans.split(found.to(ids.device))
 
     def entropies(self, ids: Tensor, documents: Spans) -> Tensor:
         """ids [N] → entropy in nats of the prediction of the id after each  # [N] float32.
@@ -75,29 +84,46 @@ class CausalTransformer(nn.Module):
         """
         window = self.config.sliding_window or documents.offsets[-1]
         reach = self.config.layers * (window - 1)  # back, through all layers
+        together = PIECE if self.device.type == "cpu" else GPU_PIECE
         parts = []
-        for pieces in _pieces(documents.offsets, reach):
-            spans = Spans.from_lengths([end - first for first, _, end in pieces])
-            positions = torch.cat([documents.positions[first:end] for first, _, end in pieces])
-            read = torch.cat([ids[first:end] for first, _, end in pieces])
-            entropies = self._entropies(read, Spans(spans.offsets, positions))
-            for (first, kept, _), part in zip(pieces, spans.split(entropies), strict=True):
-                parts.append(part[kept - first :])
+        for pieces in _pieces(documents.offsets, reach, together):
+            firsts, kept, ends = np.array(pieces).T
+            lengths = ends - firsts
+            spans = Spans.from_lengths(lengths)
+            rows = spans.positions + torch.from_numpy(np.repeat(firsts, lengths))
+            read, positions = (
+                on(x[on(rows, x.device)], self.device) for x in (ids, documents.positions)
+            )
+            entropies = self._entropies(read, on(replace(spans, positions=positions), self.device))
+            if (kept > firsts).any():
+                wanted = np.flatnonzero(rows.numpy() >= np.repeat(kept, lengths))
+                entropies = entropies[on(torch.from_numpy(wanted), self.device)]
+            parts.append(entropies)
         return torch.cat(parts)
 
     def _entropies(self, ids: Tensor, documents: Spans) -> Tensor:
-        parts = []
-        for states in self._states(ids, documents).split(HEAD_ROWS):
-            parts.append(entropy(self.head(states)))
-        return torch.cat(parts)
+        states = self._states(ids, documents)
+        rows = HEAD_ROWS if states.device.type == "cpu" else len(states)
+        return torch.cat([entropy(self.head(part)) for part in states.split(rows)])
 
     def _states(
         self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
     ) -> Tensor:
         """ids [N] → what the output head reads  # [N, d]."""
-        table = getattr(self, self.config.embedding_name)
-        x = self.transformer(F.embedding(ids, table), documents, caches)
-        return self.norm(x)  # type: ignore[no-any-return]
+        x = F.embedding(ids, getattr(self, self.config.embedding_name))
+        if caches is not None:
+            return self.states_of(x, documents, caches)
+        return self.whole(self, x, documents)  # type: ignore[no-any-return]
+
+    def states_of(
+        self, x: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
+        """Embeddings [N, d] → what the output head reads  # [N, d]."""
+        return self.norm(self.transformer(x, documents, caches))  # type: ignore[no-any-return]
+
+    # Called with the model itself, so that a copy of the model runs as the copy.
+    whole = staticmethod(states_of)  # or what it was compiled to: blt.model.compiling
+    loss = staticmethod(cross_entropy)  # the same
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -112,19 +138,22 @@ def entropy_contexts(ids: Tensor, documents: Spans, newline_reset: bool) -> Span
         return documents
     newlines = (ids == ord("\n") + OFFSET).nonzero().flatten() + 1
     cuts = sorted({*documents.offsets, *newlines.tolist()})
-    return Spans.from_lengths([end - start for start, end in pairwise(cuts)], ids.device)
+    device = documents.positions.device
+    return Spans.from_lengths([end - start for start, end in pairwise(cuts)], device)
 
 
-def _pieces(offsets: tuple[int, ...], reach: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Groups of about PIECE bytes of (first byte read, first byte kept, end)."""
+def _pieces(
+    offsets: tuple[int, ...], reach: int, together: int
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Groups of about ``together`` bytes of (first byte read, first byte kept, end)."""
     group: list[tuple[int, int, int]] = []
     size = 0
     for start, end in pairwise(offsets):
-        for kept in range(start, end, PIECE):
-            first, stop = max(start, kept - reach), min(kept + PIECE, end)
+        for kept in range(start, end, together):
+            first, stop = max(start, kept - reach), min(kept + together, end)
             group.append((first, kept, stop))
             size += stop - first
-            if size >= PIECE:
+            if size >= together:
                 yield group
                 group, size = [], 0
     if group:

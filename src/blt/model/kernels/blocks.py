@@ -79,8 +79,53 @@ def _outside_window(
     return torch.zeros(rows, width, dtype=dtype, device=device).masked_fill(hidden, -torch.inf)
 
 
+def block_attention(
+    q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
+) -> Tensor:
+    """q (scaled), k, v [N, H, D], documents' offsets [documents + 1] → [N, H, D]."""
+    queries, keys, values = (_heads_first(x, offsets) for x in (q, k, v))
+    parts: dict[int, Tensor] = {}
+    for rows, lead, firsts in _blocks(_aligned(offsets), window):
+        seen = [slice(i - lead, i + rows) for i in firsts]
+        q = torch.cat([queries[:, i : i + rows] for i in firsts])  # [blocks * H, rows, D]
+        p = _probabilities(q, torch.cat([keys[:, s] for s in seen]), lead, window)
+        attended = torch.bmm(p, torch.cat([values[:, s] for s in seen]))
+        parts.update(zip(firsts, attended.split(len(queries)), strict=True))
+    return _heads_second(_in_order(parts, queries), offsets)
+
+
+def block_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: tuple[int, ...],
+    window: int | None,
+) -> tuple[Tensor, ...]:
+    """Gradients of q, k, v of :func:`block_attention`; probabilities are computed again."""
+    queries, keys, values, grads = (_heads_first(x, offsets) for x in (q, k, v, grad))
+    dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
+    dq_parts: dict[int, Tensor] = {}
+    for rows, lead, firsts in _blocks(_aligned(offsets), window):
+        seen = [slice(i - lead, i + rows) for i in firsts]
+        q = torch.cat([queries[:, i : i + rows] for i in firsts])
+        g = torch.cat([grads[:, i : i + rows] for i in firsts])
+        k = torch.cat([keys[:, s] for s in seen])
+        v = torch.cat([values[:, s] for s in seen])
+        p = _probabilities(q, k, lead, window)
+        ds = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
+        dq_parts.update(zip(firsts, torch.bmm(ds, k).split(len(dk)), strict=True))
+        dk_parts = torch.bmm(ds.transpose(1, 2), q).split(len(dk))
+        dv_parts = torch.bmm(p.transpose(1, 2), g).split(len(dv))
+        for s, dk_part, dv_part in zip(seen, dk_parts, dv_parts, strict=True):
+            dk[:, s] += dk_part
+            dv[:, s] += dv_part
+    dq = _in_order(dq_parts, queries)
+    return tuple(_heads_second(x, offsets) for x in (dq, dk, dv))
+
+
 class BlockAttention(torch.autograd.Function):
-    """Keeps only q, k, v for the backward pass; probabilities are computed again."""
+    """Keeps only q, k, v for the backward pass."""
 
     @staticmethod
     def forward(
@@ -88,39 +133,11 @@ class BlockAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.layout = (offsets, window)
-        queries, keys, values = (_heads_first(x, offsets) for x in (q, k, v))
-        parts: dict[int, Tensor] = {}
-        for rows, lead, firsts in _blocks(_aligned(offsets), window):
-            seen = [slice(i - lead, i + rows) for i in firsts]
-            q = torch.cat([queries[:, i : i + rows] for i in firsts])  # [blocks * H, rows, D]
-            p = _probabilities(q, torch.cat([keys[:, s] for s in seen]), lead, window)
-            attended = torch.bmm(p, torch.cat([values[:, s] for s in seen]))
-            parts.update(zip(firsts, attended.split(len(queries)), strict=True))
-        return _heads_second(_in_order(parts, queries), offsets)
+        return block_attention(q, k, v, offsets, window)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        offsets, window = ctx.layout
-        tensors = (*ctx.saved_tensors, grad)
-        queries, keys, values, grads = (_heads_first(x, offsets) for x in tensors)
-        dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
-        dq_parts: dict[int, Tensor] = {}
-        for rows, lead, firsts in _blocks(_aligned(offsets), window):
-            seen = [slice(i - lead, i + rows) for i in firsts]
-            q = torch.cat([queries[:, i : i + rows] for i in firsts])
-            g = torch.cat([grads[:, i : i + rows] for i in firsts])
-            k = torch.cat([keys[:, s] for s in seen])
-            v = torch.cat([values[:, s] for s in seen])
-            p = _probabilities(q, k, lead, window)
-            ds = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
-            dq_parts.update(zip(firsts, torch.bmm(ds, k).split(len(dk)), strict=True))
-            dk_parts = torch.bmm(ds.transpose(1, 2), q).split(len(dk))
-            dv_parts = torch.bmm(p.transpose(1, 2), g).split(len(dv))
-            for s, dk_part, dv_part in zip(seen, dk_parts, dv_parts, strict=True):
-                dk[:, s] += dk_part
-                dv[:, s] += dv_part
-        dq = _in_order(dq_parts, queries)
-        return *(_heads_second(x, offsets) for x in (dq, dk, dv)), None, None
+        return *block_attention_backward(grad, *ctx.saved_tensors, *ctx.layout), None, None
 
 
 def _in_order(parts: dict[int, Tensor], empty: Tensor) -> Tensor:

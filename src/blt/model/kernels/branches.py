@@ -48,7 +48,7 @@ class Branches:
             for s, n in zip(self.starts, lengths, strict=True)
         ]
         positions = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device="cpu")
-        return Spans((0, self.offsets[-1]), positions.to(self.device))
+        return Spans.along(positions.to(self.device))
 
     @cached_property
     def previous(self) -> Tensor:

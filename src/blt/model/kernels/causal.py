@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blt.model.kernels import operators
 from blt.model.kernels.blocks import BLOCK, BlockAttention
 from blt.model.kernels.flash import fits_flash, flash_attention
 
 LONG = 2048  # positions that see all before them: whole rows of scores would be kept
+
+
+class Packed(Protocol):
+    """Where documents lie in a flat stream of N rows."""
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """[documents + 1] where documents start, ending in N, on the host."""
+        ...
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """The same on the device  # [documents + 1] int32."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest document."""
+        ...
+
+
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, documents: Packed, window: int | None
+) -> Tensor:
+    """As :func:`attention`; where it is traced or runs on a GPU, the host need not know lengths."""
+    if fits_flash(q):
+        return flash_attention(q, k, v, documents.cu_seqlens, documents.longest, window)
+    if torch.compiler.is_compiling():
+        return operators.attention(q, k, v, documents.cu_seqlens, window)
+    return attention(q, k, v, documents.offsets, window)
 
 
 def attention(
@@ -30,11 +63,18 @@ def attention(
         [N, H, D]
     """
     if fits_flash(q):
-        return flash_attention(q, k, v, offsets, window)
+        return flash_attention(q, k, v, *_on_device(offsets, q.device), window)
     if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
         documents = [slice(start, end) for start, end in pairwise(offsets)]
         return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
     return BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _on_device(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
+    """Offsets as kernels want them  # [documents + 1] int32; and the longest document."""
+    with torch.inference_mode(False):  # kept, and then used in training too
+        return torch.tensor(offsets, dtype=torch.int32, device=device), _longest(offsets)
 
 
 def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

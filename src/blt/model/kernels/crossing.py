@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,14 +18,14 @@ class Heads:
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [N, d] → the sum of a * b over each head's features  # [N, H] float32."""
-        return torch.mm(a * b, self.gather).to(_exact(a.dtype))
+        return torch.mm(a * b, self.gather).to(exact(a.dtype))
 
     def scale(self, a: Tensor, weights: Tensor) -> Tensor:
         """a [N, d] with each head's features times its weight [N, H]  # [N, d]."""
         return torch.mm(weights.to(a.dtype), self.spread).mul_(a)
 
 
-def _exact(dtype: torch.dtype) -> torch.dtype:
+def exact(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -36,75 +34,83 @@ def _slices_first(x: Tensor) -> Tensor:
     return x.transpose(0, 1).contiguous()
 
 
-class AttendToOwnBytes(torch.autograd.Function):
-    """q [P, k, d] of patches, k and v [N, d] of their bytes → [P, k, d].
+def own_bytes(
+    q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """q [P, k, d] of patches, k and v [N, d] of their bytes → [P, k, d], and weights [N, k * H].
 
-    Slice by slice, in wide rows; what is gathered per byte is gathered again in backward.
+    Slice by slice, in wide rows.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
-    ) -> Tensor:
-        h, q = Heads(k, heads), _slices_first(q)
-        scores = [h.dot(q_slice.index_select(0, patch_ids), k) for q_slice in q]  # [N, H] each
-        weights = segment_softmax(torch.cat(scores, 1).mul_(scale), patch_ids, q.shape[1])
-        out = torch.zeros_like(q)
-        for out_slice, weight in zip(out, weights.split(heads, 1), strict=True):
-            out_slice.index_add_(0, patch_ids, h.scale(v, weight))
-        ctx.save_for_backward(q, k, v, patch_ids, weights)
-        ctx.heads, ctx.scale = heads, scale
-        return out.transpose(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        q, k, v, patch_ids, weights = ctx.saved_tensors
-        h, grad = Heads(k, ctx.heads), _slices_first(grad)
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        d_weights = []
-        for grad_slice, weight in zip(grad, weights.split(ctx.heads, 1), strict=True):
-            grads = grad_slice.index_select(0, patch_ids)  # [N, d]
-            d_weights.append(h.dot(grads, v))
-            dv += h.scale(grads, weight)
-        d_scores = torch.cat(d_weights, 1).mul_(weights)
-        along = segment_sum(d_scores, patch_ids, q.shape[1]).index_select(0, patch_ids)
-        d_scores = d_scores.sub_(along.mul_(weights)).mul_(ctx.scale)
-        for q_slice, dq_slice, d in zip(q, dq, d_scores.split(ctx.heads, 1), strict=True):
-            dk += h.scale(q_slice.index_select(0, patch_ids), d)
-            dq_slice.index_add_(0, patch_ids, h.scale(k, d))
-        return dq.transpose(0, 1), dk, dv, None, None, None
+    h, q = Heads(k, heads), _slices_first(q)
+    scores = [h.dot(q_slice.index_select(0, patch_ids), k) for q_slice in q]  # [N, H] each
+    weights = segment_softmax(torch.cat(scores, 1).mul_(scale), patch_ids, q.shape[1])
+    out = torch.zeros_like(q, dtype=v.dtype)
+    for out_slice, weight in zip(out, weights.split(heads, 1), strict=True):
+        out_slice.index_add_(0, patch_ids, h.scale(v, weight))
+    return out.transpose(0, 1).contiguous(), weights
 
 
-class AttendToOwnPatch(torch.autograd.Function):
-    """q [N, d] of bytes, k and v [P, k, d] of their patch's slices → [N, d].
+def own_bytes_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    patch_ids: Tensor,
+    weights: Tensor,
+    heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v of :func:`own_bytes`; what was gathered per byte is gathered again."""
+    h, q, grad = Heads(k, heads), _slices_first(q), _slices_first(grad)
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    d_weights = []
+    for grad_slice, weight in zip(grad, weights.split(heads, 1), strict=True):
+        grads = grad_slice.index_select(0, patch_ids)  # [N, d]
+        d_weights.append(h.dot(grads, v))
+        dv += h.scale(grads, weight)
+    d_scores = torch.cat(d_weights, 1).mul_(weights)
+    along = segment_sum(d_scores, patch_ids, q.shape[1]).index_select(0, patch_ids)
+    d_scores = d_scores.sub_(along.mul_(weights)).mul_(scale)
+    for q_slice, dq_slice, d in zip(q, dq, d_scores.split(heads, 1), strict=True):
+        dk += h.scale(q_slice.index_select(0, patch_ids), d)
+        dq_slice.index_add_(0, patch_ids, h.scale(k, d))
+    return dq.transpose(0, 1).contiguous(), dk, dv
 
-    Slice by slice, in wide rows; what is gathered per byte is gathered again in backward.
+
+def own_patch(
+    q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """q [N, d] of bytes, k and v [P, k, d] of their patch's slices → [N, d], weights [k, N, H].
+
+    Slice by slice, in wide rows.
     """
+    h, k, v = Heads(q, heads), _slices_first(k), _slices_first(v)
+    scores = [h.dot(q, k_slice.index_select(0, patch_ids)) for k_slice in k]  # [N, H] each
+    weights = torch.softmax(torch.stack(scores).mul_(scale), 0)
+    out = torch.zeros_like(q)
+    for v_slice, weight in zip(v, weights, strict=True):
+        out += h.scale(v_slice.index_select(0, patch_ids), weight)
+    return out, weights
 
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
-    ) -> Tensor:
-        h, k, v = Heads(q, heads), _slices_first(k), _slices_first(v)
-        scores = [h.dot(q, k_slice.index_select(0, patch_ids)) for k_slice in k]  # [N, H] each
-        weights = torch.softmax(torch.stack(scores).mul_(scale), 0)  # [k, N, H]
-        out = torch.zeros_like(q)
-        for v_slice, weight in zip(v, weights, strict=True):
-            out += h.scale(v_slice.index_select(0, patch_ids), weight)
-        ctx.save_for_backward(q, k, v, patch_ids, weights)
-        ctx.heads, ctx.scale = heads, scale
-        return out
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        q, k, v, patch_ids, weights = ctx.saved_tensors
-        h = Heads(q, ctx.heads)
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        d_weights = [h.dot(grad, v_slice.index_select(0, patch_ids)) for v_slice in v]
-        d_scores = torch.stack(d_weights).mul_(weights)
-        d_scores = d_scores.sub_(d_scores.sum(0) * weights).mul_(ctx.scale)
-        for s, (weight, d_score) in enumerate(zip(weights, d_scores, strict=True)):
-            dv[s].index_add_(0, patch_ids, h.scale(grad, weight))
-            dk[s].index_add_(0, patch_ids, h.scale(q, d_score))
-            dq += h.scale(k[s].index_select(0, patch_ids), d_score)
-        return dq, dk.transpose(0, 1), dv.transpose(0, 1), None, None, None
+def own_patch_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    patch_ids: Tensor,
+    weights: Tensor,
+    heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v of :func:`own_patch`; what was gathered per byte is gathered again."""
+    h, k, v = Heads(q, heads), _slices_first(k), _slices_first(v)
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    d_weights = [h.dot(grad, v_slice.index_select(0, patch_ids)) for v_slice in v]
+    d_scores = torch.stack(d_weights).mul_(weights)
+    d_scores = d_scores.sub_(d_scores.sum(0) * weights).mul_(scale)
+    for s, (weight, d_score) in enumerate(zip(weights, d_scores, strict=True)):
+        dv[s].index_add_(0, patch_ids, h.scale(grad, weight))
+        dk[s].index_add_(0, patch_ids, h.scale(q, d_score))
+        dq += h.scale(k[s].index_select(0, patch_ids), d_score)
+    return dq, dk.transpose(0, 1).contiguous(), dv.transpose(0, 1).contiguous()

@@ -80,10 +80,11 @@ class RotatedQueriesKeys(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (rope,) = ctx.saved_tensors
         dq, dk, dv = grads
+        rope = rope * rope.new_tensor((1.0, -1.0))  # back: the other way round
         out = dv.new_empty(len(dv), 3, *dv.shape[1:])
         for rows in chunks(out):
-            out[rows, 0] = rotated(dq[rows], rope[rows, 0].conj())
-            out[rows, 1] = rotated(dk[rows], rope[rows, 1].conj())
+            out[rows, 0] = rotated(dq[rows], rope[rows, 0])
+            out[rows, 1] = rotated(dk[rows], rope[rows, 1])
             out[rows, 2] = dv[rows]
         return out, None
 

@@ -21,12 +21,12 @@ def add_norm(
 
 
 def rotated(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate pairs of features: x [..., D], rope [..., D / 2] complex → [..., D] float32."""
+    """Rotate pairs of features: x [..., D], rope [..., D / 2, 2] → [..., D] float32."""
     if torch.compiler.is_compiling():  # it cannot fuse complex numbers
-        (a, b), (cos, sin) = (y.unbind(-1) for y in (_pairs(x), torch.view_as_real(rope)))
+        (a, b), (cos, sin) = (y.unbind(-1) for y in (_pairs(x), rope))
         return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
     pairs = torch.view_as_complex(_pairs(x))
-    return torch.view_as_real(pairs.mul(rope)).flatten(-2)
+    return torch.view_as_real(pairs.mul(torch.view_as_complex(rope))).flatten(-2)
 
 
 def _pairs(x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def _pairs(x: Tensor) -> Tensor:
 
 
 def rotated_queries_keys(qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """qkv [N, 3, H, D], rope [N, 2, 1, D / 2] → q, k rotated and v, each [N, H, D]."""
+    """qkv [N, 3, H, D], rope [N, 2, 1, D / 2, 2] → q, k rotated and v, each [N, H, D]."""
     q, k = rotated(qkv[:, :2], rope).to(qkv.dtype).unbind(1)
     return q, k, qkv[:, 2]
 

@@ -21,7 +21,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def is_step(x: Tensor) -> bool:
     """A few rows without gradients: generation, where each operation costs more than its work."""
-    return len(x) <= FEW_ROWS and not torch.is_grad_enabled()
+    return not torch.is_grad_enabled() and x.shape[0] <= FEW_ROWS
 
 
 def is_plain(x: Tensor) -> bool:
