@@ -165,7 +165,7 @@ def test_batches_made_ahead_are_the_same_and_leave_no_trace(
     def new() -> Loader:
         return loader_of(documents, batch_bytes=batch_bytes, context_bytes=9, seed=1)
 
-    plain, ahead = new(), Prefetch(new())
+    plain, ahead = new(), Prefetch(new(), lambda batch: batch)
     for _ in range(before):
         assert torch.equal(next(plain).targets, next(ahead).targets)
     state = json.loads(json.dumps(ahead.state()))
@@ -185,6 +185,8 @@ def test_an_error_while_working_ahead_is_raised_where_batches_are_taken() -> Non
         def read(self, index: int, start: int, end: int) -> Piece:
             raise UserError("shard 7: damaged")
 
-    loader = Prefetch(Loader([Damaged([b"abc"], 4)], batch_bytes=8, context_bytes=4))
+    loader = Prefetch(
+        Loader([Damaged([b"abc"], 4)], batch_bytes=8, context_bytes=4), lambda batch: batch
+    )
     with pytest.raises(UserError, match="shard 7"):
         next(loader)

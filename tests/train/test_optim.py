@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 import blt
 from blt.train.muon import Muon, orthogonal
-from blt.train.optim import MatrixOptimizer, RowwiseAdam, clip_gradients, learning_rate, optimizers
+from blt.train.optim import MatrixOptimizer, RowwiseAdam, learning_rate, optimizers
+from blt.train.update import Guard, total_norm, update
+from shapes import TINY_BLT
 
 ROWS, DIM = 12, 3
 
@@ -76,24 +79,84 @@ def test_rowwise_adam_equals_a_dense_reference(steps: list[list[int]]) -> None:
     assert sum(x.numel() for x in optimizer.state[table].values()) == 2 * ROWS
 
 
-def test_clipping_counts_sparse_rows_by_their_sum() -> None:
-    table, matrix = (
-        nn.Parameter(torch.zeros(ROWS, DIM)),
-        nn.Parameter(torch.zeros(4, 4)),
-    )
+def test_the_norm_counts_sparse_rows_by_their_sum() -> None:
+    table, matrix = nn.Parameter(torch.zeros(ROWS, DIM)), nn.Parameter(torch.zeros(4, 4))
+    table.grad, matrix.grad = sparse([3, 3, 5], torch.randn(3, DIM)), torch.randn(4, 4)
+    expected = (table.grad.to_dense().square().sum() + matrix.grad.square().sum()).sqrt()
+    assert float(total_norm([table, matrix])) == pytest.approx(float(expected))
 
-    def fill() -> float:
-        torch.manual_seed(1)
-        table.grad = sparse([3, 3, 5], torch.randn(3, DIM))
-        matrix.grad = torch.randn(4, 4)
-        return float((table.grad.to_dense().square().sum() + matrix.grad.square().sum()).sqrt())
 
-    expected = fill()
-    assert clip_gradients([table, matrix], 0.5) == pytest.approx(expected)
-    assert clip_gradients([table, matrix], 9.0) == pytest.approx(0.5)  # now it is
-    expected = fill()
-    assert clip_gradients([table, matrix], 1e6) == pytest.approx(expected)
-    assert clip_gradients([table, matrix], 1e6) == pytest.approx(expected)  # nothing was scaled
+def weights_of(kind: MatrixOptimizer) -> tuple[list[Any], list[nn.Parameter]]:
+    """Optimisers of each kind, and what they change."""
+    torch.manual_seed(0)
+    lm = blt.BLT(TINY_BLT)
+    made = optimizers(lm, 1e-2, (0.9, 0.95), 0.1, kind)
+    return made, [parameter for parameter in lm.parameters() if parameter.requires_grad]
+
+
+def gradients(parameters: list[nn.Parameter], seed: int, factor: float = 1.0) -> None:
+    torch.manual_seed(seed)
+    for parameter in parameters:
+        if len(parameter) > 260:
+            parameter.grad = factor * sparse_rows(parameter)
+        else:
+            parameter.grad = factor * torch.randn_like(parameter)
+
+
+def sparse_rows(table: torch.Tensor) -> torch.Tensor:
+    rows = torch.randint(len(table), (9,)).unique()
+    values = torch.randn(len(rows), table.shape[1])
+    return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=True)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_clipping_within_the_update_is_clipping_before_it(kind: MatrixOptimizer) -> None:
+    """Three steps of which the second is clipped to a tenth of its norm."""
+    made, parameters = weights_of(kind)
+    plain, others = weights_of(kind)
+    for number, factor in enumerate((1.0, 10.0, 0.5)):
+        gradients(parameters, number, factor)
+        gradients(others, number, factor)
+        norm = total_norm(parameters)
+        clip = float(norm) / 10 if number == 1 else 1e9
+        update(made, parameters, lr=1e-2, clip=clip, norm=norm, out=torch.tensor(False))
+        for parameter in others:
+            assert parameter.grad is not None
+            parameter.grad = parameter.grad / (10 if number == 1 else 1)
+        for optimizer in plain:
+            optimizer.step()
+    for ours, wanted in zip(parameters, others, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_step_that_is_left_out_leaves_no_trace(kind: MatrixOptimizer, bad: float) -> None:
+    made, parameters = weights_of(kind)
+    plain, others = weights_of(kind)
+    guard = Guard.new(torch.device("cpu"), None)
+    for number in range(3):
+        gradients(parameters, number)
+        if number == 1:
+            for parameter in parameters:
+                assert parameter.grad is not None
+                grad = parameter.grad
+                (grad._values() if grad.is_sparse else grad).view(-1)[0] = bad
+        norm = total_norm(parameters)
+        out = guard.leaves_out(torch.tensor(1.0), norm)
+        assert bool(out) == (number == 1)
+        update(made, parameters, lr=1e-2, clip=1e9, norm=norm, out=out)
+        if number != 1:
+            gradients(others, number)
+            out = torch.tensor(False)
+            update(plain, others, lr=1e-2, clip=1e9, norm=total_norm(others), out=out)
+    for ours, wanted in zip(parameters, others, strict=True):
+        assert torch.equal(ours, wanted)
+    for ours_of, wanted_of in zip(made, plain, strict=True):
+        states = (ours_of.state_dict()["state"], wanted_of.state_dict()["state"])
+        for number, entries in states[0].items():
+            for name, value in entries.items():
+                assert torch.equal(value, states[1][number][name]), (number, name)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import replace
 
@@ -10,14 +9,16 @@ import pytest
 import torch
 
 import blt
-from blt.cli.plan import plan
-from blt.train import pace
+from blt.machine.shares import ASSUMED
+from blt.plan import find_hardware, make_plan
+from blt.train import DataConfig, Recipe, TrainConfig, pace
 from blt.train.meter import Meter
-from blt.train.pace import MFU, Pace
+from blt.train.pace import Pace
 from reports import REPORT
 from shapes import TINY
 
 PEAK = 1e12
+BATCH = 512
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 def said(meter: Meter, caplog: pytest.LogCaptureFixture, **changes: object) -> list[str]:
     """What is logged over reports at a share of the expected speed."""
     caplog.clear()
-    expected = MFU * PEAK / meter.flops_per_byte(None)
+    expected = ASSUMED * PEAK / meter.flops_per_byte(None)
     shown: list[object] = []
-    watch = Pace(meter, shown.append)
+    watch = Pace(meter, shown.append, BATCH)
     for step in (1, 10, 20, 21):
         share = float(changes.get("share", 0.3))  # type: ignore[arg-type]
         report = replace(REPORT, step=step, patch_size=None, bytes_per_second=share * expected)
@@ -69,5 +70,14 @@ def test_where_the_peak_is_not_known_nothing_is_said(
     assert said(meter, caplog, share=0.01) == []
 
 
-def test_what_is_expected_is_what_blt_plan_assumes() -> None:
-    assert inspect.signature(plan).parameters["mfu"].default == MFU
+def test_what_is_expected_is_what_blt_plan_expects(
+    meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same work on the same device: what was measured there."""
+    h100 = find_hardware("H100")
+    monkeypatch.setattr(pace, "peak_flops", lambda device, dtype: h100.flops)
+    monkeypatch.setattr(pace, "kind_of", lambda device: h100)
+    data = DataConfig(("nowhere.txt",), context_bytes=meter.context_bytes, batch_bytes=BATCH)
+    plan = make_plan(Recipe("byte", data, TrainConfig(steps=1), byte_model=TINY), h100)
+    assert plan.mfu != ASSUMED
+    assert Pace(meter, None, BATCH)._expected(None) == pytest.approx(plan.bytes_per_second)

@@ -226,10 +226,10 @@ def test_a_step_without_a_finite_loss_is_left_out(
 ) -> None:
     def poisoned(*bad: int) -> None:
         calls = iter(range(1000))
-        forward = blt.ByteLM.packed_logits
+        forward = blt.ByteLM.predict
         monkeypatch.setattr(
             blt.ByteLM,
-            "packed_logits",
+            "predict",
             lambda self, x: forward(self, x) * (float("nan") if next(calls) in bad else 1),
         )
 
@@ -243,13 +243,34 @@ def test_a_step_without_a_finite_loss_is_left_out(
         train_recipe(recipe, tmp_path / "many")
 
 
+def test_a_training_that_comes_to_nothing_says_so_and_that_nothing_was_saved(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an evaluation, with its samples, comes before the tenth step in a row."""
+    forward = blt.ByteLM.predict
+    monkeypatch.setattr(blt.ByteLM, "predict", lambda self, x: forward(self, x) * float("nan"))
+    monkeypatch.setattr(
+        blt.ByteLM, "generate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("not finite"))
+    )
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=40, evals=10))
+    with pytest.raises(UserError, match=r"in 10 steps in a row, up to step 10.*nothing was saved"):
+        train_recipe(recipe, tmp_path / "run")
+
+
+def test_a_device_that_is_not_there_leaves_no_run(byte_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, device="cuda:7"))
+    with pytest.raises(UserError, match=r"cuda:7.* is not there"):
+        train_recipe(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_step_whose_gradient_explodes_is_left_out(
     byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, forward = iter(range(1000)), blt.ByteLM.packed_logits
+    calls, forward = iter(range(1000)), blt.ByteLM.predict
     monkeypatch.setattr(
         blt.ByteLM,
-        "packed_logits",
+        "predict",
         lambda self, x: forward(self, x) * (1e4 if next(calls) == 10 else 1),
     )
     train = replace(byte_recipe.train, steps=20, evals=0)

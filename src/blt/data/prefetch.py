@@ -5,41 +5,45 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 from blt.data.loader import Loader
 from blt.model.language import Batch
 
 DEPTH = 4  # batches made ahead
+Made = TypeVar("Made")
 
 
-class Prefetch(Iterator[Batch]):
+class Prefetch(Iterator[Made], Generic[Made]):
     """The batches of a loader, and its position as if it had not run ahead.
+
+    Args:
+        make: what the thread makes of a batch.
 
     Attributes:
         waited: seconds spent waiting for batches so far.
     """
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader, self.waited = loader, 0.0
+    def __init__(self, loader: Loader, make: Callable[[Batch], Made]) -> None:
+        self.loader, self.make, self.waited = loader, make, 0.0
         self._state = loader.state()
-        self._ready: queue.Queue[Batch | Exception] = queue.Queue(DEPTH)
+        self._ready: queue.Queue[tuple[Made, dict[str, Any]] | Exception] = queue.Queue(DEPTH)
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Made:
         if self._thread is None:
             self._stop.clear()
             self._thread = threading.Thread(target=self._work, name="blt-loader", daemon=True)
             self._thread.start()
         start = time.monotonic()
-        batch = self._ready.get()
+        made = self._ready.get()
         self.waited += time.monotonic() - start
-        if isinstance(batch, Exception):
+        if isinstance(made, Exception):
             self.close()
-            raise batch
-        self._state = batch.state
+            raise made
+        batch, self._state = made
         return batch
 
     def state(self) -> dict[str, Any]:
@@ -71,6 +75,7 @@ class Prefetch(Iterator[Batch]):
     def _work(self) -> None:
         try:
             while not self._stop.is_set():
-                self._ready.put(next(self.loader))
+                batch = next(self.loader)
+                self._ready.put((self.make(batch), batch.state))
         except Exception as error:
             self._ready.put(error)

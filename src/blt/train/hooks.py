@@ -62,8 +62,8 @@ class Hooks:
         """What a step minimises besides the cross-entropy, which is reported without it.
 
         Args:
-            batch: on the model's device, N ids.
-            logits: of the model  # [N, V]
+            batch: on the CPU, N ids.
+            logits: of the model, on its device  # [N, V]
             targets: what comes next, PAD where there is nothing to predict  # [N]
         """
         return Extra()

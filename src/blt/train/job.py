@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
 from blt.data.loader import Loader, loader_of
@@ -14,7 +16,8 @@ from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
-from blt.machine.precision import choose_dtype
+from blt.machine.precision import choose_device, choose_dtype
+from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
@@ -23,9 +26,9 @@ from blt.train.hooks import Hooks
 from blt.train.loop import Loop, OnProgress
 from blt.train.opening import open_run
 from blt.train.pace import Pace
-from blt.train.parallel import compile_layers, recompute
+from blt.train.parallel import recompute
 from blt.train.parallel import start as parallel_of
-from blt.train.recipe import DataConfig, Recipe
+from blt.train.recipe import DataConfig, Recipe, TrainConfig
 from blt.train.run import RunFolder
 from blt.train.trainer import Trainer
 
@@ -61,6 +64,7 @@ def train_recipe(
         raise UserError(
             "the recipe has a section byteify; train it with hooks=blt.byteify.hooks_of(recipe)"
         )
+    choose_device(recipe.train.device)  # before anything is written
     hooks = hooks or Hooks()
     recipe = hooks.resolve(recipe)
     entropy_model = find_entropy_model(recipe.entropy_model)
@@ -74,10 +78,7 @@ def train_recipe(
     show = on_prepare if parallel.main else None
     model = model_of(recipe, run, sources, entropy_model, show)
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
-    if recipe.train.recompute:
-        recompute(model)
-    if recipe.train.compile:
-        compile_layers(model)
+    make_fast(model, recipe.train, divided=parallel.mesh is not None)
     parallel.shard(model)
     if not run.has_checkpoint:
         run.forget_after(-1)  # of a run that was killed before its first checkpoint
@@ -93,7 +94,7 @@ def train_recipe(
         world=parallel.world,
     )
     trainer = Trainer(model, batches, recipe.train, parallel, hooks)
-    shown = Pace(trainer.meter, on_progress)
+    shown = Pace(trainer.meter, on_progress, recipe.data.batch_bytes)
     last = Loop(trainer, heldout_by_source(sources), run, shown).run(
         resume,
         spent=0.0 if run.has_checkpoint else time.monotonic() - start,
@@ -102,6 +103,18 @@ def train_recipe(
     )
     _report_patches(model, recipe, run, sources, last.step)
     return model
+
+
+def make_fast(model: nn.Module, config: TrainConfig, divided: bool = False) -> None:
+    """Compile a model, and let it recompute, as a recipe asks for it.
+
+    Args:
+        divided: its weights will be divided among processes.
+    """
+    compiles = wants_compiling(config.compile, next(model.parameters()).device)
+    compiled = compiles and compile_model(model, divided=divided, recompute=config.recompute)
+    if config.recompute and not compiled:
+        recompute(model)
 
 
 def open_text(recipe: Recipe) -> list[Source]:

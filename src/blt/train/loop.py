@@ -22,9 +22,10 @@ from blt.train.parallel import Parallel
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
 from blt.train.trackers import Track, numbers, trackers
-from blt.train.trainer import Step, Trainer
+from blt.train.trainer import Step, Trainer, read
 
 SAMPLE_BYTES = 300
+GPU_LOG_EVERY = 10  # steps: what a report says is read from the device, which then has no work
 MOST_PREPARED = 0.5  # of a budget in seconds: what takes more before the first step is worth a word
 
 log = logging.getLogger("blt")
@@ -132,6 +133,8 @@ class Loop:
         self.trackers: list[Track] = []
         if run is not None and trainer.parallel.main:
             self.trackers = trackers(self.config.trackers, run.path)
+        usual = 1 if trainer.model.device.type == "cpu" else GPU_LOG_EVERY
+        self.log_every = self.config.log_every or usual
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -176,6 +179,8 @@ class Loop:
         progress, due, save, stopped = self._decide(stop)
         while not stopped and (self.trainer.steps == 0 or progress < 1):
             self._since.append(self.trainer.step(progress))
+            if self.trainer.model.device.type == "cpu":  # where looking costs nothing
+                self._check()
             self.budget.stepped(self._since[-1].seconds, self._since[-1].flops)
             progress, due, save, stopped = self._decide(stop)
             if progress == 1:
@@ -183,7 +188,7 @@ class Loop:
             if due:
                 self.evals_done = int(progress * self.config.evals)
                 self._report(self._evaluate())
-            elif self.trainer.steps % self.config.log_every == 0:
+            elif self.trainer.steps % self.log_every == 0:
                 self._report(None)
             if save:
                 self._checkpoint(wait=False)
@@ -237,6 +242,8 @@ class Loop:
 
     def _report(self, heldout: dict[str, float] | None) -> Report:
         steps, self._since = self._since, []
+        read(steps)
+        self._check()
         now = self.budget.seconds
         done = [step for step in steps if not step.skipped]
         sizes = [step.patch_size for step in done if step.patch_size is not None]
@@ -266,6 +273,15 @@ class Loop:
             self.on_progress(self.report)
         return self.report
 
+    def _check(self) -> None:
+        """Have too many steps in a row been left out? Says what is there to go on from."""
+        try:
+            self.trainer.check()
+        except UserError as error:
+            saved = self.folder is not None and self.folder.has_checkpoint
+            from_before = "the last checkpoint is from before" if saved else "nothing was saved"
+            raise UserError(f"{error}; {from_before}") from None
+
     def _log(self, report: Report, evaluated: bool) -> None:
         if self.folder is not None:
             self.folder.log({"event": "train", **_finite(asdict(report))})
@@ -280,7 +296,8 @@ class Loop:
         if self.trainer.parallel.mesh is not None:
             return
         model.eval()
-        with suppress(UserError):  # a rule that cannot cut a text that is being written
+        # A rule may not cut a text that is being written; a training may have come to nothing.
+        with suppress(UserError, RuntimeError):
             for text in model.generate(list(prompts), max_bytes=SAMPLE_BYTES, temperature=0.8):
                 event = {"event": "sample", "step": self.trainer.steps}
                 folder.log({**event, "prompt": text.prompt.decode(), "text": text.text})

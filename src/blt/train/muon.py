@@ -1,4 +1,4 @@
-"""Muon where bfloat16, which PyTorch's orthogonalises in, is only emulated."""
+"""Muon in the precision that is fast here, for steps that are decided where the gradients are."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import torch
 from torch import Tensor
 
 from blt.machine.precision import choose_dtype
+from blt.train.scaling import scaled, taken_share
 
 
 class Muon(torch.optim.Muon):
     """PyTorch's Muon, but on devices without fast bfloat16 it orthogonalises in float32.
 
     On such CPUs the emulated products of PyTorch's took more than half of a training. State and
-    options are PyTorch's. Steps are as long as AdamW's ("match_rms_adamw", arXiv 2502.16982).
+    options are PyTorch's. Steps are as long as AdamW's ("match_rms_adamw", arXiv 2502.16982), and
+    are divided or left out as those of PyTorch's fused optimisers (:mod:`blt.train.scaling`).
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        device = self.param_groups[0]["params"][0].device
-        if choose_dtype("auto", device) == torch.bfloat16:
-            return super().step(closure)
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for matrix in group["params"]:
@@ -32,17 +31,19 @@ class Muon(torch.optim.Muon):
         return loss
 
     def _update(self, matrix: Tensor, group: dict[str, Any]) -> None:
-        state, grad = self.state[matrix], matrix.grad
-        assert grad is not None
+        assert matrix.grad is not None
+        state, grad = self.state[matrix], scaled(self, matrix.grad)
         if not state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         mean, momentum = state["momentum_buffer"], group["momentum"]
-        mean.lerp_(grad, 1 - momentum)
+        mean.lerp_(grad, taken_share(self, 1 - momentum, grad))
         update = grad.lerp(mean, momentum) if group["nesterov"] else mean
         coefficients, steps, eps = (group[key] for key in ("ns_coefficients", "ns_steps", "eps"))
-        update = orthogonal(update.float(), coefficients, steps, eps).to(matrix.dtype)
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+        narrow = update.to(choose_dtype("auto", update.device))
+        update = orthogonal(narrow, coefficients, steps, eps).to(matrix.dtype)
+        matrix.mul_(1 - taken_share(self, group["lr"] * group["weight_decay"], grad))
+        length = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))
+        matrix.sub_(update.mul_(taken_share(self, length, grad)))
 
 
 def orthogonal(

@@ -13,7 +13,8 @@ from torch.optim import AdamW, Optimizer
 
 from blt.model.embedding import ByteEmbedding
 from blt.train.muon import Muon
-from blt.train.parallel import local, whole
+from blt.train.parallel import local
+from blt.train.scaling import scaled, taken_share
 
 MatrixOptimizer = Literal["adamw", "muon"]
 LR_SHARE = "lr_share"  # key of a group: what its learning rate is multiplied with
@@ -37,6 +38,7 @@ class RowwiseAdam(Optimizer):
         self, params: Iterable[Tensor], lr: float, beta: float = 0.95, eps: float = 1e-8
     ) -> None:
         super().__init__(params, {"lr": lr, "beta": beta, "eps": eps})
+        self.rows_once = False  # sparse gradients are known to name each row once
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,7 +54,7 @@ class RowwiseAdam(Optimizer):
         mean_square, weight = local(state["mean_square"]), local(state["weight"])
         assert table.grad is not None
         if not table.grad.is_sparse:
-            grad = local(table.grad)  # [rows, d]
+            grad = scaled(self, local(table.grad))  # [rows, d]
             norm = torch.linalg.vector_norm(grad, dim=-1, dtype=torch.float32)
             share = torch.where(norm > 0, 1 - beta, 0.0)  # of the newest in the mean
             mean_square.lerp_(norm.square_().div_(grad.shape[1]), share)
@@ -60,12 +62,13 @@ class RowwiseAdam(Optimizer):
             scale = torch.where(share > 0, _step_length(mean_square, weight, lr, eps), 0.0)
             local(table).addcmul_(grad, scale[:, None].to(grad.dtype))
             return
-        grad = coalesced(table.grad)
-        rows, values = grad.indices()[0], grad.values()  # [R], [R, d]
+        grad = table.grad if self.rows_once else coalesced(table.grad)
+        rows, values = grad._indices()[0], scaled(self, grad._values())  # [R], [R, d]
         square = values.float().square().mean(-1)
-        mean_square[rows] = mean_square[rows].lerp_(square, 1 - beta)
-        weight[rows] = weight[rows].lerp_(torch.ones_like(square), 1 - beta)
-        scale = _step_length(mean_square[rows], weight[rows], lr, eps)
+        share = taken_share(self, 1 - beta, square)
+        mean_square[rows] = mean_square[rows].lerp_(square, share)
+        weight[rows] = weight[rows].lerp_(torch.ones_like(square), share)
+        scale = _step_length(mean_square[rows], weight[rows].clamp_min_(1e-30), lr, eps)
         table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
 
     @staticmethod
@@ -159,25 +162,6 @@ def coalesced(grad: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(
         grad._indices(), grad._values(), grad.shape, is_coalesced=True, check_invariants=False
     )
-
-
-def clip_gradients(parameters: Sequence[Tensor], limit: float) -> float:
-    """Scale gradients, dense and sparse, so that their norm together is at most ``limit``.
-
-    Returns:
-        the norm before; gradients stay as they are when it is not finite.
-    """
-    grads: list[Tensor] = []
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = coalesced(parameter.grad)  # the norm of a row is that of its sum
-            grads.append(parameter.grad._values())
-        elif parameter.grad is not None:
-            grads.append(parameter.grad)
-    norm = float(whole(nn.utils.get_total_norm(grads)))
-    if math.isfinite(norm) and norm > limit:
-        torch._foreach_mul_(grads, limit / norm)
-    return norm
 
 
 def learning_rate(

@@ -7,13 +7,13 @@ import os
 
 import torch
 
-from blt.machine.hardware import peak_flops
+from blt.machine.hardware import kind_of, peak_flops
 from blt.machine.precision import bfloat16_is_faster
 from blt.machine.runtime import processors
+from blt.machine.shares import expected_share
 from blt.train.loop import OnProgress, Report
 from blt.train.meter import Meter
 
-MFU = 0.4  # share of the peak that `blt plan` expects unless told otherwise
 FAR = 1 / 3  # of the expected speed: what is slower is worth a line
 WAITED = 0.3  # of the time of steps: more is worth a word
 AFTER = 20  # steps, so that what happens once does not count
@@ -27,10 +27,11 @@ class Pace:
     Args:
         meter: of the training.
         show: where the reports go.
+        batch_bytes: ids of a pass on one device.
     """
 
-    def __init__(self, meter: Meter, show: OnProgress | None) -> None:
-        self.meter, self.show = meter, show
+    def __init__(self, meter: Meter, show: OnProgress | None, batch_bytes: int) -> None:
+        self.meter, self.show, self.batch_bytes = meter, show, batch_bytes
         self._said = False
 
     def __call__(self, report: Report) -> None:
@@ -53,8 +54,11 @@ class Pace:
         peak = peak_flops(self.meter.model.device, self.meter.dtype)
         if peak is None:
             return None
-        flops = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
-        return MFU * peak * self.meter.world / flops
+        training = self.meter.flops_per_byte(patch_size)
+        kind = kind_of(self.meter.model.device)
+        name = None if kind is None else kind.name
+        mfu = expected_share(name, training * self.batch_bytes).mfu
+        return mfu * peak * self.meter.world / (training + self.meter.entropy_flops_per_byte)
 
     def _causes(self, report: Report) -> list[str]:
         """What is known to be so; otherwise what is left."""

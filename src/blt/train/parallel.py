@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 from blt.machine.precision import choose_device
 from blt.model.blt import GlobalTransformer
 from blt.model.embedding import ByteEmbedding
-from blt.model.kernels.causal import attention
 from blt.model.layers import TransformerLayer
 from blt.model.transformer import CausalTransformer
 
@@ -60,6 +59,11 @@ class Parallel:
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.all_reduce(tensor)
         return tensor.tolist()  # type: ignore[no-any-return]
+
+    def add_up(self, value: Tensor) -> None:
+        """Make a value on the device the sum of all processes' values, without waiting for it."""
+        if self.mesh is not None:
+            dist.all_reduce(value)
 
     def agree(self, values: Sequence[float]) -> list[float]:
         """The main process's values: clocks and signals differ, decisions must not."""
@@ -114,18 +118,6 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """A divided tensor put together; all processes must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def compile_layers(model: nn.Module) -> None:
-    """Let torch.compile fuse what lies between the matrix products of each layer."""
-    # Attention is steered by the lengths of documents: each batch would be another graph.
-    outside = torch.compiler.disable(attention)
-    torch._dynamo.config.recompile_limit = 64  # widths, windows, with and without gradients, ...
-    for module in model.modules():
-        trained = any(parameter.requires_grad for parameter in module.parameters())
-        if isinstance(module, TransformerLayer) and trained:
-            module.attention.attend = outside
-            module.compile(dynamic=True)
 
 
 def recompute(model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from blt.errors import UserError, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
 from blt.machine.precision import Precision
+from blt.model.compiling import Compile
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.train.optim import MatrixOptimizer
 
@@ -69,10 +70,10 @@ class TrainConfig:
     most_norm: float | None = None  # skip steps whose norm is so many times the usual one
     most_skipped: int = 10  # skipped steps in a row that end the training
     recompute: bool = False  # global layers keep nothing for backward: less memory, more time
-    compile: bool = False  # fuse layers with torch.compile: for GPUs
+    compile: Compile = "auto"  # fuse layers with torch.compile; "auto": on a GPU
     precision: Precision = "auto"
     device: str = "auto"
-    log_every: int = 1  # steps
+    log_every: int | None = None  # steps; None: each on a CPU, each tenth on a GPU, which waits
     evals: int = 5  # held-out evaluations, evenly spread, the last one at the end
     eval_bytes: int = 32768  # of held-out text per evaluation
     sample_prompts: tuple[str, ...] = ("",)  # continued at each evaluation, by one process
