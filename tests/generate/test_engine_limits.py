@@ -10,7 +10,10 @@ import torch
 import blt
 from blt.errors import UserError
 from blt.generate import Engine, RefusedError
+from blt.generate.captured.writer import CapturedWriter
 from shapes import TINY, TINY_BLT, random_blt
+
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def test_what_cannot_fit_is_refused_by_name() -> None:
@@ -39,14 +42,15 @@ def test_a_request_that_fits_the_budget_to_the_byte_is_written() -> None:
         Engine(lm, max_batch=1, memory_budget=exact - 1).submit("x", max_bytes=10)
 
 
-def test_requests_wait_for_memory() -> None:
+def test_requests_wait_for_memory(form: str) -> None:
+    """Captured steps keep rows for a power of two of texts."""
     lm = blt.BLT(TINY_BLT)
     alone = Engine(lm, max_batch=1)
     working = alone._working_of(2)
     engine = Engine(lm, max_batch=8, memory_budget=3 * alone._memory_of(101) + working)
     handles = [engine.submit("x", max_bytes=100, ignore_eos=True) for _ in range(7)]
     engine.step()
-    assert len(engine.model.texts) == 3
+    assert len(engine.model.texts) == (3 if form == "driven" else 2)
     engine.run()
     assert all(len(handle.result().data) == 100 for handle in handles)
 
@@ -95,6 +99,16 @@ def test_a_byte_model_cannot_draft() -> None:
         blt.ByteLM(TINY).generate("x", draft_bytes=4)
 
 
+def last_step(engine: Engine) -> tuple[object, str]:
+    """Where logits [B, n, 260] of a step come from."""
+    writer = engine._writer
+    return (
+        (writer.steps, "_decode")
+        if isinstance(writer, CapturedWriter)
+        else (engine.model, "extend")
+    )
+
+
 def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = random_blt()
     expected = lm.generate("healthy", max_bytes=30)
@@ -102,14 +116,15 @@ def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.Mo
     healthy, ill = engine.submit("healthy", max_bytes=30), engine.submit("ill", max_bytes=30)
     for _ in range(3):
         engine.step()
-    extend = engine.model.extend
+    owner, name = last_step(engine)
+    step = getattr(owner, name)
 
     def broken(*args: object) -> torch.Tensor:
-        logits = extend(*args).clone()  # type: ignore[arg-type]
+        logits = step(*args).clone()
         logits[1] = torch.nan
         return logits
 
-    monkeypatch.setattr(engine.model, "extend", broken)
+    monkeypatch.setattr(owner, name, broken)
     engine.step()
     monkeypatch.undo()
     read = engine.model.prefill
@@ -129,6 +144,23 @@ def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.Mo
     assert engine.submit("healthy", max_bytes=30).result().data == expected.data
 
 
+def test_a_text_that_is_not_finite_leaves_nothing_behind() -> None:
+    lm = random_blt()
+    expected = lm.generate("healthy", max_bytes=30)
+    engine = Engine(lm, max_batch=2, native=False)
+    healthy, ill = engine.submit("healthy", max_bytes=30), engine.submit("ill", max_bytes=99)
+    for _ in range(3):
+        engine.step()
+    engine.model.rings[0].memory[1] = torch.nan
+    engine.run()
+    assert ill.result().finish_reason == "error"
+    assert "not finite" in str(ill.result().error)
+    assert healthy.result().data == expected.data
+    again = [engine.submit("healthy", max_bytes=30) for _ in range(2)]
+    engine.run()
+    assert [handle.result().data for handle in again] == [expected.data] * 2
+
+
 def test_a_thread_that_fails_tells_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     engine = Engine(random_blt(), max_batch=1)
@@ -136,8 +168,14 @@ def test_a_thread_that_fails_tells_who_waits(monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> torch.Tensor:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(engine.model, "extend", broken)
+    monkeypatch.setattr(*last_step(engine), broken)
     with engine:
         result = engine.submit("x", max_bytes=9, ignore_eos=True).result()
     assert result.finish_reason == "error"
     assert "no such thing" in str(result.error)
+
+
+def test_narrow_caches_need_half_of_the_room() -> None:
+    engine = Engine(blt.BLT(TINY_BLT), max_batch=1, precision="float32")
+    memory, lm = type(engine.model).memory, blt.BLT(TINY_BLT)
+    assert engine._memory_of(5000) == memory(lm, 5000) == 2 * memory(lm, 5000, torch.bfloat16)

@@ -8,7 +8,7 @@ from typing import Any
 
 from blt import vocab
 from blt.errors import require_whole
-from blt.generate.engine import MEMORY_BUDGET, Engine, RefusedError
+from blt.generate.engine import Engine, RefusedError
 from blt.generate.incremental import State
 from blt.generate.request import Generation, Handle
 from blt.generate.sampling import Sampling
@@ -33,7 +33,7 @@ def generate(
     *,
     state: State | None = None,
     max_batch: int = 16,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     precision: Precision | None = None,
     draft_bytes: int = 0,
     **options: Any,
@@ -45,8 +45,9 @@ def generate(
         prompts: text or bytes, or a list of them; BOS is put in front of each.
         state: continue what ``lm.read`` has read, and then the prompt.
         max_batch: how many to write at the same time.
-        memory_budget: bytes for caches.
-        precision: of weights: float32, bfloat16 or int8; None: that of the model.
+        memory_budget: bytes for caches; None: as :class:`blt.generate.Engine` has it.
+        precision: of weights: float32, bfloat16 or int8; None: bfloat16 on a GPU that has it, else
+            that of the model.
         draft_bytes: self-speculation by so many bytes; 0: none.
         options: fields of :class:`blt.generate.Sampling`: max_bytes, temperature, top_k, top_p,
             min_p, repetition_penalty, stop, valid_utf8, ignore_eos, seed. Prompt i of a list has

@@ -3,56 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from rich.filesize import decimal
 
 from blt import vocab
 from blt.errors import UserError, require, require_whole
+from blt.generate.admission import Admission, RefusedError
 from blt.generate.cache import MAX_ROWS
-from blt.generate.drafting import Draft, draft
+from blt.generate.captured.writer import CapturedWriter, refusal
+from blt.generate.driven import DrivenWriter
 from blt.generate.incremental import CachedModel, State, working_memory
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.generate.reading import Reader
 from blt.generate.request import Handle, Request
-from blt.generate.sampling import Sampling, distributions, draw, likeliest, verify
+from blt.generate.sampling import Sampling
 from blt.generate.weights import Precision, cache_dtype, packed
+from blt.machine.hardware import cache_memory
+from blt.machine.precision import reading_dtype
 from blt.model.blt import ByteLatentTransformer
 from blt.model.language import ByteModel, CausalLM
 from blt.model.transformer import CausalTransformer
 
-MEMORY_BUDGET = 4 * 2**30  # bytes for caches
+__all__ = ["Engine", "RefusedError"]
 
-
-class RefusedError(UserError):
-    """The queue is full: try again later."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model says about the next ids of texts, and what all of them need to know of it."""
-
-    logits: np.ndarray  # [B, n, 260]
-    finite: np.ndarray  # [B, n] all of them?
-    totals: np.ndarray  # [B, n] log of the sum of their exponentials
-
-    @classmethod
-    def of(cls, logits: torch.Tensor) -> Scores:
-        return cls(
-            logits.cpu().numpy(),
-            torch.isfinite(logits).all(-1).cpu().numpy(),
-            torch.logsumexp(logits, -1).cpu().numpy(),
-        )
-
-    def __getitem__(self, row: int) -> Scores:
-        return Scores(self.logits[row], self.finite[row], self.totals[row])
+log = logging.getLogger("blt")
 
 
 class Engine:
@@ -71,11 +50,15 @@ class Engine:
         lm: a BLT or byte transformer; its weights are packed once, later changes are not seen.
         max_batch: texts that are written at the same time.
         max_queue: requests that may wait.
-        memory_budget: bytes for caches; each request reserves what it can need at most.
-        precision: of weights: float32, bfloat16, or int8 (CPU). None: that of the model.
+        memory_budget: bytes for caches; each request reserves what it can need at most. None: 0.8
+            of what a GPU has free beside the weights; on a CPU 4 GiB, or half of its memory.
+        precision: of weights: float32, bfloat16, or int8 (CPU). None: bfloat16 on a GPU that has
+            it, else that of the model.
         draft_bytes: self-speculation (BLT-S, arXiv 2605.08044): so many bytes are guessed with
             the last patch's output and then verified together; 0 turns it off.
         native: steps in C++ (CPU); None: where they can be compiled.
+        captured: steps that the host only launches, as CUDA graphs (:mod:`blt.generate.captured`);
+            None: on a GPU. The bytes are the same, but for rounding.
 
     Attributes:
         on_step: called in the engine's thread after each step; must return at once.
@@ -90,25 +73,35 @@ class Engine:
         *,
         max_batch: int = 16,
         max_queue: int = 1024,
-        memory_budget: int = MEMORY_BUDGET,
+        memory_budget: int | None = None,
         precision: Precision | None = None,
         draft_bytes: int = 0,
         native: bool | None = None,
+        captured: bool | None = None,
     ) -> None:
         whole = _byte_model(lm)
         require_whole("max_batch", max_batch, 1)
         require_whole("max_queue", max_queue, 1)
-        require_whole("memory_budget", memory_budget, 0)
+        if memory_budget is not None:
+            require_whole("memory_budget", memory_budget, 0)
         _check_drafts(draft_bytes, isinstance(whole, ByteLatentTransformer))
         self.max_batch, self.max_queue = max_batch, max_queue
-        self.memory_budget, self.draft_bytes = memory_budget, draft_bytes
+        self.draft_bytes = draft_bytes
         precision = precision or _precision(whole)
-        model = packed(whole, precision, native)
-        self.model: CachedModel = cached(model, max_batch, cache_dtype(model, precision))
-        self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read)
+        captured = _captures(whole, captured)
+        model = packed(whole, precision, False if captured else native)
+        self.model: CachedModel = cached(model, max_batch + captured, cache_dtype(model, precision))
+        own = cache_memory(self.model.device) if memory_budget is None else memory_budget
+        self.memory_budget = own
+        kept = self.model.dtype
+        self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read, kept)
         self._working_of = lambda prompt_bytes: working_memory(whole, prompt_bytes)
-        self._queue: deque[Request] = deque()
-        self._running: list[Request] = []  # one per row of the model
+        self._writer: DrivenWriter | CapturedWriter = (
+            CapturedWriter(self.model, narrow=precision == "bfloat16")
+            if captured
+            else DrivenWriter(self.model)
+        )
+        self._admission = Admission(max_batch, max_queue, own, self._writer.memory)
         self._reader = Reader(self.model)
         self._lock = threading.Lock()  # of the queue
         self._changed = threading.Condition(self._lock)
@@ -155,29 +148,22 @@ class Engine:
         length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
         request.memory = self._memory_of(length)
         request.working = self._working_of(len(request.prompt) + 1)
-        needed = request.memory + request.working
-        if needed > self.memory_budget:
-            raise UserError(
-                f"a prompt of {length - sampling.max_bytes} bytes and max_bytes "
-                f"{sampling.max_bytes} can need {decimal(needed)} of caches, more than "
-                f"the budget of {decimal(self.memory_budget)}; shorten it, or raise memory_budget"
-            )
+        self._admission.check(request, length - sampling.max_bytes)
         with self._changed:
             require(not self._stopping, "the engine has been closed")
-            if len(self._queue) >= self.max_queue:
-                self._forget_cancelled()
-            if len(self._queue) >= self.max_queue:
-                raise RefusedError(
-                    f"{self.max_queue} requests are waiting already; try again later"
-                )
-            self._queue.append(request)
+            self._admission.add(request)
             self._changed.notify_all()
         return Handle(request, self._progress)
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._queue)
+        return len(self._admission.waiting)
+
+    @property
+    def _running(self) -> list[Request]:
+        """Requests that are being written, one per row of the model."""
+        return self._writer.running
 
     @property
     def running(self) -> int:
@@ -185,7 +171,7 @@ class Engine:
         return len(self._running) + len(self._reader.requests)
 
     def _unfinished(self) -> list[Request]:
-        return [*self._queue, *self._running, *self._reader.requests]
+        return [*self._admission.waiting, *self._running, *self._reader.requests]
 
     @property
     def alive(self) -> bool:
@@ -215,10 +201,10 @@ class Engine:
         self._leave()  # a first byte may have been the last
         if self._running:
             begun = time.perf_counter()
-            self._round()
+            self._writer.round()
             self._reader.written(time.perf_counter() - begun)
             self._leave()
-        return bool(self._running or self._reader.requests or self._queue)
+        return bool(self._running or self._reader.requests or self.waiting)
 
     def _own_precision(self) -> contextlib.AbstractContextManager[object]:
         """Whatever autocast says: weights have been packed in the precision that was asked for."""
@@ -257,7 +243,7 @@ class Engine:
             self.run()
 
     def __repr__(self) -> str:
-        return f"Engine({self.running} reading or writing, {len(self._queue)} waiting)"
+        return f"Engine({self.running} reading or writing, {self.waiting} waiting)"
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -271,7 +257,7 @@ class Engine:
             self.on_step()
             with self._changed:
                 self._changed.notify_all()  # to who waits for bytes
-                if not busy and not self._queue:
+                if not busy and not self.waiting:
                     if self._stopping:
                         return
                     self._changed.wait()
@@ -303,113 +289,24 @@ class Engine:
             request = self._running[row]
             if request.ended():
                 last = len(self._running) - 1
+                if request.finish_reason == "error":
+                    self.model.clear(row)
+                self._writer.leave(row)
                 self.model.swap(row, last)
-                self._running[row] = self._running[last]
-                self._running.pop()
                 self._reader.drop_before(last)
 
     def _admit(self) -> None:
         """Read some of the prompts of who fits, and let those write whose prompt has been read."""
-        for request in self._next_requests():
+        with self._lock:
+            joining = self._admission.next([*self._running, *self._reader.requests])
+        for request in joining:
             self._reader.add(request)
         before = len(self._running)
-        self._running += self._reader.read(before)
-        if len(self._running) == before:
-            return
-        scores = Scores.of(self.model.logits[before : len(self._running), None])
-        firsts = self._distributions(scores, before)
-        for row in range(before, len(self._running)):
-            self._running[row].prompt_patches = self._patches_read(row)
-            at = row - before
-            self._choose(row, scores[at], firsts[at], Draft(), [self._opens(row)])
-
-    def _forget_cancelled(self) -> None:
-        """Give up the places of cancelled requests in the queue; the lock is held."""
-        if not any(request.cancelled for request in self._queue):
-            return
-        for request in self._queue:
-            request.ended()
-        self._queue = deque(r for r in self._queue if not r.cancelled)
-
-    def _next_requests(self) -> list[Request]:
-        """Waiting requests that there are rows and memory for, first come, first served."""
-        joining: list[Request] = []
-        admitted = [*self._running, *self._reader.requests]
-        used = sum(request.memory for request in admitted)
-        working = max((request.working for request in admitted), default=0)
-        with self._lock:
-            self._forget_cancelled()
-            while self._queue and len(admitted) + len(joining) < self.max_batch:
-                request = self._queue[0]
-                if request.finish_reason is None:
-                    used += request.memory
-                    working = max(working, request.working)
-                    if used + working > self.memory_budget:
-                        break
-                    joining.append(request)
-                self._queue.popleft()
-        return joining
-
-    # --- writing ---------------------------------------------------------------------------------
-
-    def _round(self) -> None:
-        """Read the bytes chosen last, with drafts of those after them, and choose the next."""
-        drafts, new_ids = draft(self.model, self._running)
-        scores = Scores.of(self.model.extend(new_ids))
-        firsts, kept = self._distributions(scores), []
-        for row, drafted in enumerate(drafts):
-            opens = self._opens_after(row, len(new_ids[row]))
-            kept.append(self._choose(row, scores[row], firsts[row], drafted, opens))
-        self.model.commit(kept)
-
-    def _distributions(self, scores: Scores, before: int = 0) -> np.ndarray:
-        """What the first id is drawn from, for requests from row ``before`` on  # [B, 260]."""
-        choosers = [request.chooser for request in self._running[before:]]
-        return distributions(choosers, scores.logits[:, 0])
-
-    def _choose(
-        self,
-        row: int,
-        scores: Scores,
-        first: np.ndarray,
-        drafted: Draft,
-        opens: Sequence[bool],
-    ) -> int:
-        """Choose ids for one request, as long as they are as drafted.
-
-        Args:
-            row: of the request.
-            scores: [n, 260] after the id chosen last and after each drafted one.
-            first: what the first id is drawn from, [260].
-            drafted: at most n - 1 ids.
-            opens: [n] does the id that is chosen start a patch?
-
-        Returns:
-            how many of the n ids that were read stay.
-        """
-        request = self._running[row]
-        for j, logits in enumerate(scores.logits):
-            if not scores.finite[j]:
-                request.finish("error", "the model's output is not finite")
-                return j + 1
-            p = request.chooser.probabilities(logits) if j else first
-            total, kept = float(scores.totals[j]), None
-            if j < len(drafted.ids):
-                token = verify(p, drafted.drawn_from[j], drafted.ids[j], request.generator)
-                kept = token == drafted.ids[j]
-                request.drafted += 1
-                request.accepted += kept
-            else:
-                token = draw(p, request.generator)
-            top = likeliest(logits, total, request.alternatives) if request.alternatives else []
-            request.push(token, float(logits[token] - total), opens[j], kept, top)
-            if request.finish_reason is not None or not kept:
-                return j + 1
-        return len(scores.logits)
-
-    def _opens(self, row: int) -> bool:
-        boundaries = self.model.texts[row].boundaries
-        return boundaries is None or boundaries.opens
+        read = self._reader.read(before)
+        for row, request in enumerate(read, before):
+            request.prompt_patches = self._patches_read(row)
+        if read:
+            self._writer.join(read)
 
     def _patches_read(self, row: int) -> int:
         """Patches that start in what a text has read; BOS, one of its own, is not counted."""
@@ -418,10 +315,20 @@ class Engine:
             return len(text.ids) - 1
         return text.patches.length - 1 + (not text.boundaries.opens)
 
-    def _opens_after(self, row: int, n: int) -> list[bool]:
-        if isinstance(self.model, CachedBLT):
-            return self.model.opens_after(row)
-        return [True] * n
+
+def _captures(model: ByteModel, asked: bool | None) -> bool:
+    """Are captured steps taken? Where they were asked for they must be possible."""
+    why_not = refusal(model)
+    if asked or (asked is None and _on_gpu(model)):
+        if why_not is None:
+            return True
+        require(not asked, f"captured steps are not possible: {why_not}")
+        log.warning("bytes are written with the host's help, slowly: %s", why_not)
+    return False
+
+
+def _on_gpu(model: ByteModel) -> bool:
+    return model.device.type == "cuda"
 
 
 def _check_drafts(draft_bytes: int, patches: bool) -> None:
@@ -444,4 +351,5 @@ def _byte_model(lm: CausalLM) -> ByteModel:
 
 
 def _precision(lm: ByteModel) -> Precision:
-    return "bfloat16" if next(lm.parameters()).dtype is torch.bfloat16 else "float32"
+    narrow = next(lm.parameters()).dtype is torch.bfloat16
+    return "bfloat16" if narrow or reading_dtype(lm.device) == torch.bfloat16 else "float32"

@@ -101,8 +101,8 @@ class CachedModel:
         raise NotImplementedError
 
     @staticmethod
-    def memory(model: ByteModel, bytes_read: int) -> int:
-        """Bytes that a text of ``bytes_read`` bytes can take at most."""
+    def memory(model: ByteModel, bytes_read: int, dtype: torch.dtype = torch.float32) -> int:
+        """Bytes that a text of ``bytes_read`` bytes can take at most, its caches in ``dtype``."""
         raise NotImplementedError
 
     # --- rows ------------------------------------------------------------------------------------
@@ -155,6 +155,11 @@ class CachedModel:
             texts = self.texts
             texts[one], texts[other] = texts[other], texts[one]
 
+    def clear(self, row: int) -> None:
+        """Leave nothing of a text that is not finite: what nobody sees is multiplied by 0."""
+        for ring in self.rings:
+            ring.memory[row] = 0
+
     def _save_rows(self, row: int) -> list[Tensor]:
         return [*(ring.save_row(row) for ring in self.rings), *self._save_row(row)]
 
@@ -205,7 +210,7 @@ def step_of(
 
 
 def flat(positions: Tensor) -> Spans:
-    return Spans((0, positions.numel()), positions.flatten())
+    return Spans.along(positions.flatten())
 
 
 class CachedByteLM(CachedModel):
@@ -221,9 +226,9 @@ class CachedByteLM(CachedModel):
         self._pending: tuple[int, Sequence[Sequence[int]]] = (0, [])
 
     @staticmethod
-    def memory(model: ByteModel, bytes_read: int) -> int:
+    def memory(model: ByteModel, bytes_read: int, dtype: torch.dtype = torch.float32) -> int:
         assert isinstance(model, CausalTransformer)
-        return Ring.bytes_per_row([model.transformer], torch.float32) + bytes_read
+        return Ring.bytes_per_row([model.transformer], dtype) + bytes_read
 
     @torch.inference_mode()
     def prefill(self, documents: Sequence[list[int]]) -> None:

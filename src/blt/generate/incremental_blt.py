@@ -77,18 +77,22 @@ class CachedBLT(CachedModel):
         self._pending: _Extension | None = None
 
     @staticmethod
-    def memory(model: ByteModel, bytes_read: int) -> int:
+    def memory(model: ByteModel, bytes_read: int, dtype: torch.dtype = torch.float32) -> int:
         assert isinstance(model, ByteLatentTransformer)
         local = [model.encoder.transformer, model.decoder.transformer]
         if model.config.patching.needs_entropies and model.entropy_model is not None:
             local.append(model.entropy_model.transformer)
-        rule, patches = model.config.patching, bytes_read + 1
+        patches = CachedBLT.most_patches(model, bytes_read)
+        of_patches = PatchMemory.bytes_of(patches, model.global_transformer.transformer, dtype)
+        return Ring.bytes_per_row(local, dtype) + of_patches
+
+    @staticmethod
+    def most_patches(model: ByteLatentTransformer, bytes_read: int) -> int:
+        """Patches that a text of so many bytes has at most."""
+        rule = model.config.patching
         if rule.rule == "static":
-            patches = bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
-        of_patches = PatchMemory.bytes_of(
-            patches, model.global_transformer.transformer, torch.float32
-        )
-        return Ring.bytes_per_row(local, torch.float32) + of_patches
+            return bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
+        return bytes_read + 1
 
     # --- whole documents -------------------------------------------------------------------------
 

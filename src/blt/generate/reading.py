@@ -14,11 +14,7 @@ BUSY_BYTES = 8  # of a piece, per text that is written meanwhile: it takes as lo
 # Far into a text, a step takes as long as its keys take from memory: more bytes share that.
 FAR_PATCHES, FAR_BYTES = 1024, 40
 SHORT_BYTES = 64  # of prompts that are read whole meanwhile
-
-
-def _short(writing: int) -> int:
-    """Bytes of prompts that are read in one packed forward."""
-    return max(SHORT_BYTES, BUSY_BYTES * writing) if writing else PIECE_BYTES
+GPU_BYTES = 1024  # of a piece at least: launches take as long for fewer
 
 
 @dataclass(eq=False)
@@ -57,6 +53,7 @@ class Reader:
         self._waiting: list[Prompt] = []
         self._turns = 0
         self._owed = 0.0  # seconds of writing before the next piece
+        self._least = GPU_BYTES if model.device.type == "cuda" else 0
 
     @property
     def requests(self) -> list[Request]:
@@ -122,7 +119,7 @@ class Reader:
     def _next(self, writing: int) -> list[list[Prompt]]:
         """What to read now: prompts that are read whole, and one that is read a piece of."""
         short: list[Prompt] = []
-        room = _short(writing)
+        room = self._short(writing)
         for prompt in self._waiting:
             if prompt.requests[0].state is None and prompt.rest <= room:
                 short.append(prompt)
@@ -136,7 +133,7 @@ class Reader:
         """Short prompts whole, or a piece of one."""
         first, state = prompts[0], prompts[0].requests[0].state
         if first not in self.begun and state is None:
-            sizes = [min(prompt.rest, _short(writing)) for prompt in prompts]
+            sizes = [min(prompt.rest, self._short(writing)) for prompt in prompts]
             self.model.prefill([p.ids[:n] for p, n in zip(prompts, sizes, strict=True)])
             for prompt, size in zip(prompts, sizes, strict=True):
                 self._begin(prompt)
@@ -150,11 +147,17 @@ class Reader:
         self.model.read_on(row, part)
         first.done += len(part)
 
+    def _short(self, writing: int) -> int:
+        """Bytes of prompts that are read in one packed forward."""
+        least = max(SHORT_BYTES, self._least)
+        return max(least, BUSY_BYTES * writing) if writing else PIECE_BYTES
+
     def _piece(self, row: int, writing: int) -> int:
         """Bytes of the next piece of a text."""
         patches = self.model.texts[row].patches
         far = patches is not None and patches.length > FAR_PATCHES
-        return max(FAR_BYTES if far else 0, BUSY_BYTES * writing) if writing else PIECE_BYTES
+        least = max(FAR_BYTES if far else 0, self._least)
+        return max(least, BUSY_BYTES * writing) if writing else PIECE_BYTES
 
     def _begin(self, prompt: Prompt) -> None:
         self._waiting.remove(prompt)

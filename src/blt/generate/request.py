@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 
 from blt import vocab
 from blt.generate.incremental import State
+from blt.generate.numbers import Numbers
 from blt.generate.sampling import END, Chooser, Sampling
 
 FinishReason = Literal["eos", "stop", "length", "cancelled", "error"]
@@ -98,7 +98,7 @@ class Request:
             else vocab.decode(torch.tensor(self.state.text.ids, dtype=torch.int64, device="cpu"))
         )
         self.chooser = Chooser.begin(self.sampling, before + self.prompt)
-        self.generator = random.Random(self.sampling.seed)
+        self.generator = Numbers(self.sampling.seed)
         if self.sampling.max_bytes == 0:
             self.finish_reason = "length"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 from blt import vocab
 from blt.errors import nearest, require, require_number, require_whole
 from blt.generate import utf8
+from blt.generate.numbers import Chance
 
 END = -1  # the end of a text, among likely bytes
 NEVER = [vocab.BOE, vocab.BOS, vocab.BPE]  # only bytes and EOS can be written
@@ -190,7 +190,7 @@ def likeliest(logits: np.ndarray, total: float, count: int) -> list[tuple[int, f
     return sorted(found, key=lambda one: -one[1])
 
 
-def draw(p: np.ndarray, generator: random.Random) -> int:
+def draw(p: np.ndarray, generator: Chance) -> int:
     """An id with the probabilities p [260].
 
     Takes one random number even where there is no choice: how many are taken must not depend on
@@ -201,7 +201,7 @@ def draw(p: np.ndarray, generator: random.Random) -> int:
     return at if at < len(p) else int(p.nonzero()[0][-1])
 
 
-def verify(p: np.ndarray, q: np.ndarray, drafted: int, generator: random.Random) -> int:
+def verify(p: np.ndarray, q: np.ndarray, drafted: int, generator: Chance) -> int:
     """The next id, distributed as p, where ``drafted`` was drawn from q (speculative sampling).
 
     The draft is kept with probability min(1, p/q); otherwise one is drawn from what p has over q

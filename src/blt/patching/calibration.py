@@ -25,7 +25,7 @@ def calibrate(
     *,
     context_bytes: int = 2048,
     sample_bytes: int | None = SAMPLE_BYTES,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     on_progress: OnShare | None = None,
 ) -> PatchingConfig:
     """Set θ so that patches of ``documents`` have ``target`` bytes on average.
@@ -36,6 +36,7 @@ def calibrate(
         config: an entropy rule; all but its threshold stays.
         context_bytes: documents are cut into pieces of at most so many bytes.
         sample_bytes: how much text to look at; None: all of it.
+        dtype: of matrix products; None: bfloat16 on a GPU that has it, else float32.
         on_progress: called with the share of it that has been looked at.
 
     Raises:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from blt import vocab
 from blt.errors import UserError
-from blt.machine.precision import autocast
+from blt.machine.hardware import reading_bytes
+from blt.machine.precision import autocast, reading_dtype
 from blt.patching.cut import Cut, Patches
 from blt.patching.deciding import decide_by, rule_of
 from blt.patching.rules import PatchingConfig, Rule, describe
@@ -21,7 +22,7 @@ from blt.patching.streaming import Boundaries
 from blt.patching.tables import write_lookup_table
 from blt.patching.thresholds import check_target, threshold_for
 from blt.patching.views import mean_patch_size, starts_to_ids, starts_to_lengths
-from blt.texts.pieces import BATCH_BYTES, grouped, sample
+from blt.texts.pieces import grouped, sample
 
 SAMPLE_BYTES = 262144
 OnShare = Callable[[float], None]  # 0..1 of a piece of work
@@ -63,7 +64,9 @@ class Patcher:
     @property
     def device(self) -> torch.device:
         """Where documents have to be."""
-        return torch.device("cpu") if self.entropy_model is None else self.entropy_model.device
+        if self.entropy_model is not None:
+            return self.entropy_model.device
+        return torch.device("cpu") if self.table is None else self.table.device
 
     def entropies(self, documents: Sequence[Tensor]) -> list[Tensor | None]:
         """Nats [T] of each document, ids [T]; None where the rule needs none.
@@ -135,7 +138,7 @@ class Patcher:
         *,
         context_bytes: int = 2048,
         sample_bytes: int | None = SAMPLE_BYTES,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         on_progress: OnShare | None = None,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Ids [T] and entropies [T] (or None) of pieces of documents, on the CPU.
@@ -144,12 +147,13 @@ class Patcher:
             documents: text to sample from.
             context_bytes: documents are cut into pieces of at most so many bytes.
             sample_bytes: how much text to look at; None: all of it.
-            dtype: of matrix products.
+            dtype: of matrix products; None: bfloat16 on a GPU that has it, else float32.
             on_progress: called with the share of it that has been looked at.
         """
+        dtype = dtype or reading_dtype(self.device)
         pieces = sample(documents, context_bytes, sample_bytes)
         done, total = 0, sum(map(len, pieces))
-        for group in grouped(pieces, BATCH_BYTES):
+        for group in grouped(pieces, reading_bytes(self.device)):
             ids = [vocab.encode(piece).to(self.device) for piece in group]
             with autocast(self.device, dtype):
                 entropies = self.entropies(ids)

@@ -60,6 +60,15 @@ class Place(NamedTuple):
     entropy_before: float  # of the prediction of this one
 
 
+class Places(NamedTuple):
+    """What is known at positions of many texts that are still being written, any shape [..]."""
+
+    position: Tensor  # [..] int64
+    recent: Tensor  # [.., reach] int64 the last ids, as for a Place; 0 before the document
+    entropy: Tensor  # [..] nats
+    entropy_before: Tensor  # [..]
+
+
 class Rule:
     """When does a patch end?
 
@@ -98,6 +107,18 @@ class Rule:
         """Does it hold at a position > 0 of a text that is still being written?"""
         raise NotImplementedError
 
+    def holds_each(self, at: Places) -> Tensor:
+        """As :meth:`holds_at`, at each of many places, without the host  # [..] bool.
+
+        May be left out: texts are then written with the host's help, on a GPU more slowly.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def holds_on_device(cls) -> bool:
+        """Does it have a :meth:`holds_each`?"""
+        return cls.holds_each is not Rule.holds_each
+
     def describe(self) -> str:
         """The parameters, in words."""
         return ""
@@ -115,6 +136,9 @@ class Entropy(Rule):
         return entropies > self.config.threshold
 
     def holds_at(self, at: Place) -> bool:
+        return at.entropy > self.config.threshold
+
+    def holds_each(self, at: Places) -> Tensor:
         return at.entropy > self.config.threshold
 
     def describe(self) -> str:
@@ -138,6 +162,9 @@ class EntropyMonotonic(Entropy):
     def holds_at(self, at: Place) -> bool:
         return at.entropy - at.entropy_before > self.config.threshold
 
+    def holds_each(self, at: Places) -> Tensor:
+        return at.entropy - at.entropy_before > self.config.threshold
+
     def describe(self) -> str:
         return f"a rise above θ = {self.config.threshold:.4f} nats"
 
@@ -156,6 +183,10 @@ class EntropyCombined(Entropy):
     def holds_at(self, at: Place) -> bool:
         rise = at.entropy - at.entropy_before
         return at.entropy > self.config.threshold and rise > self.config.threshold_add
+
+    def holds_each(self, at: Places) -> Tensor:
+        rise = at.entropy - at.entropy_before
+        return (at.entropy > self.config.threshold) & (rise > self.config.threshold_add)
 
     def describe(self) -> str:
         config = self.config
@@ -191,6 +222,10 @@ class Space(Rule):
     def holds_at(self, at: Place) -> bool:
         return SPACE_LIKE[at.recent[-1]] and not SPACE_LIKE[at.recent[-2]]
 
+    def holds_each(self, at: Places) -> Tensor:
+        before, this = is_space_like(at.recent).unbind(-1)
+        return this & ~before
+
 
 class Static(Rule):
     """Every ``stride`` bytes after BOS (MegaByte)."""
@@ -204,6 +239,9 @@ class Static(Rule):
         return positions % self.config.stride == 0
 
     def holds_at(self, at: Place) -> bool:
+        return at.position % self.config.stride == 0
+
+    def holds_each(self, at: Places) -> Tensor:
         return at.position % self.config.stride == 0
 
     def describe(self) -> str:
@@ -221,6 +259,9 @@ class Byte(Rule):
 
     def holds_at(self, at: Place) -> bool:
         return True
+
+    def holds_each(self, at: Places) -> Tensor:
+        return torch.ones_like(at.position, dtype=torch.bool)
 
 
 class Bpe(Rule):
@@ -258,8 +299,14 @@ class Lookup(Rule):
         self.reach = config.lookup_order if table is None else order_of(table)
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        return self._table_on(ids.device)[lookup_key(ids, self.reach)]
+
+    def _table_on(self, device: torch.device) -> Tensor:
+        """The table, copied once to where documents are cut."""
         assert self.table is not None
-        return self.table[lookup_key(ids, self.reach)]
+        if self.table.device != device:
+            self.table = self.table.to(device)
+        return self.table
 
     def holds_at(self, at: Place) -> bool:
         assert self.table is not None
@@ -267,6 +314,13 @@ class Lookup(Rule):
         for token_id in at.recent:
             key = key * VOCAB_SIZE + token_id
         return bool(self.table[key])
+
+    def holds_each(self, at: Places) -> Tensor:
+        assert self.table is not None
+        key = torch.zeros_like(at.position)
+        for token_id in at.recent.unbind(-1):
+            key = key * VOCAB_SIZE + token_id
+        return self.table[key]
 
 
 def refuse_unused(rule: str, given: Collection[str]) -> None:

@@ -1,11 +1,14 @@
-"""A rule one byte at a time, for a text that is still being written."""
+"""A rule one byte at a time, for a text that is still being written, or many at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from blt.errors import UserError
-from blt.patching.rules import RULES, Place, Rule
+from blt.patching.rules import RULES, Place, Places, Rule
 from blt.vocab import OFFSET
 
 NEWLINE = ord("\n") + OFFSET
@@ -57,3 +60,49 @@ class Boundaries:
             entropy,
             recent,
         )
+
+
+def running_max(first: Tensor, values: Tensor) -> Tensor:
+    """The largest of ``first`` [B] and of each text's ``values`` [B, n] up to each  # [B, n]."""
+    if values.shape[1] == 1:
+        return torch.maximum(first[:, None], values)
+    return torch.cat((first[:, None], values), 1).cummax(1).values[:, 1:]
+
+
+def contexts_after(context: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+    """Where the entropy model's context starts after each new id, with ``newline_reset``.
+
+    Args:
+        context: [B] where it starts before.
+        ids: [B, n] new ids of B texts.
+        positions: [B, n] of the ids.
+
+    Returns:
+        [B, n]
+    """
+    return running_max(context, torch.where(ids == NEWLINE, positions + 1, 0))
+
+
+def opens_after(
+    rule: Rule, recent: Tensor, positions: Tensor, entropies: Tensor, rule_start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What :class:`Boundaries` knows after each of n new ids of B texts, without the host.
+
+    Args:
+        rule: one that has a ``holds_each``.
+        recent: [B, reach - 1 + n] the last ids before and the new ones; 0 before the document.
+        positions: [B, n] of the new ids.
+        entropies: [B, 1 + n] nats, of the id before and of the new ones.
+        rule_start: [B] see :class:`Boundaries`, before the new ids.
+
+    Returns:
+        ``opens`` [B, n] bool and ``rule_start`` [B, n], after each.
+    """
+    recents = recent.unfold(1, rule.reach, 1)  # [B, n, reach]
+    holds = rule.holds_each(Places(positions, recents, entropies[:, 1:], entropies[:, :-1]))
+    holds = holds | (positions == 0)
+    rule_starts = running_max(rule_start, torch.where(holds, positions + 1, 0))
+    longest = rule.config.max_patch_length
+    if longest is None:
+        return holds, rule_starts
+    return (positions + 1 - rule_starts) % longest == 0, rule_starts

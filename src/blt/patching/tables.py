@@ -40,7 +40,7 @@ def order_of(table: Tensor) -> int:
 
 
 def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> Tensor:
-    """Mean entropy after each n-gram, in nats  # [260**order] float32.
+    """Mean entropy after each n-gram, in nats  # [260**order] float32, on the CPU.
 
     An n-gram that does not occur has the mean of its last n-1 bytes; a byte that does not, 0.
 
@@ -54,9 +54,9 @@ def lookup_entropies(documents: Sequence[tuple[Tensor, Tensor]], order: int) -> 
             torch.zeros(VOCAB_SIZE**n, dtype=torch.float32, device="cpu") for _ in range(2)
         )
         for ids, entropies in documents:
-            key = lookup_key(ids, n)
-            total.index_add_(0, key, entropies.float())
-            count.index_add_(0, key, torch.ones_like(entropies, dtype=torch.float32))
+            key = lookup_key(ids.cpu(), n)
+            total.index_add_(0, key, entropies.float().cpu())
+            count.index_add_(0, key, torch.ones(len(key), dtype=torch.float32, device="cpu"))
         mean = torch.where(count > 0, total / count.clamp_min(1), mean.repeat(VOCAB_SIZE))
     return mean
 
