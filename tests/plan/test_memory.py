@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo as dynamo
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -22,6 +23,10 @@ from torch.utils._pytree import tree_leaves
 
 import blt
 from blt.data import loader_of
+from blt.model.compiling import compile_model
+from blt.model.layers import TransformerLayer, rope_frequencies, rope_rotations
+from blt.model.packing import Spans
+from blt.plan.activations import Activations
 from blt.plan.memory import step_memory
 from blt.train import TrainConfig, read_recipe
 from blt.train.parallel import Parallel, local, recompute
@@ -181,3 +186,40 @@ def test_the_8b_step_on_256_processes_gathers_its_hash_table_and_its_gradient() 
     assert memory.weights == pytest.approx(4 * 10.45e9 / 256 + 4 * 0.1e9, rel=0.02)
     assert memory.optimizer == pytest.approx(8 * dense / 256, rel=0.02)
     assert memory.peak == pytest.approx(2 * 4 * 3.84e9, rel=0.1)
+
+
+def test_what_a_compiled_layer_keeps_is_what_the_compiler_chose() -> None:
+    """Without an optimiser: tensors that its backward pass holds on to, of one layer of a stack."""
+    for less in (False, True):
+        dynamo.reset()
+        layer = TransformerLayer(256, 4, 704, 1e-5, 128)
+        assert compile_model(layer, recompute=less)
+        layer.compile(
+            dynamic=True, backend="aot_eager_decomp_partition"
+        )  # chooses, generates nothing
+        kept = kept_by(layer, rows=4096)
+        width, dim, wide = 2, 256, 704
+        predicted = Activations(4096, 1, width, gpu=True, recomputes=less, compiled=True)
+        assert predicted._kept_compiled(dim, wide) == pytest.approx(kept / 4096, rel=0.15)
+    dynamo.reset()
+
+
+def kept_by(layer: TransformerLayer, rows: int) -> int:
+    """Bytes that lie between forward and backward, without weights and rotations."""
+    spans = Spans.from_lengths([rows])
+    rope = rope_rotations(spans.positions, rope_frequencies(64, 5e5, None, torch.device("cpu")))
+    x = torch.randn(rows, 256, requires_grad=True)
+    delta = torch.randn(rows, 256, dtype=torch.bfloat16, requires_grad=True)
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if rows in tensor.shape and storage.data_ptr() != rope.untyped_storage().data_ptr():
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16):
+        out = layer(x, delta, rope, spans)
+    del out
+    return sum(sizes.values())

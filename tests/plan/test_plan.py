@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 
 from blt.cli import main
 from blt.errors import UserError
+from blt.machine.shares import expected_share
 from blt.plan import find_hardware, make_plan
 from blt.plan.memory import meta_model
 from blt.plan.plan import parameters
@@ -50,6 +51,20 @@ def test_time_and_cost_follow_from_flops() -> None:
     )
 
 
+def test_the_share_of_the_peak_is_what_was_measured_unless_it_is_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = PAPER / "blt-1b.toml"
+    made = make_plan(read_recipe(recipe), find_hardware("H100"))
+    flops = made.training_flops * read_recipe(recipe).data.batch_bytes
+    assert (made.mfu, made.mfu_from) == astuple(expected_share("H100", flops))
+    assert make_plan(read_recipe(recipe), find_hardware("H100"), 0.3).mfu_from == "given"
+    assert main(["plan", str(recipe), "--hardware", "H100"]) == 0
+    shown = capsys.readouterr().out
+    assert f"if {made.mfu:.1%} of the peak is reached" in shown
+    assert made.mfu_from in shown
+
+
 def test_unknown_hardware_is_named_with_the_nearest() -> None:
     assert find_hardware("8xh100").count == 8
     for text, message in (("8xH10", "did you mean H100"), ("0xH100", "at least one"), ("?", "8xH")):
@@ -69,5 +84,8 @@ def test_blt_plan_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["plan", recipe, *more, "--hardware", "2xH100"]) == 0
     assert "hash tables" in capsys.readouterr().out
     assert main(["plan", recipe, *more, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["memory"]["weights"] > 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["memory"]["weights"] > 0
+    assert found["mfu"] == 0.4
+    assert found["mfu_from"].startswith("assumed")
     assert main(["plan", recipe, *more, "--mfu", "2"]) == 2

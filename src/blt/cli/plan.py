@@ -26,7 +26,7 @@ def plan(
     /,
     *,
     hardware: str = "laptop",
-    mfu: float = 0.4,
+    mfu: float | None = None,
     price: float | None = None,
     json: bool = False,
 ) -> None:
@@ -38,21 +38,22 @@ def plan(
         recipe: TOML file of one experiment.
         overrides: Changes to the recipe, such as data.context_bytes=8192.
         hardware: Devices, one process each, such as 8xH100.
-        mfu: Share of the devices' peak that training reaches.
+        mfu: Share of the devices' peak that training reaches. Left out: what was measured on such
+            devices; where nothing was, 0.4.
         price: Dollars per device and hour. Left out: about what clouds ask.
         json: Print one JSON object.
     """
     from blt.plan import find_hardware, make_plan
     from blt.train.recipe import read_recipe
 
-    if not 0 < mfu <= 1:
+    if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"--mfu must be above 0 and at most 1, got {mfu}")
     devices = find_hardware(hardware)
     made = make_plan(read_recipe(recipe, overrides), devices, mfu, price)
-    (print_json if json else print_plan)(made, devices, mfu)
+    (print_json if json else print_plan)(made, devices)
 
 
-def print_plan(plan: Plan, hardware: Hardware, mfu: float) -> None:
+def print_plan(plan: Plan, hardware: Hardware) -> None:
     """Four small tables: parameters, FLOPs, memory, time."""
     console = Console()
     on = f"{hardware.count} x {hardware.name}"
@@ -85,7 +86,7 @@ def print_plan(plan: Plan, hardware: Hardware, mfu: float) -> None:
     )
     _table(
         console,
-        f"time, if {mfu:.0%} of the peak is reached",
+        f"time, if {plan.mfu:.1%} of the peak is reached",
         [
             ("bytes in a step", f"{plan.batch_bytes:,}"),
             ("steps", "as time allows" if plan.steps is None else f"{plan.steps:,}"),
@@ -96,11 +97,14 @@ def print_plan(plan: Plan, hardware: Hardware, mfu: float) -> None:
             ("cost", f"${plan.cost:,.0f}"),
         ],
     )
+    console.print(f"share of the peak: {plan.mfu_from}", highlight=False, soft_wrap=True)
+    how = f"compiled: {_yes(plan.compiled)}, recomputing: {_yes(plan.recomputes)}"
+    console.print(how, highlight=False, soft_wrap=True)
 
 
-def print_json(plan: Plan, hardware: Hardware, mfu: float) -> None:
+def print_json(plan: Plan, hardware: Hardware) -> None:
     """One JSON object; bytes, FLOPs, seconds, dollars."""
-    print(json.dumps({"hardware": asdict(hardware), "mfu": mfu, **asdict(plan)}))
+    print(json.dumps({"hardware": asdict(hardware), **asdict(plan)}))
 
 
 def amount(value: float) -> str:
@@ -117,6 +121,10 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} seconds"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _bytes(value: float) -> str:

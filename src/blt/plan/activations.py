@@ -43,13 +43,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Activations:
-    """Those of one batch; ``gpu`` and ``recomputes`` as of :func:`blt.plan.memory.step_memory`."""
+    """Those of one batch; the last three as of :func:`blt.plan.memory.step_memory`."""
 
     rows: int  # bytes of text
     patches: int
     width: int  # bytes of a number in matrix products
     gpu: bool
     recomputes: bool
+    compiled: bool = False
 
     def parts(self, model: LanguageModel) -> Iterator[Part]:
         """All that is trained, in the order of the forward pass."""
@@ -78,14 +79,26 @@ class Activations:
 
     def _layer(self, layer: Any, rows: int) -> Part:
         dim, wide = layer.ff.down.weight.shape
-        # Two norms and their scales; q, k, v and what attention returns; gate and up.
-        kept = self.width * (6 * dim + 2 * wide) + 2 * FLOAT
+        kept = self._kept_compiled(dim, wide) if self.compiled else self._kept(dim, wide)
         # Attention: q, k, v and gradients, heads first. SwiGLU: its product, the gradients of gate
         # and up, and copies of the rows it works on. Both: gradients of the residual stream.
         copied = rows if self.gpu else min(rows, FF_CHUNK // (2 * wide))
         widest = max(8 * dim * rows, (3 * rows + 4 * copied) * wide)
         backward = self.width * widest + rows * (self.width + 2 * FLOAT) * dim
         return Part([layer], rows * kept + self._casts(layer), backward=backward)
+
+    def _kept(self, dim: int, wide: int) -> int:
+        """What a layer keeps of each row."""
+        # Two norms and their scales; q, k, v and what attention returns; gate and up.
+        return self.width * (6 * dim + 2 * wide) + 2 * FLOAT
+
+    def _kept_compiled(self, dim: int, wide: int) -> int:
+        """The same of a compiled layer, as the compiler chooses."""
+        if self.recomputes:  # the stream, its delta, what attention returns; gate and up
+            return FLOAT * dim + self.width * (2 * dim + 2 * wide)
+        # The stream twice, its delta; two norms, q and k, all three before, what attention returns;
+        # gate, up and their product.
+        return 2 * FLOAT * dim + self.width * (9 * dim + 3 * wide) + 2 * FLOAT
 
     def _pooling(self, encoder: LocalEncoder) -> Iterator[Part]:
         """Maxima over patches, and their cross-attention to bytes."""
@@ -110,7 +123,9 @@ class Activations:
         dim = model.transformer.heads * model.transformer.head_dim
         stream = self.patches * (FLOAT + self.width) * dim
         for part in self._layers(model.transformer, self.patches):
-            if self.recomputes and part.modules:  # autocast keeps weights until the forward's end
+            if (
+                self.recomputes and part.modules and not self.compiled
+            ):  # autocast keeps weights until the forward's end
                 casts = self._casts(*part.modules)
                 part = Part(part.modules, stream, casts, part.kept + part.backward)
             yield part

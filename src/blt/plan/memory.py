@@ -52,6 +52,7 @@ def step_memory(
     recomputes: bool = False,
     optimizer: MatrixOptimizer = "adamw",
     gpu: bool = False,
+    compiled: bool = False,
 ) -> StepMemory:
     """Memory of one training step of one of ``world`` processes.
 
@@ -63,11 +64,12 @@ def step_memory(
         recomputes: as ``train.recompute``.
         optimizer: as ``train.optimizer``.
         gpu: where layers work on all rows at once, which a CPU's cache would not hold.
+        compiled: by torch.compile, which chooses itself what a layer keeps.
     """
     model = meta_model(config)
     documents = math.ceil(batch_bytes / context_bytes)
     patches = min(batch_bytes, round(batch_bytes / patch_size) + documents)
-    activations = Activations(batch_bytes, patches, dtype.itemsize, gpu, recomputes)
+    activations = Activations(batch_bytes, patches, dtype.itemsize, gpu, recomputes, compiled)
     parts = list(activations.parts(model))
     weights = [_size([x], world if x.requires_grad else 1) for x in model.parameters()]
     trained = [parameter for part in parts for parameter in part.parameters()]

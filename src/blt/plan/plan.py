@@ -14,6 +14,8 @@ from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model
 from blt.errors import UserError
 from blt.lm import BLT, LanguageModel
 from blt.machine.hardware import Hardware
+from blt.machine.shares import Share, expected_share
+from blt.model.compiling import wants_compiling
 from blt.model.config import ByteTransformerConfig, Config
 from blt.model.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_byte
 from blt.patching import PatchingConfig
@@ -36,6 +38,8 @@ class Plan:
         needed: bytes of a device, with what is not tensors.
         batch_bytes: ids of one step, on all devices.
         steps: None: the recipe's time decides.
+        mfu: share of the devices' peak that training reaches.
+        mfu_from: how that is known.
         total_bytes: of text, over all steps.
         bytes_per_second: on all devices together.
         seconds: wall clock.
@@ -51,17 +55,24 @@ class Plan:
     fits: bool
     batch_bytes: int
     steps: int | None
+    mfu: float
+    mfu_from: str
     total_bytes: float
     bytes_per_second: float
     seconds: float
     cost: float
+    compiled: bool  # by torch.compile
+    recomputes: bool
 
 
-def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, hardware: Hardware, mfu: float | None = None, price: float | None = None
+) -> Plan:
     """Plan a recipe on some devices, one process each.
 
     Args:
-        mfu: share of the devices' peak that training reaches: an assumption.
+        mfu: share of the devices' peak that training reaches; None: as
+            :func:`blt.machine.shares.expected_share` has it.
         price: dollars per device and hour; None: the catalogue's.
     """
     recipe = hooks_of(recipe).resolve(recipe)
@@ -70,6 +81,8 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
     patch_size = _patch_size(recipe)
     inference, entropy = _flops(config, patch_size, data.context_bytes)
     training = TRAINING_FACTOR * inference
+    kind = "cpu" if hardware.shared_memory else "cuda"
+    compiled = wants_compiling(train.compile, torch.device(kind))
     dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
     memory = step_memory(
         config,
@@ -81,9 +94,13 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         recomputes=train.recompute,
         optimizer=train.optimizer,
         gpu=not hardware.shared_memory,
+        compiled=compiled,
     )
     batch = data.batch_bytes * train.accumulate * hardware.count
-    speed = hardware.count * hardware.flops * mfu / (training + entropy)
+    share = expected_share(hardware.name, training * data.batch_bytes)
+    if mfu is not None:
+        share = Share(mfu, "given")
+    speed = hardware.count * hardware.flops * share.mfu / (training + entropy)
     limits: list[float] = []  # bytes
     if train.steps is not None:
         limits.append(train.steps * batch)
@@ -105,10 +122,14 @@ def make_plan(recipe: Recipe, hardware: Hardware, mfu: float, price: float | Non
         fits=needed <= hardware.memory,
         batch_bytes=batch,
         steps=train.steps,
+        mfu=share.mfu,
+        mfu_from=share.source,
         total_bytes=total,
         bytes_per_second=speed,
         seconds=seconds,
         cost=hourly * hardware.count * seconds / 3600,
+        compiled=compiled,
+        recomputes=train.recompute,
     )
 
 
