@@ -1,7 +1,9 @@
 """Held-out bits per byte of a model inside the package, per kind of text, as Markdown.
 
     python tools/score.py entropy_model ../shared/data
-    python tools/score.py blt ../shared/data
+    python tools/score.py blt ../shared/data [DEVICE]
+
+DEVICE is auto (a GPU where there is one; left out: this), cpu, cuda, or cuda:1.
 
 None of these texts was trained on: FLORES-200 devtest, books by other authors, other PEPs, other
 speeches, and the part of this Python's documentation and source that the recipe holds out.
@@ -13,9 +15,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from blt.checkpoint.pretrained import load_shipped
+import torch
+
+from blt.checkpoint.pretrained import PATCHING, read_patching
+from blt.checkpoint.pretrained import shipped as folder_of
 from blt.data import read, split
 from blt.lm import LanguageModel, load
+from blt.machine.precision import choose_device
+from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.calibration import mean_patch_size
 from blt.scoring.bits import bits_per_byte
@@ -23,14 +30,17 @@ from blt.scoring.bits import bits_per_byte
 LIMIT = 65536  # bytes of each kind
 
 
-def shipped(name: str) -> tuple[LanguageModel, LanguageModel | None, PatchingConfig, float, int]:
+def shipped(
+    name: str, device: torch.device
+) -> tuple[LanguageModel, LanguageModel | None, PatchingConfig, float, int]:
     """What is scored, what cuts and how, the recipe's held-out share, bytes of context."""
     if name == "blt":
-        model = load()
+        model = load(device=device)
         return model, model.entropy_model, model.config.patching, 0.02, 2048
-    patcher = load_shipped()
-    assert isinstance(patcher.entropy_model, LanguageModel)
-    return patcher.entropy_model, patcher.entropy_model, patcher.config, 0.05, 1024
+    with folder_of(name) as folder:
+        model, patching = load(folder, device).float(), read_patching(folder / PATCHING)
+    assert isinstance(model, CausalTransformer)
+    return model, model, patching, 0.05, 1024
 
 
 def kinds(data: Path, heldout: float) -> Iterator[tuple[str, list[bytes]]]:
@@ -43,8 +53,9 @@ def kinds(data: Path, heldout: float) -> Iterator[tuple[str, list[bytes]]]:
         yield f"FLORES {file.name.split('.')[0]}", read((str(file),)).documents
 
 
-def main(name: str, folder: str) -> None:
-    model, entropy_model, patching, heldout, context = shipped(name)
+def main(name: str, folder: str, device: str = "auto") -> None:
+    place = choose_device(device, "DEVICE")
+    model, entropy_model, patching, heldout, context = shipped(name, place)
     print("| text | bits per byte | bytes per patch |\n|---|---|---|")
     for kind, documents in kinds(Path(folder), heldout):
         score = bits_per_byte(model, documents, context_bytes=context, max_bytes=LIMIT)

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 
 import blt
 from blt import patching, vocab
-from blt.data import Loader, split
+from blt.data import Loader, cluster, split
 from blt.data.manifest import MANIFEST
 from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
 from blt.data.shards import HELDOUT, ShardSegments, ShardWriter
+from blt.data.worker import Task, Worker
 from blt.errors import UserError
 from blt.model.config import ByteTransformerConfig
 from texts import MULTILINGUAL
@@ -228,6 +230,30 @@ def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
         on_progress=lambda done, total, outcome: told.append((done, total, outcome.bytes)),
     )
     assert told == [(0, 1, 2**20), (0, 1, 2**21), (0, 1, 3 * 2**20), (1, 1, 3 * 2**20)]
+
+
+def test_on_ray_with_cuda_each_worker_takes_a_gpu(
+    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    class Rows:
+        def map(self, work: object, **resources: object) -> Rows:
+            asked.append(resources)
+            return self
+
+        def iter_rows(self) -> list[object]:
+            return []
+
+    data = SimpleNamespace(from_items=lambda *_, **__: Rows())
+    monkeypatch.setattr(cluster, "needed", lambda *_: data)
+    task = Task(0, sources[0], sources[0], named=True)
+    for device in ("cpu", "cuda"):
+        assert list(cluster.on_ray(Worker(tmp_path, Options(sources)), [task], 2, device)) == []
+    assert asked == [{"concurrency": 1}, {"concurrency": 1, "num_gpus": 1}]
+    with pytest.raises(UserError, match="a worker on Ray has auto or cpu or cuda, not 'cuda:1'"):
+        prepare(tmp_path / "out", Options(sources), ray_workers=2, device="cuda:1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_ray_writes_the_same(tmp_path: Path, sources: tuple[str, ...], entropy_folder: str) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import blt
 from blt import cli
@@ -140,6 +141,17 @@ def test_what_cannot_be_is_said(model: Path) -> None:
         Harness(str(model), dtype="int8")
     with pytest.raises(UserError, match="no such folder"):
         Harness(str(model / "none"))
+
+
+def test_it_works_where_it_is_told_and_on_a_cpu_in_float32(model: Path) -> None:
+    from blt.evals.harness import Harness
+
+    with pytest.raises(UserError, match="--device: 'cuda:9' is not there"):
+        Harness(str(model), device="cuda:9")
+    assert Harness(str(model), device="cpu").dtype == torch.float32
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    for unsaid in (None, "cuda:0", "auto"):
+        assert Harness(str(model), device=unsaid).lm.device.type == expected
 
 
 def test_the_harness_keeps_its_own_models() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from blt.machine import precision
 from blt.machine.hardware import measured_flops
-from blt.machine.precision import Precision, choose_dtype
+from blt.machine.precision import Precision, choose_dtype, reading_dtype
 
 CPU = torch.device("cpu")
 
@@ -25,6 +25,19 @@ def test_bfloat16_is_taken_where_it_is_faster_and_warned_of_where_it_is_not(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == (0 if faster else 1)  # once, not at every call
     assert all("'auto' takes the faster" in message for message in told)
+    precision._warn_if_slower.cache_clear()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_what_only_reads_is_narrow_on_a_gpu_that_can_and_never_on_a_cpu_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    monkeypatch.setattr(precision, "bfloat16_is_faster", lambda device: faster)
+    gpu = torch.device("cuda")
+    assert reading_dtype(CPU) == torch.float32
+    assert reading_dtype(gpu) == (torch.bfloat16 if faster else torch.float32)
+    assert reading_dtype(gpu, "float32") == torch.float32
+    assert reading_dtype(CPU, "bfloat16") == torch.bfloat16
     precision._warn_if_slower.cache_clear()
 
 

@@ -75,6 +75,11 @@ def test_a_run_is_shown_with_what_it_has_logged(tmp_path: Path) -> None:
     assert 'href="http' not in page  # nothing is fetched
 
 
+def test_a_run_that_has_not_been_evaluated_yet_is_shown(tmp_path: Path) -> None:
+    page = report_runs([log(tmp_path / "run", [None, None])]).read_text()
+    assert "<svg" in page
+
+
 def test_runs_of_the_same_name_are_told_apart_and_compared(tmp_path: Path) -> None:
     runs = [log(tmp_path / part / "run", [score]) for part, score in (("a", 2.5), ("b", 1.75))]
     page = report_runs(runs, tmp_path / "both.html").read_text()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from served import wait_until
 from shapes import random_blt
@@ -49,6 +50,25 @@ def test_an_impossible_option_is_refused_before_anything_is_deployed() -> None:
 
     with pytest.raises(UserError, match="cors_origins"):
         build(Options(cors_origins=("site.example",)))
+
+
+def test_a_replica_is_on_a_gpu_exactly_where_ray_gives_it_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray")
+    from blt.errors import UserError
+    from blt.serve import cluster
+    from blt.serve.cluster import Options, build
+
+    assert Options().place() == "cpu"
+    assert Options(gpus=1).place() == "cuda"
+    assert Options(gpus=1, device="cuda:0").place() == "cuda:0"
+    for wrong in (Options(device="cuda"), Options(device="cpu", gpus=1)):
+        with pytest.raises(UserError, match=r"device: .* gpus=1 and device=cuda"):
+            build(wrong)
+    monkeypatch.setattr(cluster, "cache_memory", lambda device, share: int(share * 100))
+    assert Options(gpus=0.25).budget(torch.device("cuda")) == 25  # four share one
+    assert Options(gpus=1).budget(torch.device("cuda")) is None
 
 
 @pytest.mark.slow

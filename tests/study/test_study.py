@@ -139,6 +139,11 @@ def test_a_kind_of_text_of_which_some_documents_are_not_scored_is_named(
     assert "heldout.other: 1 of 2 documents are scored" in warning
 
 
+def test_a_change_reaches_every_run(file: Path) -> None:
+    study = read_study(file, ("train.device='cuda:1'",))
+    assert {point.recipe.train.device for point in study.points()} == {"cuda:1"}
+
+
 def test_two_processes_share_the_runs_of_a_study(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "blt", "study", str(file), "--out", str(out)]

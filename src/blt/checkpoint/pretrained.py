@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from blt.checkpoint.folders import CONFIG, PATCHING
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.errors import UserError
@@ -103,6 +105,7 @@ def patcher_of(
     model: Path | None = None,
     table: Path | None = None,
     tokenizer: Path | None = None,
+    device: torch.device | None = None,
 ) -> Patcher:
     """A patcher from a user's choices.
 
@@ -112,6 +115,7 @@ def patcher_of(
         model: folder of a BLT or byte model; None for the shipped entropy model.
         table: safetensors file of the ``lookup`` rule.
         tokenizer: ``tokenizer.json`` of the ``bpe`` rule.
+        device: where the entropy model works; None: the CPU.
 
     Raises:
         UserError: an unknown rule, an impossible value, a missing or damaged file.
@@ -124,6 +128,8 @@ def patcher_of(
         patcher = load_patcher(model) if model is not None else load_shipped()
         config = from_dict(PatchingConfig, to_dict(patcher.config) | given, "blt patch")
     refuse_unused(config.rule, given)
+    if isinstance(patcher.entropy_model, CausalTransformer):
+        patcher.entropy_model.to(device)
     return Patcher(
         config,
         patcher.entropy_model if config.needs_entropies else None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from blt.cli.device import RecipeDevice, changes_for
 from blt.cli.output import say
 from blt.report.colours import COLOURS
 from blt.report.console import Console
@@ -26,6 +27,7 @@ def byteify(
     run: Path,
     resume: bool = False,
     scratch: bool = False,
+    device: RecipeDevice = None,
 ) -> None:
     """Turn a token model into a byte model: a BLT whose global transformer begins as its layers.
 
@@ -45,7 +47,7 @@ def byteify(
     from blt.report.progress import training_bar
     from blt.train.recipe import read_recipe
 
-    changes = (*overrides, f"byteify.source={json.dumps(source)}")
+    changes = (*overrides, f"byteify.source={json.dumps(source)}", *changes_for(device))
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
     result = run_byteify(
         read_recipe(recipe, changes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blt.cli.device import Device, chosen
 from blt.errors import UserError
 
 
@@ -15,6 +16,7 @@ def demo(
     patch_size: float = 4.5,
     seed: int = 0,
     pretrained: bool = False,
+    device: Device = "auto",
 ) -> None:
     """Train a small model in ten minutes, and compare and watch it.
 
@@ -28,9 +30,12 @@ def demo(
     """
     from blt.demo import run_demo, show_pretrained
 
+    chosen(device)  # before anything is written
     if pretrained:
         if run is not None:
             raise UserError("--pretrained trains nothing, so it has no --run; leave one out")
-        show_pretrained(text, seed)
+        show_pretrained(text, seed, device)
         return
-    run_demo(text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed)
+    run_demo(
+        text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed, device=device
+    )

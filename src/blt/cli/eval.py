@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
+from blt.cli.device import Device, chosen
 from blt.errors import UserError, require, require_whole
 
 
@@ -20,7 +22,9 @@ def eval(
     max_bytes: int | None = None,
     limit: int | None = None,
     generate: bool = False,
-    device: str = "cpu",
+    device: Device = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    compile: bool = False,
     json: bool = False,
     plot: Path | None = None,
 ) -> None:
@@ -37,7 +41,10 @@ def eval(
         max_bytes: bpb, noise: of each text. Left out: 262144.
         limit: At most so many questions, sentences or samples.
         generate: cute: also let the model write its answers.
-        device: cpu, cuda, or auto.
+        precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
+            float32 on a CPU.
+        compile: Let torch.compile fuse the model first: for much text on a GPU, as it takes up to a
+            minute.
         json: Print one JSON object for each row.
         plot: Draw the rows into this file too, a PNG, SVG or PDF.
     """
@@ -56,8 +63,11 @@ def eval(
     given = {name: count for name, count in counts.items() if count is not None}
     for name, count in given.items():
         require_whole(_option(name), count, 1)
-    _refuse_idle(task, [*given, *["generate"] * generate], asked.takes)
-    rows = compare(task, model or (PRETRAINED,), paths, Options(**given, generate=generate), device)
+    flags = {"generate": generate, "precision": precision != "auto"}
+    _refuse_idle(task, [*given, *(name for name in flags if flags[name])], asked.takes)
+    options = Options(**given, generate=generate, precision=precision)
+    models = model or (PRETRAINED,)
+    rows = compare(task, models, paths, options, chosen(device), compile)
     found = (print_json if json else print_table)(rows)
     if plot is not None:
         draw(found, asked.shown, plot)

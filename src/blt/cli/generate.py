@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tyro.conf import Positional, UseAppendAction
 
+from blt.cli.device import Device, chosen
 from blt.errors import UserError
 
 
@@ -19,11 +20,13 @@ class Model:
     model: Path | None = None
     """Model folder, such as RUN/checkpoint, instead of the model inside the package."""
     precision: str | None = None
-    """Precision of the weights: float32, bfloat16 or int8. Left out: as the model is."""
+    """Precision of the weights: float32, bfloat16 or int8 (on a CPU). Left out: bfloat16 on a GPU
+    that has it, else as the model is."""
     draft_bytes: int = 0
     """Self-speculation: guess so many bytes at once, then verify them together."""
     batch: int = 16
     """How many prompts are continued at the same time."""
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def generate(
     if model.batch < 1:
         raise UserError(f"--batch must be at least 1, got {model.batch}")
     stop = tuple(os.fsencode(s) for s in sampling.stop)
-    chosen = Sampling(**{**vars(sampling), "stop": stop})
-    lm = load(model.model or PRETRAINED)
+    how = Sampling(**{**vars(sampling), "stop": stop})
+    lm = load(model.model or PRETRAINED, chosen(model.device))
     engine = Engine(
         lm,
         max_batch=min(model.batch, max(1, len(texts))),
@@ -104,7 +107,7 @@ def generate(
     )
     clock = generate_view.Clock(engine)
     writer = generate_view.writer_of(output, lm, len(texts))
-    generate_view.write_all(engine, texts, chosen, clock.watch(writer))
+    generate_view.write_all(engine, texts, how, clock.watch(writer))
     if output.stats:
         print(clock.line(), file=sys.stderr)
 

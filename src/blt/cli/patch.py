@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from tyro.conf import Positional
 
+from blt.cli.device import Device, chosen
 from blt.cli.output import say
 from blt.errors import UserError
 from blt.report.console import Console
@@ -77,6 +78,7 @@ def patch(
     *,
     file: Path | None = None,
     json: bool = False,
+    device: Device = "auto",
     rule: Rule,
     model: Needs,
 ) -> None:
@@ -91,7 +93,7 @@ def patch(
 
     data = _read_input(text, file)
     paths = {"model": model.model, "table": model.table, "tokenizer": model.tokenizer}
-    patcher = patcher_of(rule.rule, rule.parameters(), **paths)
+    patcher = patcher_of(rule.rule, rule.parameters(), **paths, device=chosen(device))
     if rule.target is not None:
         whole: Any = {"context_bytes": max(1, len(data)), "sample_bytes": None}
         patcher = patcher.calibrated([data], rule.target, **whole)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional
 
+from blt.cli.device import Device, chosen
 from blt.report.console import Console
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def prepare(
     out: Path,
     entropy_model: str | None = None,
     newline_reset: bool = False,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    device: Device = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     heldout: float = 0.01,
     segment_bytes: int = 8192,
     shard_mb: int = 64,
@@ -40,7 +42,8 @@ def prepare(
         out: Folder to make.
         entropy_model: Store this model's entropies: its folder, or "pretrained".
         newline_reset: The entropy model forgets everything after each newline.
-        precision: Of the entropy model's matrix products.
+        precision: Of the entropy model's matrix products. auto: bfloat16 on a GPU that has it,
+            float32 on a CPU.
         heldout: Share of documents that is kept from training, by a hash of their content; of those
             of a megabyte or more, and of a handful of long ones, their end.
         segment_bytes: Longest run of bytes that can be trained on at once.
@@ -51,20 +54,23 @@ def prepare(
     """
     from blt.data.prepare import Options
     from blt.data.prepare import prepare as run
+    from blt.machine.precision import reading_dtype
 
+    ray_workers = workers if engine == "ray" else None
+    place = chosen("cpu" if ray_workers else device)  # Ray's workers have devices of their own
+    dtype = reading_dtype(place, precision)
     options = Options(
         sources,
         heldout=heldout,
         entropy_model=entropy_model,
         newline_reset=newline_reset,
-        precision=precision,
+        precision=str(dtype).removeprefix("torch."),  # type: ignore[arg-type]
         segment_bytes=segment_bytes,
         shard_bytes=shard_mb * 2**20,
         max_broken=max_broken,
     )
     with preparing() as show:
-        ray_workers = workers if engine == "ray" else None
-        manifest = run(out, options, ray_workers=ray_workers, on_progress=show)
+        manifest = run(out, options, ray_workers=ray_workers, device=device, on_progress=show)
     print_manifest(out, manifest)
 
 

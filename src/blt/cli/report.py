@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from blt.cli.device import Device, chosen
 from blt.cli.output import say
 
 
@@ -16,6 +17,7 @@ def report(
     *,
     out: Path | None = None,
     prompt: str = "",
+    device: Device = "auto",
 ) -> None:
     """Write an HTML report of a training, or one that compares several; no network needed.
 
@@ -27,4 +29,4 @@ def report(
     """
     from blt.report.runs import report_runs
 
-    say(report_runs(runs, out, os.fsencode(prompt)))
+    say(report_runs(runs, out, os.fsencode(prompt), chosen(device)))

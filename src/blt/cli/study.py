@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from blt.cli.device import RecipeDevice, changes_for
 from blt.cli.output import say
 from blt.report.console import Console
 
@@ -24,6 +25,7 @@ def study(
     *,
     out: Path | None = None,
     figures: bool = False,
+    device: RecipeDevice = None,
 ) -> None:
     """Train a grid of models at equal FLOPs, score them, and draw what comes out.
 
@@ -38,7 +40,7 @@ def study(
     from blt.study.figures import write_figures
 
     folder = out or Path("runs") / file.stem
-    made = read_study(file)
+    made = read_study(file, changes_for(device))
     if not figures:
         with points(Console()) as show:
             run_study(made, folder, on_point=show)

@@ -8,6 +8,7 @@ from time import strftime
 
 from tyro.conf import Positional
 
+from blt.cli.device import RecipeDevice, changes_for
 from blt.errors import UserError
 from blt.report.console import Console
 
@@ -21,6 +22,7 @@ def train(
     *,
     run: Path | None = None,
     resume: bool = False,
+    device: RecipeDevice = None,
 ) -> None:
     """Train the model that a recipe describes.
 
@@ -42,7 +44,7 @@ def train(
         raise UserError("several processes need --run FOLDER, the same for all")
     folder = run or Path("runs") / f"{recipe.stem}-{strftime('%Y%m%d-%H%M%S')}"
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
-    made = read_recipe(recipe, overrides)
+    made = read_recipe(recipe, (*overrides, *changes_for(device)))
     with training_bar(console, recipe.stem) as show:
         latest = Latest(show)
         hooks = hooks_of(made)

@@ -15,8 +15,15 @@ from blt.data.worker import Outcome, Task, Worker
 from blt.errors import needed
 
 
-def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
-    """The same on Ray: ``out`` must be a folder that all of its machines see."""
+def on_ray(
+    worker: Worker, tasks: Sequence[Task], workers: int, device: str = "cpu"
+) -> Iterator[Outcome]:
+    """The same on Ray: ``out`` must be a folder that all of its machines see.
+
+    Args:
+        workers: so many at once.
+        device: ``cuda`` gives each of them a GPU of the cluster for its entropy model.
+    """
     data = needed("ray.data", "cluster")
     threads = torch.get_num_threads()
     out, options, here = worker.out.absolute(), worker.options, Path.cwd()
@@ -25,7 +32,7 @@ def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outc
         def __init__(self) -> None:
             os.chdir(here)  # names of sources may be relative
             torch.set_num_threads(threads)  # sums, and so entropies, depend on it
-            self.worker = Worker(out, options)
+            self.worker = Worker(out, options, device)
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             return {"outcome": json.dumps(asdict(self.worker(Task(**row))))}
@@ -34,5 +41,6 @@ def on_ray(worker: Worker, tasks: Sequence[Task], workers: int) -> Iterator[Outc
         return
     rows = data.from_items([asdict(task) for task in tasks], override_num_blocks=len(tasks))
     workers = min(workers, len(tasks))
-    for row in rows.map(OnRay, concurrency=workers).iter_rows():
+    gpus = {} if device == "cpu" else {"num_gpus": 1}  # Ray shows a worker no other than its own
+    for row in rows.map(OnRay, concurrency=workers, **gpus).iter_rows():
         yield Outcome(**json.loads(row["outcome"]))

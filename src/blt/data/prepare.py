@@ -33,6 +33,7 @@ from blt.files.strict_json import parse_object
 __all__ = ["OnProgress", "Options", "Outcome", "Task", "Worker", "prepare"]
 
 PLAN = "plan.json"
+RAY_DEVICES = ("auto", "cpu", "cuda")  # Ray says which GPU a worker has
 
 # Units done, of how many, and the last one, or what there is so far of the one in work.
 OnProgress = Callable[[int, int, Outcome], None]
@@ -43,6 +44,7 @@ def prepare(
     options: Options,
     *,
     ray_workers: int | None = None,
+    device: str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Write the shards of ``options.sources`` into ``folder``, or what is missing of them.
@@ -50,6 +52,8 @@ def prepare(
     Args:
         folder: new, or one that an earlier call with the same options was writing.
         ray_workers: do the work on Ray with so many at once; None: here, one unit after another.
+        device: where the entropy model works: cpu, cuda, cuda:1 or auto. On Ray with cuda each
+            worker takes a GPU of the cluster, with cpu or auto none.
         on_progress: called after every unit, and here also within it, after every megabyte.
 
     Returns:
@@ -60,10 +64,14 @@ def prepare(
             disk; what was whole stays, and another call goes on.
     """
     out, found = Path(folder), Found()
+    if ray_workers and device not in RAY_DEVICES:
+        raise UserError(f"device: a worker on Ray has {' or '.join(RAY_DEVICES)}, not {device!r}")
     tasks = list(_tasks(options.sources, found))
-    worker = Worker(out, options)  # before anything is written: it may not find its model
+    # Before anything is written: it may not find its model.
+    worker = Worker(out, options, "cpu" if ray_workers else device)
     _begin(out, options, worker.identity, tasks)
-    work = partial(_work, worker, len(tasks), ray_workers, on_progress or nobody)
+    writes = partial(_on_ray, ray_workers, device) if ray_workers else _here
+    work = partial(writes, worker, len(tasks), on_progress or nobody)
     work([task for task in tasks if not (place_of(out, task.number) / UNIT).is_file()])
     if to_hold := to_json(_division(out, tasks, options.heldout)):
         again = [task for task in tasks if _outcome(out, task).division != to_hold]
@@ -71,18 +79,25 @@ def prepare(
     return _finish(out, options, worker.identity, tasks, found.left_out)
 
 
-def _work(
-    worker: Worker, total: int, ray_workers: int | None, show: OnProgress, tasks: Sequence[Task]
-) -> None:
+def _here(worker: Worker, total: int, show: OnProgress, tasks: Sequence[Task]) -> None:
     """Write the shards of ``tasks``, the last ones of ``total``."""
-    finished = total - len(tasks)
-    if ray_workers:
-        for done, outcome in enumerate(on_ray(worker, tasks, ray_workers), finished + 1):
-            show(done, total, outcome)
-        return
-    for done, task in enumerate(tasks, finished):
+    for done, task in enumerate(tasks, total - len(tasks)):
         worker.tell = partial(show, done, total)
         show(done + 1, total, worker(task))
+
+
+def _on_ray(
+    workers: int,
+    device: str,
+    worker: Worker,
+    total: int,
+    show: OnProgress,
+    tasks: Sequence[Task],
+) -> None:
+    """The same on Ray, so many at once."""
+    outcomes = on_ray(worker, tasks, workers, "cpu" if device == "auto" else device)
+    for done, outcome in enumerate(outcomes, total - len(tasks) + 1):
+        show(done, total, outcome)
 
 
 def _division(out: Path, tasks: Sequence[Task], heldout: float) -> Division | None:

@@ -23,13 +23,15 @@ from blt.data.shards import HELDOUT, TRAIN, ShardInfo, ShardWriter
 from blt.data.sources import Unit
 from blt.errors import UserError
 from blt.files import durable
-from blt.machine.precision import autocast, choose_dtype
+from blt.machine.precision import autocast, choose_device, choose_dtype
+from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
 from blt.texts.pieces import streamed
 
 UNIT = "unit.json"  # written last into a unit's folder
 TOLD = 2**20  # bytes between two signs of life
 GROUP_BYTES = 65536  # of documents whose entropies are computed together
+GPU_GROUP_BYTES = 2**20  # so many fill a GPU
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,25 @@ def nobody(*_: object) -> None:
 class Worker:
     """Writes the shards of one unit after another.
 
+    Args:
+        out: folder of all shards.
+        device: where the entropy model works.
+
     Attributes:
         tell: called with the outcome so far of the unit in work, after every megabyte of text.
     """
 
     tell: Callable[[Outcome], None] = staticmethod(nobody)
 
-    def __init__(self, out: Path, options: Options) -> None:
+    def __init__(self, out: Path, options: Options, device: str = "cpu") -> None:
         self.out, self.options = out, options
         self.entropy_model = find_entropy_model(options.entropy_model)
         self.identity = None if self.entropy_model is None else identity(self.entropy_model)
+        if self.entropy_model is not None:
+            place = choose_device(device, "device")
+            self.entropy_model.to(place)
+            if wants_compiling("auto", place):
+                compile_model(self.entropy_model)
 
     def __call__(self, task: Task) -> Outcome:
         place, outcome = (
@@ -182,15 +193,15 @@ class Worker:
         if self.entropy_model is None:
             yield from ((document, None) for document in documents)
             return
-        for group in streamed(documents, GROUP_BYTES):
+        on_cpu = self.entropy_model.device.type == "cpu"
+        for group in streamed(documents, GROUP_BYTES if on_cpu else GPU_GROUP_BYTES):
             yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
 
     def _entropies(self, model: CausalTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:
-        device = next(model.parameters()).device
-        ids = [vocab.encode(document).to(device) for document in group]
-        with autocast(device, choose_dtype(self.options.precision, device)):
+        ids = [vocab.encode(document) for document in group]
+        with autocast(model.device, choose_dtype(self.options.precision, model.device)):
             found = model.document_entropies(ids, self.options.newline_reset)
-        return [entropies.float().cpu() for entropies in found]
+        return [entropies.float() for entropies in found]
 
 
 def _pieces(

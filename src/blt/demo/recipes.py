@@ -47,6 +47,7 @@ class Plan:
     minutes: float  # for everything together
     patch_size: float  # bytes
     seed: int
+    device: str
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
@@ -64,6 +65,7 @@ class Plan:
         train = TrainConfig(
             seconds=60 * self.minutes * share,
             lr=LEARNING_RATE[name],
+            device=self.device,
             min_lr_ratio=0.02,
             log_every=10,
             evals=0,

@@ -50,6 +50,7 @@ def run_demo(
     minutes: float = 9.0,
     patch_size: float = 4.5,
     seed: int = 0,
+    device: str = "auto",
 ) -> Path:
     """Run the whole demo; returns its run folder.
 
@@ -59,13 +60,14 @@ def run_demo(
         minutes: for everything together.
         patch_size: bytes per patch that θ is calibrated to.
         seed: of weights, batches and the sample.
+        device: where everything is trained and written: auto, cpu, cuda, cuda:1.
 
     Raises:
-        UserError: bad text or folder.
+        UserError: bad text or folder, or no such device.
         KeyboardInterrupt: says where the last checkpoint is.
     """
     folder = folder or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    plan = Plan(text, folder, minutes, patch_size, seed)
+    plan = Plan(text, folder, minutes, patch_size, seed, device)
     try:
         _Demo(plan).run()
     except KeyboardInterrupt:
@@ -78,7 +80,7 @@ class _Demo:
         self.plan, self.folder, self.context = plan, plan.folder, plan.data.context_bytes
         self.deadline = time.monotonic() + 60 * plan.minutes
         self.screen = Screen()
-        self.device = choose_device("auto")
+        self.device = choose_device(plan.device, "device")
         self.dtype = choose_dtype("auto", self.device)
 
     def run(self) -> None:
@@ -195,18 +197,19 @@ def write(
     return bytes(written)
 
 
-def show_pretrained(text: Path | None = None, seed: int = 0) -> None:
+def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto") -> None:
     """What the small BLT inside the package knows: scores, patches and a sample, in a minute.
 
     Args:
         text: file or folder to score; None: what of this Python's own source and documentation
             the model was not trained on.
         seed: of the sample.
+        device: where the model works: auto, cpu, cuda, cuda:1.
 
     Raises:
-        UserError: bad text.
+        UserError: bad text, or no such device.
     """
-    screen, model = Screen(), load()
+    screen, model = Screen(), load(device=device)
     source = PYTHON if text is None else str(text)
     documents = read((source,)).documents
     if text is None:

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import UserError
 from blt.evals.models import load
 from blt.evals.tasks import TASKS, Options, Row
 from blt.machine.precision import choose_device
+from blt.model.compiling import compile_model
 from blt.train.run import CHECKPOINT
 
 MODEL = "model"  # the column that says which
@@ -21,18 +24,23 @@ def compare(
     folders: Sequence[str | Path],
     paths: Sequence[str],
     options: Options,
-    device: str = "cpu",
+    device: str | torch.device = "auto",
+    compile: bool = False,
 ) -> Iterator[Row]:
     """Rows of ``task`` for each model; those of several models say which, behind their name.
 
-    Only one model is in memory at a time, on ``device``: cpu, cuda, or auto.
+    Only one model is in memory at a time, on ``device``: auto (a GPU where there is one), cpu, or
+    cuda; with ``compile`` by torch.compile.
 
     Raises:
         UserError: a folder without a model, or the same one twice, or no such device.
     """
+    place = choose_device(device, "device")
     names = short_names([Path(folder) for folder in folders])
     for folder, name in zip(folders, names, strict=True):
-        model = load(str(folder)).to(choose_device(device, "--device"))
+        model = load(str(folder)).to(place)
+        if compile:
+            compile_model(model)
         for row in TASKS[task].rows(model, paths, options):
             if len(folders) > 1:
                 first = next(iter(row))

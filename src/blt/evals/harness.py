@@ -20,7 +20,7 @@ from blt.evals.gen_kwargs import options, seeds
 from blt.evals.models import load
 from blt.generate import Engine, Sampling
 from blt.lm import BLT, ByteLM, LanguageModel
-from blt.machine.precision import autocast
+from blt.machine.precision import autocast, choose_device, reading_dtype
 from blt.texts.pieces import segments
 
 # The registry takes in the harness's own models only while it is empty, so they come first.
@@ -28,7 +28,8 @@ needed("lm_eval.models", "eval", "lm-evaluation-harness is not installed")
 from lm_eval.api.model import LM  # noqa: E402
 from lm_eval.api.registry import register_model  # noqa: E402
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
+UNSAID = (None, "cuda", "cuda:0")  # what the harness passes where nobody names a device
 
 
 @register_model("blt")
@@ -39,21 +40,23 @@ class Harness(LM):
         pretrained: any folder that ``blt eval`` takes; left out, the BLT inside the package.
         context_bytes: texts whose perplexity is asked for are scored in pieces of so many bytes,
             each from BOS, as ``blt eval`` does.
-        dtype: of matrix products when scoring: float32 or bfloat16.
+        dtype: of matrix products when scoring: float32, bfloat16, or auto: bfloat16 on a GPU that
+            has it, float32 on a CPU.
         max_batch: texts that are written at the same time.
-        device: such as cpu or cuda.
+        device: auto, cpu, or one of several GPUs, such as cuda:1. The first GPU, which the harness
+            asks for if nobody else does, is as auto.
         batch_size: what the harness always passes; scoring packs requests, whatever it is.
         max_batch_size: likewise.
 
     Raises:
-        UserError: no model there, or an impossible value.
+        UserError: no model there, an impossible value, or no such device.
     """
 
     def __init__(
         self,
         pretrained: str = PRETRAINED,
         context_bytes: int = 2048,
-        dtype: str = "float32",
+        dtype: str = "auto",
         max_batch: int = 16,
         device: str | None = None,
         batch_size: int | str | None = None,
@@ -62,12 +65,11 @@ class Harness(LM):
         super().__init__()
         require(dtype in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         require(context_bytes > 0, f"context_bytes must be positive, got {context_bytes}")
-        if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
-            device = "cpu"  # the harness asks for cuda if nobody says otherwise
-        self.lm: LanguageModel = load(pretrained).to(device)
+        place = choose_device("auto" if device in UNSAID else device, "--device")
+        self.lm: LanguageModel = load(pretrained).to(place)
         self._device = self.lm.device
         self.context_bytes, self.max_batch = context_bytes, max_batch
-        self.dtype = getattr(torch, dtype)
+        self.dtype = reading_dtype(place, dtype)  # type: ignore[arg-type]
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         """Nats of each request's continuation after its context, and would greedy generation write

@@ -41,11 +41,11 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
     return {name: lines[:limit] for name, lines in found.items()}
 
 
-def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[str, Any]:
+def measure(lm: LanguageModel, lines: list[bytes], scoring: dict[str, Any]) -> dict[str, Any]:
     """The costs of one language's sentences, scored as one text."""
     text = [b"\n".join(lines)]
-    score = bits_per_byte(lm, text, context_bytes=context_bytes)
-    size = patch_size(lm, text, context_bytes)
+    score = bits_per_byte(lm, text, **scoring)
+    size = patch_size(lm, text, **scoring)
     return {
         "bytes": len(text[0]),
         "bits_per_byte": score,
@@ -56,10 +56,11 @@ def measure(lm: LanguageModel, lines: list[bytes], context_bytes: int) -> dict[s
 
 
 def compare(
-    lm: LanguageModel, folder: Path, limit: int | None, context_bytes: int
+    lm: LanguageModel, folder: Path, limit: int | None, scoring: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """A row for each language, and the largest over the smallest of each column.
 
+    ``scoring`` is how :func:`blt.scoring.bits.bits_per_byte` scores, by keyword.
     ``patches_vs_english`` is how many patches (or tokens; bytes where there are neither) the same
     sentences are, relative to the language whose file begins with "en".
     """
@@ -69,7 +70,7 @@ def compare(
     found: list[dict[str, Any]] = []
     base = 0.0
     for name in order:
-        row = {"language": name, **measure(lm, languages[name], context_bytes)}
+        row = {"language": name, **measure(lm, languages[name], scoring)}
         cost = row["patches_per_sentence"] or row["bytes"] / len(languages[name])
         base = base or cost
         row["patches_vs_english"] = None if reference is None else cost / base

@@ -14,6 +14,7 @@ from blt.evals import languages, samples
 from blt.evals.noise import NOISES, disturb
 from blt.evals.patch_size import patch_size
 from blt.lm import LanguageModel
+from blt.machine.precision import Precision, autocast, reading_dtype
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose
 
@@ -28,29 +29,35 @@ class Options:
     max_bytes: int = 262144  # of each text
     limit: int | None = None  # questions, sentences or samples of each task; None: all
     generate: bool = False  # CUTE: let the model write its answers too
+    precision: Precision = "auto"  # of matrix products; auto: bfloat16 on a GPU that has it
+
+    def scoring(self, lm: LanguageModel) -> dict[str, Any]:
+        """How :func:`blt.scoring.bits.bits_per_byte` is to score."""
+        dtype = reading_dtype(lm.device, self.precision)
+        return {"context_bytes": self.context_bytes, "dtype": dtype}
 
 
 def bpb(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Bits per byte of each text, and bytes per patch or token."""
     for path in paths:
         texts = choose(read((path,)).documents, options.max_bytes)
-        score = bits_per_byte(lm, texts, context_bytes=options.context_bytes)
+        score = bits_per_byte(lm, texts, **options.scoring(lm))
         yield {
             "text": path,
             "bytes": sum(map(len, texts)),
             "bits_per_byte": score,
-            "bytes_per_patch": patch_size(lm, texts, options.context_bytes),
+            "bytes_per_patch": patch_size(lm, texts, **options.scoring(lm)),
         }
 
 
 def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Bits per byte of text, disturbed in each way, and how much more than of the text itself."""
     documents = choose(read(tuple(paths)).documents, options.max_bytes)
-    plain = bits_per_byte(lm, documents, context_bytes=options.context_bytes)
+    plain = bits_per_byte(lm, documents, **options.scoring(lm))
     yield {"noise": "none", "bits_per_byte": plain, "more_bits": 0.0}
     for name in NOISES:
         texts = [disturb(text, name, seed) for seed, text in enumerate(documents)]
-        score = bits_per_byte(lm, texts, context_bytes=options.context_bytes)
+        score = bits_per_byte(lm, texts, **options.scoring(lm))
         yield {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
 
 
@@ -61,7 +68,8 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
     for task, items in found.items():
         asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        right = cute_task.accuracy(lm, asked)
+        with autocast(lm.device, reading_dtype(lm.device, options.precision)):
+            right = cute_task.accuracy(lm, asked)
         row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
         row["by_chance"] = chance
         if options.generate:
@@ -85,7 +93,7 @@ def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
     """Bits per byte, and bytes per patch, of the same sentences in many languages."""
     folder = Path(_one(paths, "a folder with one file per language"))
-    return languages.compare(lm, folder, options.limit, options.context_bytes)
+    return languages.compare(lm, folder, options.limit, options.scoring(lm))
 
 
 def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
@@ -103,7 +111,7 @@ def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[
         }
 
 
-TEXT = ("max_bytes", "context_bytes")  # options of tasks that score whole texts
+TEXT = ("max_bytes", "context_bytes", "precision")  # options of tasks that score whole texts
 Measure = Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]
 
 
@@ -122,10 +130,12 @@ TASKS: dict[str, Task] = {
     "languages": Task(
         parallel,
         ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
-        ("limit", "context_bytes"),
+        ("limit", "context_bytes", "precision"),
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
-    "cute": Task(cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate")),
+    "cute": Task(
+        cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate", "precision")
+    ),
 }
 
 # Benchmarks that people ask for here, and what the harness calls them.

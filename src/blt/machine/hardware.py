@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import resource
 import sys
@@ -13,6 +14,7 @@ from functools import cache
 import torch
 
 from blt.errors import UserError
+from blt.texts.pieces import BATCH_BYTES
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,36 @@ def find_hardware(text: str) -> Hardware:
     return replace(by_name[match[2].lower()], count=count)
 
 
+CACHE_SHARE = 0.8  # of what is free on a GPU; prompts that are scored need the rest
+CPU_CACHES = 4 * 2**30  # bytes
+
+
+def cache_memory(device: torch.device, share: float = 1.0) -> int:
+    """Bytes that the caches of texts may take on a device where the model's weights are by now.
+
+    Args:
+        share: of the device that this process has.
+
+    Returns:
+        on a GPU 0.8 of what is free; elsewhere 4 GiB, or half of the memory where that is less.
+    """
+    if device.type != "cuda":
+        return min(CPU_CACHES, _physical_memory() // 2)
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(CACHE_SHARE * share * (free + kept))
+
+
+def _physical_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def reading_bytes(device: torch.device) -> int:
+    """Bytes of text that a model reads together: more on a GPU, which few leave idle."""
+    return BATCH_BYTES if device.type == "cpu" else 4 * BATCH_BYTES
+
+
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """FLOP/s of matrix products: measured on a CPU, as its maker gives it of a GPU in bfloat16.
@@ -76,10 +108,16 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """
     if device.type == "cpu":
         return measured_flops(dtype)
-    if device.type != "cuda" or dtype != torch.bfloat16:
+    kind = kind_of(device)
+    return kind.flops if kind is not None and dtype == torch.bfloat16 else None
+
+
+def kind_of(device: torch.device) -> Hardware | None:
+    """Which of the known kinds a GPU is; None: another one, or no GPU."""
+    if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).replace(" ", "")
-    return next((kind.flops for kind in KINDS.values() if kind.name in name), None)
+    return next((kind for kind in KINDS.values() if kind.name in name), None)
 
 
 def measured_flops(

@@ -12,23 +12,32 @@ from blt.errors import UserError
 from blt.machine.hardware import measured_flops
 
 Precision = Literal["auto", "float32", "bfloat16"]
+DEVICES = ("cpu", "cuda", "mps", "xpu")  # what PyTorch computes on, by the first part of a name
 PRODUCT = 768  # rows and columns: a few milliseconds
 
 
-def choose_device(name: str, key: str = "train.device") -> torch.device:
-    """``auto`` is a GPU where there is one; ``key`` is what a mistake is called.
+def choose_device(name: str | torch.device, key: str = "train.device") -> torch.device:
+    """The device that a user has asked for, tried out.
+
+    Args:
+        name: ``auto`` for a GPU where there is one, ``cpu``, ``cuda``, ``cuda:1``.
+        key: the option or field, for the message about a mistake.
 
     Raises:
         UserError: no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(name).partition(":")[0] not in DEVICES:
+        known = f"known are {', '.join(DEVICES)}"
+        raise UserError(f"{key}: {str(name)!r} is not there ({known}); try 'auto' or 'cpu'")
     try:
         device = torch.device(name)
         torch.empty(1, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{key}: {name!r} is not there ({reason}); try 'cpu'") from None
+        reason = str(error).splitlines()[0][:120]
+        message = f"{key}: {str(name)!r} is not there ({reason}); try 'auto' or 'cpu'"
+        raise UserError(message) from None
     return device
 
 
@@ -43,6 +52,17 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.float32
     _warn_if_slower(device)
     return torch.bfloat16
+
+
+def reading_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
+    """The dtype of matrix products where a model only reads: scores, entropies, patch sizes.
+
+    ``auto`` is bfloat16 on a GPU that has it, and float32 on a CPU, also on one whose bfloat16 is
+    fast: scores of different CPUs stay comparable.
+    """
+    if precision == "auto" and device.type == "cpu":
+        return torch.float32
+    return choose_dtype(precision, device)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.filesize import decimal
 
 from blt.errors import UserError
@@ -38,13 +39,19 @@ class RunData:
         return [report for report in self.reports if "heldout_bits_per_byte" in report]
 
 
-def report_runs(folders: Sequence[Path], out: Path | None = None, prompt: bytes = b"") -> Path:
+def report_runs(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    prompt: bytes = b"",
+    device: str | torch.device = "auto",
+) -> Path:
     """Write one self-contained HTML file about runs.
 
     Args:
         folders: run folders, finished or not.
         out: the file; None: ``report.html`` in the folder, or ``compared.html`` in the first.
         prompt: of a single run: what its model is to continue, for a sample.
+        device: where it does so.
 
     Raises:
         UserError: not a run folder, or one that has no report yet.
@@ -56,7 +63,7 @@ def report_runs(folders: Sequence[Path], out: Path | None = None, prompt: bytes 
     runs = [
         read_run(folder, folder.resolve().name if unique else str(folder)) for folder in folders
     ]
-    data = _one(runs[0], prompt) if len(runs) == 1 else _several(runs)
+    data = _one(runs[0], prompt, device) if len(runs) == 1 else _several(runs)
     own = "report.html" if len(runs) == 1 else "compared.html"  # beside the report of the first
     return write_report(out or runs[0].path / own, data)
 
@@ -82,7 +89,7 @@ def read_run(folder: Path, name: str) -> RunData:
     return run
 
 
-def _one(run: RunData, prompt: bytes) -> ReportData:
+def _one(run: RunData, prompt: bytes, device: str | torch.device) -> ReportData:
     recipe = run.path / RECIPE
     return ReportData(
         title=f"Training {run.name}",
@@ -90,7 +97,7 @@ def _one(run: RunData, prompt: bytes) -> ReportData:
         facts=_facts(run),
         scores=_by_source(run) or _scores([run]),
         curves=_curves(run),
-        samples=_samples(run, prompt),
+        samples=_samples(run, prompt, device),
         recipe=recipe.read_text() if recipe.is_file() else "",
     )
 
@@ -145,8 +152,9 @@ def _by_source(run: RunData) -> list[Scored]:
     """Bits of each source at the last evaluation, where there are several."""
     by_source = run.scored[-1].get("heldout_by_source", {}) if run.scored else {}
     scores = [Scored(name, value) for name, value in by_source.items()]
-    together = [Scored("together", run.scored[-1]["heldout_bits_per_byte"], highlight=True)]
-    return scores + together if scores else []
+    if not scores:
+        return []
+    return [*scores, Scored("together", run.scored[-1]["heldout_bits_per_byte"], highlight=True)]
 
 
 def _curves(run: RunData) -> list[Curve]:
@@ -162,7 +170,7 @@ def _curve(name: str, reports: Sequence[dict[str, Any]], key: str) -> Curve:
     return Curve(name, seconds, bytes_seen, [report.get(key, math.nan) for report in reports])
 
 
-def _samples(run: RunData, prompt: bytes) -> list[Written]:
+def _samples(run: RunData, prompt: bytes, device: str | torch.device) -> list[Written]:
     """What was logged, evenly spread and the last one, and what the model makes of ``prompt``."""
     logged = [event for event in run.events if event.get("event") == "sample"]
     every = max(1, -(-len(logged) // SAMPLES))
@@ -172,6 +180,6 @@ def _samples(run: RunData, prompt: bytes) -> list[Written]:
     ]
     if prompt and RunFolder(run.path).has_checkpoint:
         options: dict[str, Any] = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8}
-        written = load(run.path / "checkpoint").generate(prompt, **options)
+        written = load(run.path / "checkpoint", device).generate(prompt, **options)
         samples.append(Written(written.data, prompt, "Now"))
     return samples

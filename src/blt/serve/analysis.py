@@ -14,6 +14,7 @@ from blt.errors import UserError
 from blt.generate.request import Piece
 from blt.generate.sampling import likeliest
 from blt.lm import BLT, ByteLM, LanguageModel
+from blt.machine.precision import autocast, reading_dtype
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer, entropy, entropy_contexts
 from blt.patching import PatchingConfig, decide, mean_patch_size, refuse_unused
@@ -58,6 +59,7 @@ class Analysis:
         shipped = load_shipped()
         model = lm if isinstance(lm, ByteLM) else shipped.entropy_model
         assert isinstance(model, CausalTransformer)
+        model.to(lm.device)
         return cls(lm, model, own, shipped.config)
 
     @torch.inference_mode()
@@ -65,7 +67,8 @@ class Analysis:
         """Entropies and surprise of each byte, and where each rule starts patches."""
         ids = vocab.encode(data).to(self.lm.device)
         spans = Spans.from_lengths([len(ids)], ids.device)
-        logits = self.entropy_model(ids, entropy_contexts(ids, spans, self.own.newline_reset))
+        with self._precision():
+            logits = self.entropy_model(ids, entropy_contexts(ids, spans, self.own.newline_reset))
         entropies = entropy(logits)
         return PatchesResponse(
             bytes=len(data),
@@ -124,11 +127,16 @@ class Analysis:
     def _read(self, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [1 + N, 260], starts [N] of the bytes, ids [1 + N]."""
         ids = vocab.encode(data).to(self.lm.device)
-        if isinstance(self.lm, BLT):
-            batch = self.lm.pack([ids])
-            starts = torch.diff(batch.patch_ids) != 0
-            return self.lm(batch).float(), starts, ids
-        return self.lm.packed_logits([ids]).float(), torch.ones(len(data), dtype=torch.bool), ids
+        with self._precision():
+            if isinstance(self.lm, BLT):
+                batch = self.lm.pack([ids])
+                starts = torch.diff(batch.patch_ids) != 0
+                return self.lm(batch).float(), starts, ids
+            logits = self.lm.packed_logits([ids]).float()
+        return logits, torch.ones(len(data), dtype=torch.bool), ids
+
+    def _precision(self) -> torch.autocast:
+        return autocast(self.lm.device, reading_dtype(self.lm.device))
 
 
 def _bits(logits: Tensor, ids: Tensor) -> Tensor:

@@ -6,14 +6,18 @@ over replicas, starts new ones under load and instead of those that died.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from blt import lm
 from blt.checkpoint.pretrained import PRETRAINED
+from blt.errors import require
+from blt.machine.hardware import cache_memory
 from blt.serve import logs
 from blt.serve.app import create_app
 from blt.serve.settings import Limits, Settings
@@ -38,6 +42,26 @@ class Options(BaseModel):
     max_replicas: int = Field(default=4, ge=1)
     cpus: float = Field(default=1.0, ge=0)  # of each replica
     gpus: float = Field(default=0.0, ge=0)
+    device: str = "auto"  # a GPU where gpus gives one, else the CPU
+
+    def place(self) -> str:
+        """Where the model of each replica works.
+
+        Raises:
+            UserError: a GPU that Ray has not been asked for, or one that would be idle.
+        """
+        place = self.device if self.device != "auto" else "cuda" if self.gpus else "cpu"
+        on_gpu = place.split(":")[0] == "cuda"
+        require(
+            on_gpu == (self.gpus > 0),
+            f"device: {self.device!r} with gpus={self.gpus:g}; give gpus=1 and device=cuda, or "
+            "neither",
+        )
+        return place
+
+    def budget(self, device: torch.device) -> int | None:
+        """Bytes for caches in a replica that shares its GPU; None: as the engine has it."""
+        return cache_memory(device, self.gpus) if 0 < self.gpus < 1 else None
 
     def settings(self) -> Settings:
         return Settings(
@@ -60,12 +84,12 @@ def build(options: Options) -> Any:
     Raises:
         UserError: an impossible option.
     """
-    settings = options.settings()  # refused here, not in each replica
+    settings, place = options.settings(), options.place()  # refused here, not in each replica
 
     def app() -> FastAPI:  # in the replica
         logs.to_stderr()
-        model = lm.load(options.model)
-        return create_app(model.to("cuda") if options.gpus else model, settings)
+        model = lm.load(options.model, place)
+        return create_app(model, replace(settings, memory_budget=options.budget(model.device)))
 
     deployment = serve.deployment(
         name="blt",

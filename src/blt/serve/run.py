@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from blt import lm
 from blt.errors import UserError
+from blt.machine.precision import choose_device
 from blt.serve import logs
 from blt.serve.app import create_app
 from blt.serve.connections import Connections, connections_for
@@ -96,7 +97,8 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; port 0 takes a free one, and the log says which."""
     settings = replace(settings, host=f"[{host}]" if ":" in host else host)
-    app = create_app(lm.load(settings.model), settings)
+    device = choose_device(settings.device, "--device")
+    app = create_app(lm.load(settings.model, device), settings)
     logs.to_stderr()
     listener = listen(host, port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"

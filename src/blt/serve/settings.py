@@ -31,8 +31,8 @@ IN_MEGABYTES: Any = PrimitiveConstructorSpec(
     nargs=1,
     metavar="INT",
     instance_from_str=lambda words: _bytes_of(int(words[0])),
-    is_instance=lambda value: isinstance(value, int),
-    str_from_instance=lambda count: [str(count // MEGABYTE)],
+    is_instance=lambda value: value is None or isinstance(value, int),
+    str_from_instance=lambda count: ["None" if count is None else str(count // MEGABYTE)],
 )
 
 
@@ -75,10 +75,15 @@ class Settings:
     """How many texts are written at the same time."""
     max_queue: Annotated[int, option("queue")] = 256
     """How many may wait; more are told 429."""
-    memory_budget: Annotated[int, option("memory-mb"), IN_MEGABYTES] = 4096 * MEGABYTE
-    """Megabytes for caches of texts."""
+    device: str = "auto"
+    """Where the model works: auto (a GPU where there is one), cpu, cuda, or one of several, such
+    as cuda:1."""
+    memory_budget: Annotated[int | None, option("memory-mb"), IN_MEGABYTES] = None
+    """Megabytes for caches of texts. Left out: 0.8 of what a GPU has free beside the weights; on a
+    CPU 4096, or half of its memory."""
     precision: Literal["float32", "bfloat16", "int8"] | None = None
-    """Precision of the weights: float32, bfloat16 or int8. Left out: as the model is."""
+    """Precision of the weights: float32, bfloat16 or int8 (on a CPU). Left out: bfloat16 on a GPU
+    that has it, else as the model is."""
     draft_bytes: int = 0
     """Self-speculation, where a request says nothing."""
     keys: str = ""
@@ -130,7 +135,7 @@ def _check(of: Any) -> None:
     """Numbers of fields are positive (``draft_bytes`` may be 0)."""
     for name, kind in get_type_hints(type(of)).items():
         value = getattr(of, name)
-        if kind is int:
+        if kind in (int, int | None) and value is not None:
             require_whole(name, value, 0 if name == "draft_bytes" else 1)
         elif kind is float:
             require_number(name, value)

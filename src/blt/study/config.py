@@ -24,7 +24,7 @@ import copy
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,11 @@ class Study:
         return Point(family.name, budget, seed, from_dict(Recipe, data, where))
 
 
-def read_study(path: str | os.PathLike[str]) -> Study:
+def read_study(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Study:
     """Read a study; every recipe in it is checked.
+
+    Args:
+        changes: to the recipe that all runs share, such as ``train.device="cuda"``.
 
     Raises:
         UserError: missing or damaged file, unknown key, impossible value; names file and key.
@@ -154,6 +157,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         data = tomllib.loads(Path(path).read_bytes().decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
+    for change in changes:
+        override(data.setdefault("base", {}), change)
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
     for point in study.search():
         require(
