@@ -6,11 +6,11 @@ VENV ?= .venv
 PYTHON ?=
 export PYTHON
 
-.PHONY: help demo test mutate bench lint format docs setup clean
+.PHONY: help demo test mutate bench gpu-bundle lint format docs setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/.ready ## train a small model on real text and watch it write (10 minutes)
 	$(VENV)/bin/blt demo
@@ -23,6 +23,9 @@ mutate: $(VENV)/.ready-dev ## make mistakes in a copy of the core; does a test n
 
 bench: $(VENV)/.ready-bench ## measure speed and memory beside transformers
 	mkdir -p runs && $(VENV)/bin/python -m benchmarks cpu --json runs/bench.json
+
+gpu-bundle: $(VENV)/.ready ## pack what a GPU machine without a network needs to be measured
+	$(VENV)/bin/python tools/gpu_bundle.py
 
 lint: $(VENV)/.ready-dev ## ruff, import-linter and mypy
 	$(VENV)/bin/ruff check .

@@ -81,16 +81,25 @@ def serve(
     return run(file, json, Load(model, clients, seconds, prompt_bytes, max_bytes, batch, chaos))
 
 
-def gpu(out: Positional[Path], /, *, smoke: bool = False) -> None:
+def gpu(
+    out: Positional[Path],
+    /,
+    *,
+    smoke: bool = False,
+    quick: bool = False,
+    only: tuple[str, ...] = (),
+) -> None:
     """Measure parity with the CPU, training, decoding and memory on one CUDA device.
 
     Args:
-        out: Folder to write gpu.json and gpu.md into.
+        out: Folder to write gpu.json, gpu.md and profiles into.
         smoke: The same jobs on tiny shapes, on any machine.
+        quick: Two minutes instead of eight: the most important jobs.
+        only: Jobs whose names begin so, such as "training 1b". Left out: all of them.
     """
     from benchmarks.gpu import main as run
 
-    run(out, smoke)
+    run(out, smoke, quick, only)
 
 
 def convert(

@@ -33,7 +33,7 @@ def about(device: torch.device | str = "cpu") -> dict[str, Any]:
     gpu = torch.device(device).type == "cuda"
     return {
         "date": datetime.date.today().isoformat(),
-        **({"device": torch.cuda.get_device_name(device)} if gpu else {"cpu": _cpu()}),
+        **({"device": torch.cuda.get_device_name(device)} if gpu else {"cpu": processor()}),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -41,7 +41,8 @@ def about(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """Name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

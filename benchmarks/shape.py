@@ -89,19 +89,20 @@ def calibrated_threshold(entropies: Tensor) -> float:
     return float(entropies.float().flatten().quantile(1 - 1 / MEAN_PATCH_SIZE))
 
 
-def random_ids(batch: int, length: int) -> Tensor:
-    """[batch, length] int64 bytes, the same on both sides."""
+def random_ids(batch: int, length: int, num_ids: int | None = None) -> Tensor:
+    """[batch, length] int64 bytes, the same on both sides; with ``num_ids``, tokens of so many."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(OFFSET, OFFSET + 256, (batch, length), generator=generator)
+    first, end = (OFFSET, OFFSET + 256) if num_ids is None else (0, num_ids)
+    return torch.randint(first, end, (batch, length), generator=generator)
 
 
-def random_patches(batch: int, length: int) -> Tensor:
-    """Patch lengths [batch, P], mean 4.5 bytes, equal in number as transformers wants.
+def random_patches(batch: int, length: int, mean: float = MEAN_PATCH_SIZE) -> Tensor:
+    """Patch lengths [batch, P], ``mean`` bytes on average, equal in number as transformers wants.
 
     The first patch is BOS alone; each row sums to ``length``.
     """
     generator = torch.Generator().manual_seed(2)
-    count = round(length / MEAN_PATCH_SIZE)
+    count = round(length / mean)
     rows = []
     for _ in range(batch):
         cuts = torch.randperm(length - 2, generator=generator)[: count - 2].sort().values + 2

@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cpu, cpu_jobs, generate, generate_jobs, gpu, machine, report, serve, shape
+from benchmarks import cpu, cpu_jobs, generate, generate_jobs, machine, report, serve, shape
 from blt.errors import UserError
 from blt.machine.runtime import WAITING
-from blt.model.config import Config
 
 FILES = ("convert", "gpu", "harness", "loader", "loop", "plan_memory", "prepare", "released")
 SPEEDS = {"transformers": 100.0, "ours": 300.0}  # bytes per second
@@ -195,16 +194,3 @@ def test_results_are_added_to_those_of_before(tmp_path: Path) -> None:
     report.write(file, {"a": 1})
     report.write(None, {"b": 1})
     assert report.earlier(file) == {"a": 1}
-
-
-def test_gpu_verdicts_name_the_targets() -> None:
-    results = {
-        "parity": {"float32_error": 1e-5},
-        "training 1b 8192 plain": {"bytes_per_second": 50.0, "mfu": 0.5},
-        "transformers 1b 8192": {"bytes_per_second": 10.0},
-    }
-    text = gpu.markdown({"torch": "2"}, results)
-    assert "1B, training over transformers: 5.0x (target 5.0x)" in text
-    assert "float32, CPU against this device: 1.0e-05 (target 1e-04)" in text
-    assert gpu.shapes(smoke=True)[0][1] == shape.TINY
-    assert all(isinstance(config, Config) for _, config, _, _ in gpu.shapes(smoke=False))

@@ -1,0 +1,40 @@
+"""transformers' BLT: the same shape and work, as its users would have it."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks import shape
+from benchmarks.gpu_jobs import shapes
+from benchmarks.gpu_jobs.place import Found, Place
+from benchmarks.gpu_jobs.plan import CONTEXT
+from benchmarks.steps import transformers_step
+
+PROMPT = 1024  # bytes
+
+
+def training(place: Place, config: str, rows: int, context: int = CONTEXT) -> Found:
+    """Steps with given patches, in bfloat16 autocast."""
+    rows, context = place.sized(rows, 2), place.sized(context, 128)
+    model = shapes.of_transformers(shapes.blt_shape(config, place), place.device).train()
+    step = transformers_step(model, rows, context, "bfloat16")
+    yield {"first_step_seconds": place.timed(step)}
+    yield {"bytes_per_second": rows * context / place.seconds(step)}
+
+
+def decoding(place: Place, config: str) -> Found:
+    """Without a cache, which it does not have: a full forward for every byte."""
+    model = shapes.of_transformers(shapes.blt_shape(config, place), place.device).bfloat16().eval()
+    ids = shape.random_ids(1, place.sized(PROMPT, 64)).to(place.device)
+    with torch.inference_mode():
+        entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
+        model.config.patching_threshold = shape.calibrated_threshold(entropies)
+
+        def write() -> None:
+            nonlocal ids
+            logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+            logits[:4] = -torch.inf
+            token = torch.multinomial(torch.softmax(logits, -1), 1)
+            ids = torch.cat((ids, token[None]), 1)
+
+        yield {"bytes_per_second": 1 / place.seconds(write)}
