@@ -20,6 +20,7 @@ import blt
 from benchmarks import shape
 from benchmarks.cpu_jobs import transformers_side
 from benchmarks.machine import fastest
+from benchmarks.steps import transformers_writer
 from blt.generate import Engine, Sampling, driven
 from blt.generate.cache import MAX_ROWS
 from blt.generate.incremental import CachedModel
@@ -147,18 +148,7 @@ def peer(precision: str) -> dict[str, Any]:
     """``transformers`` without a cache: a full forward for every byte."""
     model = transformers_side(precision).eval()
     ids = torch.tensor([[byte + 4 for byte in random_bytes(PROMPT)]])
-    with torch.inference_mode():
-        entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
-        model.config.patching_threshold = shape.calibrated_threshold(entropies)
-
-        def write() -> None:
-            nonlocal ids
-            logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-            logits[:4] = -torch.inf
-            token = torch.multinomial(torch.softmax(logits, -1), 1)
-            ids = torch.cat((ids, token[None]), 1)
-
-        return {"bytes_per_second": 1 / fastest(write, SECONDS)}
+    return {"bytes_per_second": 1 / fastest(transformers_writer(model, ids), SECONDS)}
 
 
 def bandwidth() -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchmarks import shape
 from benchmarks.gpu_jobs import shapes
 from benchmarks.gpu_jobs.place import Found, Place
 from benchmarks.gpu_jobs.plan import CONTEXT
-from benchmarks.steps import transformers_step
+from benchmarks.steps import transformers_step, transformers_writer
 
 PROMPT = 1024  # bytes
 
@@ -26,15 +24,4 @@ def decoding(place: Place, config: str) -> Found:
     """Without a cache, which it does not have: a full forward for every byte."""
     model = shapes.of_transformers(shapes.blt_shape(config, place), place.device).bfloat16().eval()
     ids = shape.random_ids(1, place.sized(PROMPT, 64)).to(place.device)
-    with torch.inference_mode():
-        entropies = model.model.patcher(ids, patch_size=4, threshold=1.0)[0]
-        model.config.patching_threshold = shape.calibrated_threshold(entropies)
-
-        def write() -> None:
-            nonlocal ids
-            logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-            logits[:4] = -torch.inf
-            token = torch.multinomial(torch.softmax(logits, -1), 1)
-            ids = torch.cat((ids, token[None]), 1)
-
-        yield {"bytes_per_second": 1 / place.seconds(write)}
+    yield {"bytes_per_second": 1 / place.seconds(transformers_writer(model, ids))}

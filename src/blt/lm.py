@@ -31,7 +31,7 @@ from blt.model.blt import ByteLatentTransformer
 from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.language import Batch, Ready, Score
-from blt.model.packing import PackedBatch, Spans, on, pack
+from blt.model.packing import PackedBatch, end_to_end, on, pack
 from blt.model.prefix_tree import PrefixTree
 from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
@@ -73,10 +73,8 @@ class LanguageModel(nn.Module):
         return len(prompt) + 1
 
     def ready(self, batch: Batch) -> Ready:
-        """Lay a training batch out on the device; not before it is wanted need a GPU be done."""
-        documents = batch.documents
-        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
-        inputs = (on(torch.cat(documents), self.device), spans)
+        """Lay a training batch out on the device, without waiting for it."""
+        inputs = end_to_end(batch.documents, self.device)
         return Ready(batch, inputs, on(batch.targets, self.device), None)
 
     def predict(self, ready: Ready) -> Tensor:
@@ -212,8 +210,7 @@ class ByteLM(LanguageModel, CausalTransformer):
         CausalTransformer.__init__(self, config)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
-        return self(on(torch.cat(list(documents)), self.device), spans)  # type: ignore[no-any-return]
+        return self(*end_to_end(documents, self.device))  # type: ignore[no-any-return]
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return transformer_tree_logits(self, tree)
@@ -326,8 +323,7 @@ class TokenLM(TokenModel, CausalTransformer):
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
-        spans = on(Spans.from_lengths([len(ids) for ids in documents]), self.device)
-        return self(on(torch.cat(list(documents)), self.device), spans)  # type: ignore[no-any-return]
+        return self(*end_to_end(documents, self.device))  # type: ignore[no-any-return]
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return transformer_tree_logits(self, tree)

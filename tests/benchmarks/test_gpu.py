@@ -135,7 +135,7 @@ def test_quick_does_the_most_important_jobs_and_only_those_that_are_named() -> N
     assert len({job.name for job in JOBS}) == len(JOBS)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CUDA device here; --smoke"):
         gpu.main(tmp_path)

@@ -12,8 +12,7 @@ from blt.generate.drafting import Draft, draft
 from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import CachedBLT
 from blt.generate.request import Request
-from blt.generate.sampling import distributions, likeliest, verify
-from blt.generate.sampling import draw as draw
+from blt.generate.sampling import distributions, draw, likeliest, verify
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def compile_model(model: nn.Module, *, divided: bool = False, recompute: bool = 
         if not divided and _depth(part) <= WHOLE_LAYERS:
             part.whole = compiled(type(part).whole)
         else:
-            for module in part.modules():
+            for module in _own_modules(part):
                 if isinstance(module, TransformerLayer | CrossAttention):
                     module.compile(dynamic=True)
                 elif isinstance(module, Transformer):
@@ -80,11 +80,15 @@ def _models(model: nn.Module) -> Iterator[ByteLatentTransformer | CausalTransfor
             yield module
 
 
+def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules of a model, without those of an entropy model in it, which is one of the models."""
+    for name, child in model.named_children():
+        if name != "entropy_model":
+            yield from child.modules()
+
+
 def _depth(model: nn.Module) -> int:
-    """Layers of a model, without those of an entropy model in it."""
-    inner = getattr(model, "entropy_model", None)
-    layers = sum(isinstance(module, TransformerLayer) for module in model.modules())
-    return layers if inner is None else layers - _depth(inner)
+    return sum(isinstance(module, TransformerLayer) for module in _own_modules(model))
 
 
 @cache

@@ -119,6 +119,12 @@ def pack(
     return batch.to(documents[0].device if device is None else device)
 
 
+def end_to_end(documents: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Spans]:
+    """Ids [T] of each document, laid end to end on a device  # [N]; and where they lie."""
+    spans = Spans.from_lengths([len(ids) for ids in documents])
+    return on(torch.cat(list(documents)), device), on(spans, device)
+
+
 Moved = TypeVar("Moved", Tensor, Spans)
 
 

@@ -13,6 +13,7 @@ from blt import vocab
 from blt.machine.hardware import reading_bytes
 from blt.machine.precision import autocast, reading_dtype
 from blt.model.language import CausalLM
+from blt.model.transformer import cross_entropy
 from blt.texts.pieces import choose, grouped, segments
 
 ROWS = 8192  # of logits that are float32 at the same time
@@ -36,10 +37,8 @@ def nats(lm: CausalLM, pieces: Sequence[bytes]) -> float:
     logits = lm.packed_logits(documents).split(ROWS)  # float32 copies of a few at a time
     targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
     targets = targets.to(lm.device)
-    found = [
-        F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="sum")
-        for x, y in zip(logits, targets.split(ROWS), strict=True)
-    ]
+    pairs = zip(logits, targets.split(ROWS), strict=True)
+    found = [cross_entropy(x, y) for x, y in pairs]
     return sum(torch.stack(found).tolist())
 
 

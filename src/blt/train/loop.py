@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -296,11 +295,14 @@ class Loop:
         if self.trainer.parallel.mesh is not None:
             return
         model.eval()
-        # A rule may not cut a text that is being written; a training may have come to nothing.
-        with suppress(UserError, RuntimeError):
+        try:
             for text in model.generate(list(prompts), max_bytes=SAMPLE_BYTES, temperature=0.8):
                 event = {"event": "sample", "step": self.trainer.steps}
                 folder.log({**event, "prompt": text.prompt.decode(), "text": text.text})
+        except UserError:
+            pass  # a rule that cannot cut a text that is being written
+        except RuntimeError as error:  # not finite, or out of memory: the training may go on
+            log.warning("step %d: no samples of what it writes: %s", self.trainer.steps, error)
         model.train()
 
     def _finish(self) -> Report:

@@ -38,7 +38,6 @@ class RowwiseAdam(Optimizer):
         self, params: Iterable[Tensor], lr: float, beta: float = 0.95, eps: float = 1e-8
     ) -> None:
         super().__init__(params, {"lr": lr, "beta": beta, "eps": eps})
-        self.rows_once = False  # sparse gradients are known to name each row once
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -62,8 +61,8 @@ class RowwiseAdam(Optimizer):
             scale = torch.where(share > 0, _step_length(mean_square, weight, lr, eps), 0.0)
             local(table).addcmul_(grad, scale[:, None].to(grad.dtype))
             return
-        grad = table.grad if self.rows_once else coalesced(table.grad)
-        rows, values = grad._indices()[0], scaled(self, grad._values())  # [R], [R, d]
+        grad = coalesced(table.grad)
+        rows, values = grad.indices()[0], scaled(self, grad.values())  # [R], [R, d]
         square = values.float().square().mean(-1)
         share = taken_share(self, 1 - beta, square)
         mean_square[rows] = mean_square[rows].lerp_(square, share)
@@ -150,14 +149,18 @@ def _groups(
     return list(groups.values())
 
 
-def coalesced(grad: Tensor) -> Tensor:
+def coalesced(grad: Tensor, rows_once: bool = False) -> Tensor:
     """``grad`` with each row once.
 
     One backward pass leaves hash tables' gradients so, but autograd forgets to say it; sorting them
     again would cost as much as half of the other gradients.
+
+    Args:
+        rows_once: that is known, and need not be read from the device.
     """
-    rows = grad._indices()[0]
-    if grad.is_coalesced() or not bool((rows.diff() > 0).all()):
+    if grad.is_coalesced():
+        return grad
+    if not rows_once and not bool((grad._indices()[0].diff() > 0).all()):
         return grad.coalesce()
     return torch.sparse_coo_tensor(
         grad._indices(), grad._values(), grad.shape, is_coalesced=True, check_invariants=False

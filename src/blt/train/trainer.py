@@ -101,9 +101,6 @@ class Trainer:
         self.optimizers: list[Optimizer] = optimizers(
             model, config.lr, config.betas, config.weight_decay, config.optimizer, shares
         )
-        for optimizer in self.optimizers:
-            if isinstance(optimizer, RowwiseAdam):
-                optimizer.rows_once = config.accumulate == 1
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
         feed = Feed(model, loader, self.dtype)
@@ -137,8 +134,7 @@ class Trainer:
         nats, patch_size, num_bytes, extra_flops = self._gradients(batches)
         norm = total_norm(self.parameters, rows_once=config.accumulate == 1)
         out = self.guard.leaves_out(nats, norm)
-        parts = (self.optimizers, self.parameters)
-        update(*parts, lr=lr, clip=config.clip, norm=norm, out=out)
+        update(self.optimizers, self.parameters, lr=lr, clip=config.clip, norm=norm, out=out)
         per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
         flops = per_byte * num_bytes + extra_flops
         self.steps += 1

@@ -49,10 +49,9 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint that says what was left out; read from the device."""
-        _, left_out, in_a_row, usual_norm = [*self.counts.tolist(), self.usual_norm.item()]
-        names = ("skipped", "skipped_in_a_row")
-        counted = dict(zip(names, map(int, (left_out, in_a_row)), strict=True))
-        return {**counted, "usual_norm": usual_norm}
+        _, left_out, in_a_row = map(int, self.counts.tolist())
+        usual = self.usual_norm.item()
+        return {"skipped": left_out, "skipped_in_a_row": in_a_row, "usual_norm": usual}
 
     def restore(self, steps: int, values: dict[str, Any]) -> None:
         """As it stood after so many steps."""
@@ -68,8 +67,9 @@ def total_norm(parameters: Sequence[Tensor], rows_once: bool = False) -> Tensor:
         rows_once: sparse gradients are known to name each row once.
     """
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse and not rows_once:
-            parameter.grad = coalesced(parameter.grad)  # the norm of a row is that of its sum
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            # The norm of a row is that of its sum.
+            parameter.grad = coalesced(parameter.grad, rows_once)
     grads = _grads(parameters)
     return whole(nn.utils.get_total_norm(grads))
 

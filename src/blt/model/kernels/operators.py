@@ -7,6 +7,7 @@ runs on. All take sorted ids, so sums over the rows of a segment come in one ord
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -103,6 +104,27 @@ def _attention_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 attention.register_autograd(_attention_gradients, setup_context=_keep_attention)
 
 
+# --- what cross-attention has in common, both ways ---------------------------------------------
+
+
+def _differentiate(forward: Any, backward: Any, keep: Callable[..., None]) -> None:
+    """Give an operator over q, k, v, ids, heads and scale its gradients: those of q, k and v.
+
+    Args:
+        keep: saves the tensors that ``backward`` takes after the gradient.
+    """
+
+    def gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+        tensors = (grad.contiguous(), *ctx.saved_tensors)
+        return *backward(*tensors, ctx.heads, ctx.scale), None, None, None
+
+    def fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
+        return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+    backward.register_fake(fake)
+    forward.register_autograd(gradients, setup_context=keep)
+
+
 # --- k queries of a patch, and the bytes of that patch ----------------------------------------
 
 
@@ -152,22 +174,12 @@ def _(
     return q.new_empty(q.shape, dtype=v.dtype), q.new_empty(shape, dtype=exact)
 
 
-@attend_to_own_bytes_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
 def _keep_own_bytes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.heads, ctx.scale = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
-def _own_bytes_gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    tensors = (grad.contiguous(), *ctx.saved_tensors)
-    return *attend_to_own_bytes_backward(*tensors, ctx.heads, ctx.scale), None, None, None
-
-
-attend_to_own_bytes.register_autograd(_own_bytes_gradients, setup_context=_keep_own_bytes)
+_differentiate(attend_to_own_bytes, attend_to_own_bytes_backward, _keep_own_bytes)
 
 
 # --- bytes, and the k slices of the one patch that each sees ---------------------------------
@@ -217,22 +229,12 @@ def _(
     return torch.empty_like(q), q.new_empty(shape, dtype=crossing.exact(q.dtype))
 
 
-@attend_to_own_patch_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
 def _keep_own_patch(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.heads, ctx.scale = inputs
     ctx.save_for_backward(*tensors, output[1])
 
 
-def _own_patch_gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    tensors = (grad.contiguous(), *ctx.saved_tensors)
-    return *attend_to_own_patch_backward(*tensors, ctx.heads, ctx.scale), None, None, None
-
-
-attend_to_own_patch.register_autograd(_own_patch_gradients, setup_context=_keep_own_patch)
+_differentiate(attend_to_own_patch, attend_to_own_patch_backward, _keep_own_patch)
 
 
 # --- pooling ----------------------------------------------------------------------------------
