@@ -1,4 +1,4 @@
-"""``blt study``: a grid of trainings at equal FLOPs, with a bar for each."""
+"""``blt study``: families of models compared at equal FLOPs, with a bar for each run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from blt.cli.output import say
 from blt.report.console import Console
 
 if TYPE_CHECKING:
-    from blt.study.config import Point
     from blt.study.run import OnPoint
     from blt.train.loop import OnProgress
 
@@ -27,7 +26,7 @@ def study(
     figures: bool = False,
     device: RecipeDevice = None,
 ) -> None:
-    """Train a grid of models at equal FLOPs, score them, and draw what comes out.
+    """Search sizes and rates of families of models, train them at equal FLOPs, score and draw.
 
     Run again after a kill, it goes on where it was.
 
@@ -36,28 +35,28 @@ def study(
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
     """
-    from blt.study import read_results, read_study, run_study
-    from blt.study.figures import write_figures
+    from blt.study import read_study, run_study
+    from blt.study.report import write_report
 
     folder = out or Path("runs") / file.stem
     made = read_study(file, changes_for(device))
     if not figures:
-        with points(Console()) as show:
+        with runs(Console()) as show:
             run_study(made, folder, on_point=show)
-    for path in write_figures(read_results(folder), folder):
+    for path in write_report(made, folder):
         say(path)
 
 
 @contextmanager
-def points(console: Console) -> Iterator[OnPoint]:
+def runs(console: Console) -> Iterator[OnPoint]:
     """What :func:`blt.study.run_study` calls before each run, inside a ``with`` block."""
     from blt.report.progress import training_bar
 
     with ExitStack() as bars:
 
-        def show(point: Point, number: int, count: int) -> OnProgress:
+        def show(name: str) -> OnProgress:
             bars.close()  # of the run before
-            console.print(f"run {number} of {count}: {point.name}", highlight=False, markup=False)
-            return bars.enter_context(training_bar(console, point.family))
+            console.print(name, highlight=False, markup=False)
+            return bars.enter_context(training_bar(console, name))
 
         yield show

@@ -16,17 +16,30 @@ def overlap(train: Sequence[bytes], heldout: Sequence[bytes]) -> float:
 
     Blocks are compared by 64-bit hashes; a document's rest of fewer than 50 bytes is left out.
     """
-    wanted = np.unique(np.concatenate([_hashes(text)[::BLOCK] for text in heldout] or [_NONE]))
-    if not len(wanted):
-        return 0.0
+    return overlaps(train, [heldout])[0]
+
+
+def overlaps(train: Sequence[bytes], groups: Sequence[Sequence[bytes]]) -> list[float]:
+    """:func:`overlap` of each of many groups of documents, the training text read once."""
+    blocks = [
+        np.unique(np.concatenate([_hashes(text)[::BLOCK] for text in heldout] or [_NONE]))
+        for heldout in groups
+    ]
+    wanted = np.unique(np.concatenate([*blocks, _NONE]))
+    found = _found(train, wanted)
+    return [float(found[np.searchsorted(wanted, of)].mean()) if len(of) else 0.0 for of in blocks]
+
+
+def _found(train: Sequence[bytes], wanted: np.ndarray) -> np.ndarray:
+    """Which hashes, ascending, are those of 50 bytes somewhere in the training text?"""
     found = np.zeros(len(wanted), dtype=bool)
-    for text in train:
+    for text in train if len(wanted) else ():
         for start in range(0, len(text), CHUNK):
             hashes = _hashes(text[start : start + CHUNK + BLOCK - 1])
             at = np.searchsorted(wanted, hashes)
             at[at == len(wanted)] = 0
             found[at[wanted[at] == hashes]] = True
-    return float(found.mean())
+    return found
 
 
 _NONE = np.empty(0, dtype=np.uint64)

@@ -1,8 +1,12 @@
-"""Grids of trainings that are compared belong here: families, budgets, seeds, and their figures;
-how one training runs does not.
+"""Families of models compared at equal FLOPs belong here: what to run, how it is searched, scored
+and shown; no training of its own.
 """
 
-from blt.study.config import Point, Study, read_study
-from blt.study.run import read_results, run_study
+from blt.study.config import Family, PatcherModel, Point, Study, read_study
+from blt.study.run import run_study
+from blt.study.search import LeftOut, Search
 
-__all__ = ["Point", "Study", "read_results", "read_study", "run_study"]
+__all__ = [
+    *("Family", "LeftOut", "PatcherModel", "Point", "Search", "Study"),
+    *("read_study", "run_study"),
+]

@@ -1,21 +1,25 @@
-"""A study: families of models, budgets, seeds, and what they are scored on.
+"""A study: families of models, their sizes, budgets, and what they are scored on.
 
 .. code-block:: toml
 
     budgets = [1e12, 1e13]       # training FLOPs of each run
-    seeds = [3, 1]               # runs of every family at each budget
-    lrs = [2e-3, 4e-3]           # tried for every family at the smallest budget
+    seeds = [3, 1]               # runs of every family's best size and rate, at each budget
+    lrs = [2e-3, 4e-3, 8e-3]     # the ladder of rates, searched for every size
 
     [base.data]                  # a recipe, shared by all runs
     sources = ["text.txt"]
 
-    [heldout]                    # kinds of text to score, never trained on
-    books = ["books/*.txt"]
+    [heldout.books]              # kinds of text, each with its texts; never trained on
+    Middlemarch = ["middlemarch.txt"]
+
+    [ladders]                    # sizes, from small to large, for the families that name them
+    patches = [["model.global_dim=64"], ["model.global_dim=96"], ["model.global_dim=128"]]
 
     [[families]]
-    name = "BLT, entropy"
-    recipe = { kind = "blt", entropy_model = "pretrained" }
-    sizes = [["model.global_dim=64"], ["model.global_dim=128"]]  # one list for each budget
+    name = "BLT, space"
+    group = "patches"            # the best family of each group goes on to the next budget
+    recipe = { kind = "blt", model = { patching = { rule = "space" } } }
+    sizes = "patches"            # or a list
 """
 
 from __future__ import annotations
@@ -24,25 +28,48 @@ import copy
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blt.errors import UserError, require
+from blt.errors import UserError, nearest, require
 from blt.files.configs import from_dict
 from blt.train.recipe import Recipe, override
+
+MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
+
+
+@dataclass(frozen=True)
+class PatcherModel:
+    """An entropy model that is trained anew for every budget, on a share of it."""
+
+    name: str
+    recipe: dict[str, Any]  # of kind "byte", laid over the study's base
+    share: float = 0.05  # of each budget; families that use it have that much less
+
+    def __post_init__(self) -> None:
+        within = 0 < self.share <= MOST_SHARE
+        require(within, f"{self.name}: share must be above 0 and at most {MOST_SHARE}")
 
 
 @dataclass(frozen=True)
 class Family:
-    """Models of one kind, of a size for each budget."""
+    """Models of one kind, in sizes from small to large."""
 
     name: str
+    group: str  # families that are weighed against each other
     recipe: dict[str, Any]  # laid over the study's base
-    sizes: tuple[tuple[str, ...], ...]  # overrides, for each budget; fewer: not at the largest
-    # Tried at each budget beside the study's lrs; what is found holds until the next with any.
-    lrs: tuple[tuple[float, ...], ...] = ()
+    sizes: tuple[tuple[str, ...], ...]  # overrides of each size, the smallest model first
+    first_size: int = 1  # where the search begins at the smallest budget: an index of sizes
+    patcher: str | None = None  # the entropy model that cuts its text, or teaches its table
+
+    def __post_init__(self) -> None:
+        require(len(self.sizes) >= 1, f"{self.name}: sizes names none")
+        require(
+            0 <= self.first_size < max(2, len(self.sizes)),
+            f"{self.name}: first_size {self.first_size} is no index of its {len(self.sizes)} sizes",
+        )
 
 
 @dataclass(frozen=True)
@@ -50,102 +77,116 @@ class Point:
     """One run of a study."""
 
     family: str
-    budget: float  # training FLOPs
+    budget: float  # training FLOPs, those of its patcher's training among them
+    size: int  # index in the family's sizes
+    lr: float
     seed: int
-    recipe: Recipe
+    recipe: Recipe  # without what only a folder knows: patcher, tokenizer
+    patcher: str | None = None  # the run of its entropy model
 
     @property
     def name(self) -> str:
-        """Its family, budget, learning rate and seed: ``blt-entropy-6e12-lr0.003-s0``."""
-        family = re.sub(r"[^a-z0-9]+", "-", self.family.lower()).strip("-")
-        lr = self.recipe.train.lr
-        return f"{family}-{_short(self.budget)}-lr{_short(lr)}-s{self.seed}"
-
-    def with_lr(self, lr: float | None) -> Point:
-        """With another learning rate; None: the recipe's."""
-        train = replace(self.recipe.train, lr=lr or self.recipe.train.lr)
-        return replace(self, recipe=replace(self.recipe, train=train))
+        """What differs: ``blt-entropy-6e12-size2-lr0.008-s0``."""
+        what = f"{slug(self.family)}-{short(self.budget)}-size{self.size}"
+        return f"{what}-lr{short(self.lr)}-s{self.seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of trainings.
+    """What is compared, and how it is searched.
 
     Raises:
-        ValueError: an impossible grid; names the key.
+        ValueError: an impossible study; names the key.
     """
 
     budgets: tuple[float, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # how many, of the best size and rate at each budget
+    lrs: tuple[float, ...]  # the ladder of rates
     base: dict[str, Any]
-    heldout: dict[str, tuple[str, ...]]
+    heldout: dict[str, dict[str, tuple[str, ...]]]  # kinds, their texts, the files of each
     families: tuple[Family, ...]
-    lrs: tuple[float, ...] = ()  # tried for every family at the smallest budget
-    heldout_bytes: int = 262144  # of each kind
+    patchers: tuple[PatcherModel, ...] = ()
+    first_lr: int = 1  # where the search begins at the smallest budget: an index of lrs
+    # Rates tried for each size, at each budget: 3: until one is the best with a worse one on both
+    # sides; 2: that of the budget below and the next lower one; 1: that of the budget below.
+    rates: tuple[int, ...] = ()  # left out: 3 everywhere
+    changes: tuple[tuple[str, ...], ...] = ()  # overrides at each budget, of all families
+    heldout_bytes: dict[str, int] = field(default_factory=dict)  # by kind, of each text; or all
+    validation_bytes: int = 32768  # of each source's own held-out text: what searches go by
     where: str = field(default="study", compare=False)  # the file
 
     def __post_init__(self) -> None:
-        require(bool(self.budgets) and bool(self.families), "name budgets and families")
-        require(
-            list(self.budgets) == sorted(set(self.budgets)) and self.budgets[0] > 0,
-            "budgets must be positive and ascending",
-        )
-        require(
-            len(self.seeds) == len(self.budgets) and min(self.seeds) >= 1,
-            "seeds: how many runs at each budget, one number for each, at least 1",
-        )
+        budgets = len(self.budgets)
+        require(budgets > 0 and bool(self.families), "name budgets and families")
+        ascending = list(self.budgets) == sorted(set(self.budgets)) and self.budgets[0] > 0
+        require(ascending, "budgets must be positive and ascending")
+        enough = len(self.seeds) == budgets and min(self.seeds) >= 1
+        require(enough, "seeds: how many runs at each budget, one number for each, at least 1")
+        ladder = list(self.lrs) == sorted(set(self.lrs)) and bool(self.lrs) and self.lrs[0] > 0
+        require(ladder, "lrs must be positive and ascending")
+        require(0 <= self.first_lr < max(2, len(self.lrs)), "first_lr must be an index of lrs")
+        for name, least in (("rates", 1), ("changes", 0)):
+            given = getattr(self, name)
+            require(len(given) in (0, budgets), f"{name}: one entry for each budget, or none")
+            require(least == 0 or all(1 <= n <= 3 for n in given), f"{name}: 1, 2 or 3 each")
         require(bool(self.heldout), "heldout: name at least one kind of text to score")
-        names = [family.name for family in self.families]
-        for name in names:
-            require(names.count(name) == 1, f"families: two have the name {name!r}")
+        for kind in self.heldout_bytes:
+            known = kind in self.heldout
+            require(known, f"heldout_bytes.{kind}: no such kind; {nearest(kind, [*self.heldout])}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        for what, of in (("families", self.families), ("patchers", self.patchers)):
+            names = [slug(each.name) for each in of]
+            for each in of:
+                once = names.count(slug(each.name)) == 1
+                require(once, f"{what}: two have the name {each.name!r}, or nearly")
+        known = [patcher.name for patcher in self.patchers]
         for family in self.families:
-            require(
-                1 <= len(family.sizes) <= len(self.budgets),
-                f"{family.name}: sizes must have a list of overrides for each budget, or for the "
-                "smallest ones",
-            )
-            require(
-                len(family.lrs) <= len(family.sizes),
-                f"{family.name}: lrs has more lists than sizes has",
-            )
-            for index in range(len(family.sizes)):
-                lrs = self._lrs(family, index)
-                require(
-                    len(set(lrs)) == len(lrs) and all(lr > 0 for lr in lrs),
-                    f"{family.name}: lrs must be positive and different, got {lrs}",
-                )
+            there = family.patcher is None or family.patcher in known
+            require(there, f"{family.name}: no patcher {family.patcher!r} among {known}")
 
-    def search(self) -> Iterator[Point]:
-        """Runs that try learning rates, the cheap ones first."""
-        for index, budget in enumerate(self.budgets):
-            for family in self.families:
-                for lr in self._lrs(family, index):
-                    yield self._point(family, index, budget, 0).with_lr(lr)
+    def family(self, name: str) -> Family:
+        return next(family for family in self.families if family.name == name)
 
-    def _lrs(self, family: Family, index: int) -> tuple[float, ...]:
-        """Learning rates to try with a family at a budget."""
-        of_family = family.lrs[index] if index < len(family.lrs) else ()
-        return (*self.lrs, *of_family) if index == 0 else of_family
+    def rates_at(self, budget: float) -> int:
+        """How many rates to try at a budget; 3: until the best is between two others."""
+        return self.rates[self.budgets.index(budget)] if self.rates else 3
 
-    def points(self) -> Iterator[Point]:
-        """What is compared, with the recipes' learning rates; the cheap runs first."""
-        for index, budget in enumerate(self.budgets):
-            for seed in range(self.seeds[index]):
-                for family in self.families:
-                    if index < len(family.sizes):
-                        yield self._point(family, index, budget, seed)
+    def point(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
+        """One run."""
+        patcher = None if family.patcher is None else self.patcher_point(family.patcher, budget)
+        recipe = self._recipe(family.recipe, family.sizes[size], budget, lr, seed)
+        name = None if patcher is None else patcher.name
+        return Point(family.name, budget, size, lr, seed, recipe, name)
 
-    def _point(self, family: Family, index: int, budget: float, seed: int) -> Point:
-        data = _merged(copy.deepcopy(self.base), family.recipe)
-        for change in family.sizes[index]:
+    def patcher_point(self, name: str, budget: float) -> Point:
+        """The run that trains an entropy model for a budget."""
+        patcher = next(patcher for patcher in self.patchers if patcher.name == name)
+        spent = patcher.share * budget
+        recipe = self._recipe(patcher.recipe, (), budget, None, 0, spent)
+        return Point(f"patcher {name}", spent, 0, recipe.train.lr, 0, recipe)
+
+    def _recipe(
+        self,
+        of_family: dict[str, Any],
+        changes: Sequence[str],
+        budget: float,
+        lr: float | None,
+        seed: int,
+        spent: float | None = None,
+    ) -> Recipe:
+        data = _merged(copy.deepcopy(self.base), of_family)
+        at_budget = self.changes[self.budgets.index(budget)] if self.changes else ()
+        for change in (*at_budget, *changes):
             override(data, change)
-        data = _merged(data, {"seed": seed, "train": {"flops": budget}})
-        where = f"{self.where}: {family.name} at {budget:g} FLOPs"
-        return Point(family.name, budget, seed, from_dict(Recipe, data, where))
+        train = {"flops": spent or budget} | ({} if lr is None else {"lr": lr})
+        data = _merged(data, {"seed": seed, "train": train})
+        return from_dict(Recipe, data, f"{self.where}: {' '.join(changes)} at {budget:g} FLOPs")
 
 
 def read_study(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Study:
-    """Read a study; every recipe in it is checked.
+    """Read a study; the recipe of every size and budget is checked.
 
     Args:
         changes: to the recipe that all runs share, such as ``train.device="cuda"``.
@@ -157,22 +198,40 @@ def read_study(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Stu
         data = tomllib.loads(Path(path).read_bytes().decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name a study (recipes/study/*.toml)") from None
     for change in changes:
         override(data.setdefault("base", {}), change)
+    _lay_ladders(data, str(path))
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
-    for point in study.search():
-        require(
-            point.recipe.train.evals > 0, f"{path}: lrs are judged by train.evals; 0 is too few"
-        )
-    for points in (study.search(), study.points()):
-        names = [point.name for point in points]
-        for name in names:
-            twice = f"{path}: two runs would be called {name}; rename a family"
-            require(names.count(name) == 1, twice)
+    for budget in study.budgets:
+        for patcher in study.patchers:
+            kind = study.patcher_point(patcher.name, budget).recipe.kind
+            require(kind == "byte", f"{path}: patcher {patcher.name}: its kind must be 'byte'")
+        for family in study.families:
+            for size in range(len(family.sizes)):
+                study.point(family, budget, size, study.lrs[0], 0)
     return study
 
 
-def _short(number: float) -> str:
+def _lay_ladders(data: dict[str, Any], where: str) -> None:
+    """Families of one kind may share their sizes, by the name of a ladder."""
+    ladders = data.pop("ladders", {})
+    for family in data.get("families", ()):
+        name = family.get("sizes") if isinstance(family, dict) else None
+        if isinstance(name, str):
+            known = isinstance(ladders, dict) and name in ladders
+            if not known:
+                raise UserError(f"{where}: families: sizes: no ladder {name!r} in [ladders]")
+            family["sizes"] = ladders[name]
+
+
+def slug(name: str) -> str:
+    """A name for files: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def short(number: float) -> str:
     """A number in six digits at most, the exponent without filling: 6e12, 0.003, 1e-5."""
     return re.sub(r"e\+?(-?)0*", r"e\1", f"{number:g}")
 

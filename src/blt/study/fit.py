@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FLOORS = 64  # values tried for what no compute takes away
+LEAST_FLOOR = 0.3  # bits per byte: text is not free, however large the model
 DRAWS = 200  # of the bootstrap
 
 
@@ -24,16 +25,15 @@ class PowerLaw:
 
 
 def fit(flops: Sequence[float], bits: Sequence[float]) -> PowerLaw:
-    """The least squares fit, over a grid of floors.
+    """The least squares fit, over a grid of floors, none of them zero.
 
     Args:
-        flops: positive, two different values at least.
-        bits: bits per byte, positive.
+        flops: positive, three different values at least.
+        bits: bits per byte, above 0.3.
     """
     x, y = np.log(np.asarray(flops, dtype=float)), np.asarray(bits, dtype=float)
     best, least = PowerLaw(0.0, 1.0, 0.0), np.inf
-    floors = np.linspace(0.0, 0.95 * y.min(), FLOORS) if len(set(flops)) > 2 else [0.0]
-    for floor in floors:
+    for floor in np.linspace(LEAST_FLOOR, LEAST_FLOOR + 0.95 * (y.min() - LEAST_FLOOR), FLOORS):
         slope, start = np.polyfit(x, np.log(y - floor), 1)
         law = PowerLaw(float(floor), float(np.exp(start)), float(-slope))
         error = float(np.square(law(np.exp(x)) - y).sum())
@@ -59,10 +59,3 @@ def band(
     ]
     low, high = np.percentile(curves, (5, 95), axis=0)
     return low, high
-
-
-def crossings(one: PowerLaw, other: PowerLaw, low: float, high: float) -> list[float]:
-    """FLOPs between ``low`` and ``high`` at which ``one`` falls below ``other``."""
-    at = np.geomspace(low, high, 2000)
-    ahead = one(at) < other(at)
-    return [float(flops) for flops in at[1:][ahead[1:] & ~ahead[:-1]]]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
-from pydantic import Field
 
 from blt.errors import UserError
 from blt.files import durable
@@ -20,34 +19,45 @@ from blt.files.strict_json import parse_object
 from blt.study.config import Point, Study
 from blt.train.recipe import Recipe, differences
 
-RESULTS, RUNS = "results.jsonl", "runs"
-OVERLAP, PLAN, LOCKS = "overlap.json", "plan.json", "locks"
-SCORED = "scored.json"  # how much of each kind of held-out text
-MACHINES = ("train.precision", "train.device")  # how a machine computes, maybe another one by now
+RESULTS, SCORES, COSTS = "results.jsonl", "scores.jsonl", "costs.jsonl"
+RUNS, RECIPES, LOCKS, TOKENIZERS = "runs", "recipes.json", "locks", "tokenizers"
+HELDOUT = "heldout.json"  # what is scored: documents, and the bytes of every piece
+OVERLAP = "overlap.json"  # share of each text's 50-byte blocks that occur in the training text
+MACHINES = ("train.precision", "train.device", "entropy_model", "tokenizer")  # may differ
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 WAY_OUT = "restore it, or choose another folder"
-Result = dict[str, Any]
+Line = dict[str, Any]
 
 
-class Line(Schema):
+class Run(Schema):
     """What every line of results has."""
 
     name: str
     family: str
     budget: Amount
-    seed: Count | None = None
+    size: Count
     lr: Amount
-    heldout_bits_per_byte: Amount | None = None
+    seed: Count
+    validation_bits: Amount
 
 
-def overrun(result: Result) -> float | None:
+class Named(Schema):
+    """What every other line has."""
+
+    name: str
+
+
+LINES: dict[str, type[Schema]] = {RESULTS: Run, SCORES: Named, COSTS: Named}
+
+
+def overrun(line: Line) -> float | None:
     """Times its budget of FLOPs, where a run took clearly more."""
-    times = float(result["flops"] / result["budget"])
+    times = float(line["flops"] / line["budget"])
     return times if times > OVER else None
 
 
 class StudyFolder:
-    """Results of a study, its plan, and who works on what.
+    """Results of a study, and who works on what.
 
     A process that dies gives back what it has claimed: the locks are the operating system's.
     """
@@ -60,48 +70,67 @@ class StudyFolder:
         return self.path / RUNS / name
 
     def begin(
-        self,
-        study: Study,
-        points: Sequence[Point],
-        overlap: Callable[[], dict[str, float]],
-        scored: dict[str, dict[str, int]],
-    ) -> None:
-        """Write down what is to be done, or check that the folder belongs to the same study.
+        self, study: Study, heldout: dict[str, Any], overlap: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Make the folder, or check that it belongs to the same study.
 
         Args:
-            points: those of the study, with the learning rates that are the best so far.
+            heldout: what the study scores.
             overlap: computes what ``overlap.json`` holds; called where it is not there yet.
-            scored: documents and bytes of each kind of held-out text, and how many there are.
+
+        Returns:
+            what ``overlap.json`` holds.
 
         Raises:
-            UserError: the study has changed since the folder was made; names what.
+            UserError: a run or what is scored has changed since; names what.
         """
-        for name in (RUNS, LOCKS):
+        for name in (RUNS, LOCKS, TOKENIZERS):
             (self.path / name).mkdir(parents=True, exist_ok=True)
-        with self._lock("folder"):
-            self._plan(study, points)
+        path = self.path / HELDOUT
+        with self.lock("folder"):
+            if not path.is_file():
+                durable.write_json(path, heldout)
+            if self.json(HELDOUT) != heldout:
+                raise UserError(f"{path}: is not what this study scores; choose another folder")
             if not (self.path / OVERLAP).is_file():
                 durable.write_json(self.path / OVERLAP, overlap())
-            durable.write_json(self.path / SCORED, scored)
+        known = {family.name: family for family in study.families}
+        for line in self.lines():
+            family, lrs = known.get(line["family"]), (line["lr"],)
+            if family is None or line["size"] >= len(family.sizes) or lrs[0] not in study.lrs:
+                continue  # of families, sizes and rates that were taken out
+            if line["budget"] in study.budgets:
+                where = (family, line["budget"], line["size"], line["lr"], line["seed"])
+                self._check(study.point(*where))
+        return self.json(OVERLAP)
 
-    def plan(self, study: Study, points: Sequence[Point]) -> None:
-        """Write down which runs are the results: ``points``, with the best learning rates.
+    def note(self, point: Point) -> None:
+        """Write down the recipe of a run before it begins.
 
         Raises:
-            UserError: a run had another recipe; names what.
+            UserError: a run of that name had another; names what.
         """
-        with self._lock("folder"):
-            self._plan(study, points)
+        with self.lock("folder"):
+            self._check(point)
+            recipes = {**self.json(RECIPES), point.name: to_dict(point.recipe)}
+            durable.write_json(self.path / RECIPES, recipes)
 
-    def scored(self) -> dict[str, dict[str, int]]:
-        """How much of each kind of held-out text is scored; empty where nobody wrote it down."""
-        path = self.path / SCORED
-        return parse_object(path.read_bytes(), str(path), WAY_OUT) if path.is_file() else {}
+    def _check(self, point: Point) -> None:
+        written = self.json(RECIPES).get(point.name)
+        if written is None:
+            return
+        # Read back, since a recipe may have more keys by now, with their defaults.
+        before = from_dict(Recipe, written, f"{self.path / RECIPES}: {point.name}")
+        changed = [d for d in differences(before, point.recipe) if d not in MACHINES]
+        if changed:
+            raise UserError(
+                f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"
+            )
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Take a run; False where another process is working on it."""
-        lock = self._lock(f"run-{name}", timeout=0)
+        """Take a piece of work; False where another process is at it."""
+        lock = self.lock(name, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -112,62 +141,35 @@ class StudyFolder:
         finally:
             lock.release()
 
-    def read(self) -> list[Result]:
-        """Lines of all runs that have ended; the file is always whole, no file has none."""
-        path = self.path / RESULTS
+    def lines(self, file: str = RESULTS) -> list[Line]:
+        """Lines of all that has ended; the file is always whole, no file has none."""
+        path = self.path / file
         lines = path.read_bytes().splitlines() if path.is_file() else []
-        results = []
+        found = []
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
-            results.append(parse_object(line, where, "delete the line, and it is run again"))
-            Line.check(results[-1], where)
-        return results
+            found.append(parse_object(line, where, "delete the line, and it is made again"))
+            LINES[file].check(found[-1], where)
+        return found
 
-    def planned(self) -> list[str]:
-        """Names of the runs that are results, in the order of the study; none before it began."""
-        path = self.path / PLAN
-        plan = _read_plan(path) if path.is_file() else {"runs": {}}
-        return list(plan.get("results", plan["runs"]))
+    def append(self, line: Line, file: str = RESULTS) -> None:
+        """Add a line, whole or not at all."""
+        with self.lock("lines"):
+            lines = [json.dumps(each) + "\n" for each in (*self.lines(file), line)]
+            durable.write_text(self.path / file, "".join(lines))
 
-    def append(self, result: Result) -> None:
-        with self._lock("results"):
-            lines = [json.dumps(line) + "\n" for line in (*self.read(), result)]
-            durable.write_text(self.path / RESULTS, "".join(lines))
+    def json(self, file: str) -> dict[str, Any]:
+        """What a file holds; empty where it is not there."""
+        path = self.path / file
+        return parse_object(path.read_bytes(), str(path), WAY_OUT) if path.is_file() else {}
 
-    def _lock(self, name: str, timeout: float = -1) -> BaseFileLock:
+    def tokenizer(self, vocab_size: int, train: Callable[[], str]) -> Path:
+        """A tokenizer.json, made once for all runs by ``train``."""
+        path = self.path / TOKENIZERS / f"{vocab_size}.json"
+        with self.lock(f"tokenizer-{vocab_size}"):
+            if not path.is_file():
+                durable.write_text(path, train())
+        return path
+
+    def lock(self, name: str, timeout: float = -1) -> BaseFileLock:
         return FileLock(self.path / LOCKS / name, timeout=timeout)
-
-    def _plan(self, study: Study, points: Sequence[Point]) -> None:
-        made = {
-            "scored": {"heldout": study.heldout, "heldout_bytes": study.heldout_bytes},
-            "runs": {p.name: to_dict(p.recipe) for p in (*study.search(), *points)},
-            "results": [point.name for point in points],
-        }
-        plan, path = json.loads(json.dumps(made)), self.path / PLAN  # as it is read back
-        old = _read_plan(path) if path.is_file() else plan
-        if old["scored"] != plan["scored"]:
-            raise UserError(
-                f"{self.path}: its runs were scored on other text; choose another folder"
-            )
-        for point in (*study.search(), *points):
-            written = old["runs"].get(point.name, plan["runs"][point.name])
-            # Read back, since a recipe may have more keys by now, with their defaults.
-            before = from_dict(Recipe, written, f"{path}: {point.name}")
-            changed = [d for d in differences(before, point.recipe) if d not in MACHINES]
-            if changed:
-                raise UserError(
-                    f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"
-                )
-        durable.write_json(path, {**plan, "runs": {**old["runs"], **plan["runs"]}})
-
-
-class Plan(Schema):
-    scored: dict[str, Any]
-    runs: dict[str, dict[str, Any]]  # recipes of all runs that ever were to be done, by name
-    results: list[str] = Field(default_factory=list)  # names of those compared; left out: all
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    plan = parse_object(path.read_bytes(), str(path), WAY_OUT)
-    Plan.check(plan, str(path))
-    return plan

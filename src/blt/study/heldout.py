@@ -1,50 +1,79 @@
-"""The kinds of text that a study scores its models on."""
+"""The kinds of text that a study scores its models on, and how much of each."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from blt.data import read
 from blt.data.shards import is_prepared
 from blt.errors import UserError, named
-from blt.evals.overlap import overlap
+from blt.evals.overlap import overlaps
 from blt.study.config import Study
 from blt.texts.pieces import choose
 
 log = logging.getLogger("blt")
+MUCH = 0.01  # of a kind's blocks also in the training text: worth a warning
 
 
 @dataclass(frozen=True)
 class Heldout:
-    """Kinds of text to score."""
+    """Pieces of each text of each kind: ``pieces[kind][text]``."""
 
-    kinds: dict[str, list[bytes]]
+    pieces: dict[str, dict[str, list[bytes]]]
+    facts: dict[str, dict[str, dict[str, Any]]]  # how much of each text is scored
 
     @classmethod
     def read(cls, study: Study) -> Heldout:
-        kinds = study.heldout.items()
-        return cls({n: _plain(names, f"{study.where}: heldout.{n}") for n, names in kinds})
+        """Read and cut what a study scores.
 
-    def all(self, max_bytes: int) -> list[bytes]:
-        """Held-out text of all kinds, as many bytes of each as are scored."""
-        return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
+        Raises:
+            UserError: text that is missing, or a prepared folder; names the key.
+        """
+        context = int(study.base.get("data", {}).get("context_bytes", 2048))
+        found = cls({}, {})
+        for kind, texts in study.heldout.items():
+            found.pieces[kind], found.facts[kind] = {}, {}
+            for name, sources in texts.items():
+                documents = _plain(sources, f"{study.where}: heldout.{kind}.{name}")
+                pieces = choose(documents, study.heldout_bytes.get(kind), context)
+                found.pieces[kind][name] = pieces
+                found.facts[kind][name] = _facts(documents, pieces)
+        return found
 
-    def scored(self, max_bytes: int) -> dict[str, dict[str, int]]:
-        """Documents and bytes of each kind that are scored, and how many there are."""
-        return {
-            kind: _scored(texts, choose(texts, max_bytes)) for kind, texts in self.kinds.items()
-        }
+    def overlap(self, study: Study) -> dict[str, dict[str, float]]:
+        """Share of each text's 50-byte blocks that occur in the training text."""
+        names: Sequence[str] = study.base.get("data", {}).get("sources", ())
+        if not names:
+            raise UserError(f"{study.where}: base.data.sources names no text")
+        train = _plain(names, f"{study.where}: base.data.sources")
+        every = [pieces for texts in self.pieces.values() for pieces in texts.values()]
+        shares = iter(overlaps(train, every))
+        return {kind: {name: next(shares) for name in of} for kind, of in self.pieces.items()}
 
 
-def _scored(texts: Sequence[bytes], chosen: Sequence[bytes]) -> dict[str, int]:
+def _facts(documents: Sequence[bytes], pieces: Sequence[bytes]) -> dict[str, Any]:
     return {
-        "documents": len(chosen),
-        "of_documents": len(texts),
-        "bytes": sum(map(len, chosen)),
-        "of_bytes": sum(map(len, texts)),
+        "documents": len(documents),
+        "of_bytes": sum(map(len, documents)),
+        "bytes": sum(map(len, pieces)),
+        "pieces": [len(piece) for piece in pieces],  # bytes of each, in the order of their scores
+        "sha256": hashlib.sha256(b"\0".join(pieces)).hexdigest(),
     }
+
+
+def warn_of_overlap(study: Study, shares: dict[str, dict[str, float]]) -> None:
+    """Name text that is also trained on."""
+    for kind, texts in shares.items():
+        for name, share in texts.items():
+            if share > MUCH:
+                log.warning(
+                    "%s: heldout.%s.%s: %.1f %% of its blocks of 50 bytes are in the training text",
+                    *(study.where, kind, name, 100 * share),
+                )
 
 
 def _plain(sources: Sequence[str], key: str) -> list[bytes]:
@@ -54,24 +83,3 @@ def _plain(sources: Sequence[str], key: str) -> list[bytes]:
             if is_prepared(name):
                 raise UserError(f"{name}: is a prepared folder; name the text that it was made of")
         return read(sources).documents
-
-
-def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
-    """Share of each kind's 50-byte blocks that occur in the training text."""
-    names: Sequence[str] = study.base.get("data", {}).get("sources", ())
-    if not names:
-        raise UserError(f"{study.where}: base.data.sources names no text")
-    train = _plain(names, f"{study.where}: base.data.sources")
-    return {kind: overlap(train, documents) for kind, documents in heldout.kinds.items()}
-
-
-def warn_of_unscored(study: Study, scored: dict[str, dict[str, int]]) -> None:
-    """A kind of text may be represented by a few of its documents."""
-    for kind, count in scored.items():
-        if count["documents"] < count["of_documents"]:
-            log.warning(
-                "%s: heldout.%s: %d of %d documents are scored, the first %d of %d bytes in the "
-                "order of the documents' hashes; a larger heldout_bytes scores more",
-                *(study.where, kind, count["documents"], count["of_documents"]),
-                *(count["bytes"], count["of_bytes"]),
-            )

@@ -1,203 +1,225 @@
-"""Runs the points of a study; killed at any moment, it goes on there.
+"""Runs a study; killed at any moment, it goes on there.
 
-Several processes may work on one folder, here or on machines that share it: each takes runs that
+Several processes may work on one folder, here or on machines that share it: each takes work that
 no other has.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import find_entropy_model
+from blt.data.text import Source
 from blt.errors import named
 from blt.evals.patch_size import patch_size
 from blt.files import checksums
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, load
 from blt.machine.precision import choose_dtype
-from blt.model.flops import TRAINING_FACTOR
-from blt.scoring.bits import bits_per_byte
 from blt.study.config import Point, Study
-from blt.study.folder import Result, StudyFolder, overrun
-from blt.study.heldout import Heldout, check_overlap, warn_of_unscored
+from blt.study.costs import costs_of
+from blt.study.folder import COSTS, RESULTS, SCORES, Line, StudyFolder, overrun
+from blt.study.heldout import Heldout, warn_of_overlap
+from blt.study.scoring import score, validation
+from blt.study.search import Search
+from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.build import find_tokenizer
-from blt.train.job import train_recipe
+from blt.train.job import open_text, train_recipe
 from blt.train.loop import OnProgress, Report
-from blt.train.meter import Meter
+from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
 log = logging.getLogger("blt")
-OnPoint = Callable[[Point, int, int], OnProgress]  # which of how many → where its reports go
+OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
 WAIT = 5.0  # seconds before another look at what other processes have done
+TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
 
 
-def check_needs(study: Study, points: Sequence[Point], out: StudyFolder) -> None:
-    """Find out before the first run what would stop a later one.
+@dataclass(frozen=True)
+class Job:
+    """A piece of work that one process does."""
 
-    Raises:
-        UserError: an entropy model or tokenizer that is not there, a library that is missing.
-    """
-    done, seen = {result["name"] for result in out.read()}, set()
-    for point in (*study.search(), *points):
-        recipe = point.recipe
-        needs = (point.family, recipe.kind, recipe.entropy_model, recipe.tokenizer)
-        if point.name in done or needs in seen:
-            continue
-        seen.add(needs)
-        with named(f"{study.where}: {point.family}"):
-            find_entropy_model(recipe.entropy_model)
-            if recipe.kind == "token":
-                find_tokenizer(recipe)
+    name: str
+    work: Callable[[], None]
+    done: Callable[[], bool]
 
 
 def run_study(
-    study: Study,
-    folder: str | os.PathLike[str],
-    *,
-    on_point: OnPoint | None = None,
-) -> list[Result]:
-    """Search learning rates, then train and score what is missing in ``folder``.
+    study: Study, folder: str | os.PathLike[str], *, on_point: OnPoint | None = None
+) -> None:
+    """Train, score and time what is missing in ``folder``.
 
     Args:
         folder: new, or of the same study; other processes may work in it.
         on_point: called before each run.
-
-    Returns:
-        the results of all runs, as in ``folder/results.jsonl``.
 
     Raises:
         UserError: a bad recipe, text or folder.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     out = StudyFolder(folder)
-    points = chosen(study, out)
-    check_needs(study, points, out)
+    check_needs(study)
     heldout = Heldout.read(study)
-    scored = heldout.scored(study.heldout_bytes)
-    out.begin(study, points, lambda: check_overlap(study, heldout), scored)
-    warn_of_unscored(study, scored)
-
-    def train_and_score(point: Point, show: OnProgress | None) -> Result:
-        return _run(point, study, out, heldout, show)
-
-    _each(list(study.search()), out, on_point, train_and_score)
-    warn_of_edges(study, tried(study, out))
-    points = chosen(study, out)
-    out.plan(study, points)
-    _each(points, out, on_point, train_and_score)
-    warn_of_worse(read_results(folder), out.read())
-    return read_results(folder)
-
-
-def read_results(folder: str | os.PathLike[str]) -> list[Result]:
-    """Results of the runs that are compared and have ended, in the order of the study."""
-    out = StudyFolder(folder)
-    order = {name: index for index, name in enumerate(out.planned())}
-    ended = [result for result in out.read() if result["name"] in order]
-    return sorted(ended, key=lambda result: order[result["name"]])
-
-
-def tried(study: Study, out: StudyFolder) -> list[Result]:
-    """Lines of the search's runs that have ended."""
-    names = {point.name for point in study.search()}
-    return [result for result in out.read() if result["name"] in names]
-
-
-def chosen(study: Study, out: StudyFolder) -> list[Point]:
-    """What is compared, with the best of the learning rates that have been tried."""
-    search = tried(study, out)
-    return [point.with_lr(best_lr(search, point)) for point in study.points()]
-
-
-def best_lr(search: Sequence[Result], point: Point) -> float | None:
-    """The learning rate with the fewest bits per byte on the runs' own held-out text.
-
-    Of those tried with the family at the point's budget, or else at the largest one below it; None:
-    none was.
-    """
-    ours = [r for r in search if r["family"] == point.family and r["budget"] <= point.budget]
-    if not ours:
-        return None
-    budget = max(result["budget"] for result in ours)
-    there = [result for result in ours if result["budget"] == budget]
-    return float(min(there, key=_own_heldout)["lr"])
-
-
-def _own_heldout(result: Result) -> float:
-    return float(result["heldout_bits_per_byte"])
-
-
-def warn_of_edges(study: Study, search: Sequence[Result]) -> None:
-    """A better learning rate may lie beyond the lowest and the highest that were tried."""
-    searches: dict[tuple[str, float], list[Result]] = {}
-    for result in search:
-        searches.setdefault((result["family"], result["budget"]), []).append(result)
-    for (family, budget), found in searches.items():
-        lr = min(found, key=_own_heldout)["lr"]
-        for edge, which in ((min, "lowest"), (max, "highest")):
-            if len(found) > 1 and lr == edge(result["lr"] for result in found):
-                log.warning(
-                    "%s at %g FLOPs: its best learning rate, %g, is the %s tried; add more to lrs "
-                    "of %s, and the same command tries them",
-                    *(family, budget, lr, which, study.where),
-                )
-
-
-def warn_of_worse(results: Sequence[Result], lines: Sequence[Result]) -> None:
-    """A rate that is better at one budget may be worse at a larger one, as an earlier run shows."""
-    for after, before in itertools.product(results, lines):
-        same = all(after[key] == before[key] for key in ("family", "budget", "seed"))
-        if same and _own_heldout(after) > _own_heldout(before):
-            log.warning(
-                "%s: %.3f bits per byte of its own held-out text with learning rate %g, %.3f with "
-                "%g before; give %r lrs at %g FLOPs",
-                *(after["name"], _own_heldout(after), after["lr"]),
-                *(_own_heldout(before), before["lr"], before["family"], before["budget"]),
-            )
-
-
-def _each(
-    points: Sequence[Point],
-    out: StudyFolder,
-    on_point: OnPoint | None,
-    work: Callable[[Point, OnProgress | None], Result],
-) -> None:
-    """Let ``work`` make the line of every point, until there is one for each."""
-
-    def done() -> set[str]:
-        return {result["name"] for result in out.read()}
-
-    while not done().issuperset(point.name for point in points):
-        idle = True
-        for number, point in enumerate(points, 1):
-            with out.claim(point.name) as mine:
-                if not mine or point.name in done():
-                    continue
-                idle = False
-                show = on_point(point, number, len(points)) if on_point else None
-                try:
-                    out.append(work(point, show))
-                except KeyboardInterrupt:
-                    message = f"stopped in run {number}; the same command goes on there"
-                    raise KeyboardInterrupt(message) from None
-                _forget_optimisers(out, point)
-        if idle:
+    warn_of_overlap(study, out.begin(study, heldout.facts, partial(heldout.overlap, study)))
+    runner = Runner(study, out, heldout, on_point)
+    while jobs := runner.jobs():
+        if not any(map(runner.takes, jobs)):
             time.sleep(WAIT)
+    warn_of_edges(study, Search(study, out.lines()))
 
 
-def _forget_optimisers(out: StudyFolder, point: Point) -> None:
-    """Their state is of no use any more."""
-    checkpoint = out.run(point.name) / CHECKPOINT
-    checksums.forget(checkpoint, f"{TENSORS}/")
-    shutil.rmtree(checkpoint / TENSORS, ignore_errors=True)
+def check_needs(study: Study) -> None:
+    """Find out before the first run what would stop a later one.
+
+    Raises:
+        UserError: an entropy model or tokenizer that is not there, a library that is missing.
+    """
+    for family in study.families:
+        recipe = study.point(family, study.budgets[0], 0, study.lrs[0], 0).recipe
+        with named(f"{study.where}: {family.name}"):
+            if family.patcher is None:
+                find_entropy_model(recipe.entropy_model)
+            if recipe.kind == "token":
+                find_tokenizer(recipe)
+
+
+class Runner:
+    """One process at work on a study."""
+
+    def __init__(
+        self, study: Study, out: StudyFolder, heldout: Heldout, on_point: OnPoint | None
+    ) -> None:
+        self.study, self.out, self.heldout, self.on_point = study, out, heldout, on_point
+        self._sources: list[Source] | None = None
+
+    def jobs(self) -> list[Job]:
+        """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
+        search = Search(self.study, self.out.lines())
+        chosen = search.chosen()
+        jobs = [self._job(f"score-{p.name}", SCORES, p, self._score) for p in chosen]
+        jobs += [self._job(f"train-{p.name}", RESULTS, p, self._train) for p in search.wanted()]
+        left = [job for job in jobs if not job.done()]
+        if left:
+            return left
+        timed = [self._job("costs", COSTS, p, self._time) for p in chosen if p.seed == 0]
+        return [job for job in timed if not job.done()]
+
+    def _job(self, name: str, file: str, point: Point, work: Callable[[Point], None]) -> Job:
+        def done() -> bool:
+            return any(line["name"] == point.name for line in self.out.lines(file))
+
+        return Job(name, partial(work, point), done)
+
+    def takes(self, job: Job) -> bool:
+        """Do a job, unless another process is at it."""
+        with self.out.claim(job.name) as mine:
+            if not mine or job.done():
+                return False
+            job.work()
+            return True
+
+    def _train(self, point: Point) -> None:
+        self.out.note(point)
+        recipe = self._resolved(point)
+        watch = _Watch(None if self.on_point is None else self.on_point(point.name))
+        folder = self.out.run(point.name)
+        begun = (folder / RECIPE).is_file()
+        try:
+            model = train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe))
+        except KeyboardInterrupt:
+            message = f"stopped in {point.name}; the same command goes on there"
+            raise KeyboardInterrupt(message) from None
+        line = self._line(point, recipe, model, watch)
+        if times := overrun(line):
+            log.warning(
+                "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
+                "smaller model or patcher, or a larger budget",
+                *(point.name, watch.reports[-1].step, times),
+            )
+        self.out.append(line)
+        self._tidy(point)
+
+    def _resolved(self, point: Point) -> Recipe:
+        """With its patcher and tokenizer, which lie in the folder; a patcher's FLOPs are spent."""
+        recipe = point.recipe
+        if point.patcher is not None:
+            flops = (recipe.train.flops or 0.0) - self._patcher_flops(point)
+            train = replace(recipe.train, flops=flops)
+            model = str(self.out.run(point.patcher) / CHECKPOINT)
+            recipe = replace(recipe, train=train, entropy_model=model)
+        if recipe.token_model is not None and recipe.tokenizer is None:
+            size = recipe.token_model.vocab_size
+            path = self.out.tokenizer(size, partial(self._new_tokenizer, recipe, size))
+            recipe = replace(recipe, tokenizer=str(path))
+        return recipe
+
+    def _patcher_flops(self, point: Point) -> float:
+        found = (line for line in self.out.lines() if line["name"] == point.patcher)
+        return 0.0 if point.patcher is None else float(next(found)["flops"])
+
+    def _new_tokenizer(self, recipe: Recipe, vocab_size: int) -> str:
+        texts = mixed(self.sources(recipe), recipe.data.weights, TOKENIZER_BYTES)
+        return ByteTokenizer.train(texts, vocab_size).json
+
+    def sources(self, recipe: Recipe) -> list[Source]:
+        """The text that all runs share, opened once."""
+        if self._sources is None:
+            self._sources = open_text(recipe)
+        return self._sources
+
+    def _line(self, point: Point, recipe: Recipe, model: LanguageModel, watch: _Watch) -> Line:
+        last = watch.reports[-1]
+        parts = validation(model, self.sources(recipe), recipe, self.study.validation_bytes)
+        return {
+            "name": point.name,
+            "family": point.family,
+            "budget": point.budget,
+            "size": point.size,
+            "lr": point.lr,
+            "seed": point.seed,
+            "flops": last.flops + self._patcher_flops(point),
+            "patcher_training_flops": self._patcher_flops(point),
+            "steps": last.step,
+            "bytes_seen": last.bytes_seen,
+            "training_patch_size": last.patch_size,
+            "seconds": watch.seconds(model.device),
+            "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "skipped": last.skipped,
+            **parts,
+        }
+
+    def _score(self, point: Point) -> None:
+        if self.on_point is not None:
+            self.on_point(f"scoring {point.name}")
+        model = load(self.out.run(point.name) / CHECKPOINT)
+        context = point.recipe.data.context_bytes
+        size = patch_size(model, self.heldout.all[::16], context)
+        line = {"name": point.name, "patch_size": size, "bits": score(model, self.heldout.pieces)}
+        self.out.append(line, SCORES)
+
+    def _time(self, point: Point) -> None:
+        recipe = self._resolved(point)
+        model = load(self.out.run(point.name) / CHECKPOINT)
+        line = {"name": point.name, **costs_of(model, recipe, self.sources(recipe))}
+        self.out.append(line, COSTS)
+
+    def _tidy(self, point: Point) -> None:
+        """Optimisers are of no use any more, nor are weights that a search did not choose."""
+        checkpoint = self.out.run(point.name) / CHECKPOINT
+        checksums.forget(checkpoint, f"{TENSORS}/")
+        shutil.rmtree(checkpoint / TENSORS, ignore_errors=True)
+        search = Search(self.study, self.out.lines())
+        for beaten in search.beaten():
+            shutil.rmtree(self.out.run(beaten.name) / CHECKPOINT, ignore_errors=True)
 
 
 class _Watch:
@@ -224,60 +246,29 @@ class _Watch:
         return used / max(1, last.bytes_seen - first.bytes_seen) * last.bytes_seen
 
 
-def _train(point: Point, out: StudyFolder, show: OnProgress | None) -> tuple[LanguageModel, _Watch]:
-    """Train one point, from its checkpoint if there is one."""
-    watch, folder, recipe = _Watch(show), out.run(point.name), point.recipe
-    begun = (folder / RECIPE).is_file()
-    return train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe)), watch
+def mixed(sources: Sequence[Source], weights: Sequence[float], most: int) -> list[bytes]:
+    """Training text of all sources, as much of each as its weight says, drawn evenly."""
+    shares = weights or [1.0] * len(sources)
+    found = []
+    for source, share in zip(sources, shares, strict=True):
+        wanted = round(most * share / sum(shares))
+        found += even_pieces(source.sample(wanted), 2**16, wanted)
+    return found
 
 
-def _facts(point: Point, model: LanguageModel, watch: _Watch) -> Result:
-    last = watch.reports[-1]
-    meter = Meter(model, point.recipe.data.context_bytes, torch.float32)
-    patching = meter.entropy_flops_per_byte  # forward only, also in training
-    forward = (last.flops / last.bytes_seen - patching) / TRAINING_FACTOR
-    return {
-        "name": point.name,
-        "family": point.family,
-        "budget": point.budget,
-        "seed": point.seed,
-        "lr": point.recipe.train.lr,
-        "flops": last.flops,
-        "inference_flops_per_byte": forward + patching,
-        "bytes_seen": last.bytes_seen,
-        "seconds": watch.seconds(model.device),
-        "precision": str(choose_dtype(point.recipe.train.precision, model.device)).split(".")[1],
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "skipped": last.skipped,
-        "heldout_bits_per_byte": last.heldout_bits_per_byte,
-    }
-
-
-def _run(
-    point: Point, study: Study, out: StudyFolder, heldout: Heldout, show: OnProgress | None
-) -> Result:
-    model, watch = _train(point, out, show)
-    facts = _facts(point, model, watch)
-    if times := overrun(facts):
-        log.warning(
-            "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
-            "smaller model or patcher, or a larger budget",
-            *(point.name, watch.reports[-1].step, times),
-        )
-    context, scored = point.recipe.data.context_bytes, study.heldout_bytes
-    return {
-        **facts,
-        "patch_size": patch_size(model, heldout.all(scored), context),
-        "bits_per_byte": _scores(model, point, study, heldout),
-    }
-
-
-def _scores(model: LanguageModel, point: Point, study: Study, heldout: Heldout) -> dict[str, float]:
-    how: dict[str, Any] = {
-        "context_bytes": point.recipe.data.context_bytes,
-        "max_bytes": study.heldout_bytes,
-        "dtype": choose_dtype(point.recipe.train.precision, model.device),
-    }
-    return {
-        kind: bits_per_byte(model, documents, **how) for kind, documents in heldout.kinds.items()
-    }
+def warn_of_edges(study: Study, search: Search) -> None:
+    """Something better may lie beyond the smallest and largest that could be tried."""
+    for budget in study.budgets:
+        for family in search.families(budget):
+            best = search.best(family, budget)
+            if best is None:
+                return
+            sizes, lrs = len(family.sizes), study.lrs
+            ends = {"size": (best.size, (0, sizes - 1)), "rate": (best.lr, (lrs[0], lrs[-1]))}
+            for what, (value, ladder) in ends.items():
+                if value in ladder and len(set(ladder)) > 1:
+                    log.warning(
+                        "%s at %g FLOPs: its best %s, %g, is at the end of the ladder; a longer "
+                        "one may find a better",
+                        *(family.name, budget, what, value),
+                    )

@@ -1,0 +1,93 @@
+"""What a model costs: FLOPs as the paper counts them and as executed, tables, seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blt.data.loader import Loader
+from blt.data.text import Source
+from blt.lm import LanguageModel
+from blt.machine.precision import autocast, choose_dtype
+from blt.model.embedding import ByteEmbedding
+from blt.train.recipe import Recipe
+from blt.train.trainer import Trainer
+
+COUNTED = 4  # batches whose FLOPs are counted
+WARM, TIMED = 5, 30  # steps before and while the clock runs
+HALFWAY = 0.5  # of a schedule
+# A row is read forward; backward its gradient is written and read, the row read and written.
+ROW_MOVES = 5
+
+
+def costs_of(model: LanguageModel, recipe: Recipe, sources: Sequence[Source]) -> dict[str, Any]:
+    """Costs of one byte of training text; the model goes on training.
+
+    Returns:
+        ``flops_per_byte``, forward and backward, by the paper's formula, with the entropy model's
+        forward; ``executed_flops_per_byte``, the same as PyTorch counts them; ``table_rows`` and
+        ``table_width``, ``table_bytes`` of n-gram tables in memory, ``table_traffic_per_byte`` in
+        bytes that a step moves there; ``seconds_per_megabyte`` of whole steps.
+    """
+    data = recipe.data
+    sizes = {"batch_bytes": data.batch_bytes, "context_bytes": data.context_bytes}
+    texts = [source.train for source in sources]
+    loader = Loader(texts, data.weights, **sizes, seed=recipe.seed + 1)
+    trainer = Trainer(model.train(), loader, recipe.train)
+    steps = [trainer.step(HALFWAY) for _ in range(WARM)]
+    formula = sum(step.flops for step in steps) / sum(step.num_bytes for step in steps)
+    found = {
+        "flops_per_byte": formula,
+        "executed_flops_per_byte": _executed(trainer),
+        **_tables(model),
+        "seconds_per_megabyte": _seconds(trainer),
+        "threads": torch.get_num_threads(),
+        "device": model.device.type,
+    }
+    trainer.loader.close()
+    return found
+
+
+def _executed(trainer: Trainer) -> float:
+    """FLOPs per byte of forward and backward, the entropies' among them."""
+    model, num_bytes = trainer.model, 0
+    dtype = choose_dtype(trainer.config.precision, model.device)
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(COUNTED):
+            batch = next(trainer.loader.loader)
+            with autocast(model.device, dtype):
+                ready = model.ready(batch)
+                logits = model.predict(ready)
+            model.loss(logits, ready.targets).backward()  # type: ignore[no-untyped-call]
+            num_bytes += batch.num_bytes
+    model.zero_grad()
+    return counter.get_total_flops() / num_bytes
+
+
+def _tables(model: LanguageModel) -> dict[str, Any]:
+    tables = [part for part in model.modules() if isinstance(part, ByteEmbedding) and part.sizes]
+    if not tables:
+        return dict.fromkeys(
+            ("table_rows", "table_width", "table_bytes", "table_traffic_per_byte"), 0
+        )
+    (table,) = tables
+    rows, width = table.ngram.shape
+    of_byte = table.functions * len(table.sizes) * width * table.ngram.element_size()
+    return {
+        "table_rows": rows,
+        "table_width": width,
+        "table_bytes": table.ngram.numel() * table.ngram.element_size(),
+        "table_traffic_per_byte": ROW_MOVES * of_byte,
+    }
+
+
+def _seconds(trainer: Trainer) -> float:
+    """Of a million bytes, in whole steps: laying out, forward, backward, optimisers."""
+    start, done = time.monotonic(), [trainer.step(HALFWAY) for _ in range(TIMED)]
+    if trainer.model.device.type == "cuda":
+        torch.cuda.synchronize(trainer.model.device)
+    return (time.monotonic() - start) / sum(step.num_bytes for step in done) * 1e6

@@ -1,0 +1,47 @@
+"""Bits of every piece of held-out text: what cells and intervals are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from blt.data.text import Source
+from blt.lm import LanguageModel
+from blt.scoring.bits import piece_bits
+from blt.texts.pieces import choose
+from blt.train.recipe import Recipe
+
+Pieces = Mapping[str, Mapping[str, Sequence[bytes]]]  # of each text of each kind
+DIGITS = 1  # behind the point: a tenth of a bit, of a piece of thousands
+
+
+def score(model: LanguageModel, kinds: Pieces) -> dict[str, dict[str, list[float]]]:
+    """Bits of each piece, by kind and text, in float32 wherever it runs."""
+    return {
+        kind: {name: _bits(model, pieces) for name, pieces in texts.items()}
+        for kind, texts in kinds.items()
+    }
+
+
+def validation(
+    model: LanguageModel, sources: Sequence[Source], recipe: Recipe, max_bytes: int
+) -> dict[str, Any]:
+    """Bits per byte of what each source holds out, and their mean by the sources' weights.
+
+    Args:
+        max_bytes: of each source, drawn evenly from its held-out documents.
+    """
+    weights = recipe.data.weights or (1.0,) * len(sources)
+    found = []
+    for source in sources:
+        pieces = choose(source.heldout, max_bytes, recipe.data.context_bytes)
+        found.append(sum(_bits(model, pieces)) / max(1, sum(map(len, pieces))))
+    mean = sum(w * bits for w, bits in zip(weights, found, strict=True)) / sum(weights)
+    names = [source.name for source in sources]
+    return {"validation_bits": mean, "validation": dict(zip(names, found, strict=True))}
+
+
+def _bits(model: LanguageModel, pieces: Sequence[bytes]) -> list[float]:
+    return [round(bits, DIGITS) for bits in piece_bits(model, pieces, dtype=torch.float32)]

@@ -1,0 +1,261 @@
+"""What to run next, from what has ended: sizes and rates of every family, seeds, who goes on.
+
+Pure: the same lines give the same answer, in every process that works on a study.
+
+* At each budget, for each size: rates of a ladder, until the best has a worse one on both sides.
+* Sizes of a ladder likewise, each at its best rate: at least three, where there are as many.
+* The best size and rate is trained again with other seeds.
+* Of each group the best family goes on to the next budget, and those that are not clearly worse.
+
+Searches and the rule go by validation bits: of the training sources' own held-out text, weighted
+as the sources are. The text that models are compared on takes no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from blt.study.config import Family, Point, Study
+
+Line = dict[str, Any]
+CLEARLY = 2.0  # standard errors between a family and the best of its group: it is left out
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a family does not go on."""
+
+    family: str
+    after: float  # budget of its last runs
+    best: str  # the family that it was weighed against
+    more_bits: float  # validation bits per byte, more than the best's
+    error: float  # standard error of that difference, by the spread of seeds
+
+
+class Search:
+    """A study and the lines of its runs that have ended."""
+
+    def __init__(self, study: Study, lines: Sequence[Line]) -> None:
+        self.study = study
+        self.by_name = {line["name"]: line for line in lines}
+        self._known: dict[Any, Any] = {}
+
+    def wanted(self) -> list[Point]:
+        """Runs that can be made now, in any order; none: all is done.
+
+        A budget begins when the one below it is done.
+        """
+        for budget in self.study.budgets:
+            points = [p for p in self._at(budget) if p.name not in self.by_name]
+            if points:
+                return list({point.name: point for point in points}.values())
+        return []
+
+    def chosen(self) -> list[Point]:
+        """What is compared: each family's best size and rate at each budget that is done."""
+        done = [b for b in self.study.budgets if self._is_done(b)]
+        return [point for budget in done for point in self._finals(budget)]
+
+    def beaten(self) -> list[Point]:
+        """Runs of searches that have ended which found something better."""
+        found = []
+        for budget in self.study.budgets:
+            if not all(self._is_done(below) for below in self._below(budget)):
+                break
+            for family in self.families(budget):
+                best = self.best(family, budget)
+                if best is not None:
+                    found += [p for p in self._searched(family, budget) if p.name != best.name]
+        return found
+
+    @cached_property
+    def left_out(self) -> list[LeftOut]:
+        """Families that do not go on, in the order of budgets."""
+        return [out for budget in self.study.budgets for out in self._rule(budget)]
+
+    def families(self, budget: float) -> list[Family]:
+        """Those that have come as far as a budget, if all below it are done."""
+        return self._once(("families", budget), lambda: self._families(budget))  # type: ignore[no-any-return]
+
+    def _families(self, budget: float) -> list[Family]:
+        out = {of.family for below in self._below(budget) for of in self._rule(below)}
+        return [family for family in self.study.families if family.name not in out]
+
+    def sizes(self, family: Family, budget: float) -> list[int]:
+        """Sizes that were tried, or are to be."""
+        return sorted({point.size for point in self._searched(family, budget)})
+
+    def best(self, family: Family, budget: float) -> Point | None:
+        """The best size and rate; None while it is searched for."""
+        return self._once(("best", family.name, budget), lambda: self._best(family, budget))  # type: ignore[no-any-return]
+
+    def _best(self, family: Family, budget: float) -> Point | None:
+        points = self._searched(family, budget)
+        if any(point.name not in self.by_name for point in points):
+            return None
+        return min(points, key=lambda point: self.bits(point))
+
+    def bits(self, point: Point) -> float:
+        """Validation bits per byte of a run that has ended; NaN: infinitely bad."""
+        bits = float(self.by_name[point.name]["validation_bits"])
+        return math.inf if math.isnan(bits) else bits
+
+    def of_seeds(self, family: Family, budget: float) -> list[float]:
+        """Validation bits of the runs that are compared."""
+        return [self.bits(point) for point in self._seeds(family, budget)]
+
+    def _below(self, budget: float) -> list[float]:
+        return [other for other in self.study.budgets if other < budget]
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made once."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _point(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
+        which = (family, budget, size, lr, seed)
+        key = ("point", family.name, *which[1:])
+        return self._once(key, lambda: self.study.point(*which))  # type: ignore[no-any-return]
+
+    def _is_done(self, budget: float) -> bool:
+        return self._once(("done", budget), lambda: self._done(budget))  # type: ignore[no-any-return]
+
+    def _done(self, budget: float) -> bool:
+        below = all(self._is_done(other) for other in self._below(budget)[-1:])
+        return below and all(point.name in self.by_name for point in self._at(budget))
+
+    def _at(self, budget: float) -> Iterator[Point]:
+        """Runs of a budget that are known to be needed by now; those below it are done."""
+        for family in self.families(budget):
+            if family.patcher is not None:
+                patcher = self.study.patcher_point(family.patcher, budget)
+                yield patcher
+                if patcher.name not in self.by_name:
+                    continue
+            yield from self._searched(family, budget)
+            if self.best(family, budget) is not None:
+                yield from self._seeds(family, budget)
+
+    def _finals(self, budget: float) -> Iterator[Point]:
+        for family in self.families(budget):
+            yield from self._seeds(family, budget)
+
+    def _seeds(self, family: Family, budget: float) -> Iterator[Point]:
+        best = self.best(family, budget)
+        assert best is not None
+        for seed in range(self.study.seeds[self.study.budgets.index(budget)]):
+            yield self._point(family, budget, best.size, best.lr, seed)
+
+    def _searched(self, family: Family, budget: float) -> list[Point]:
+        """Sizes and rates to try, as far as is known by now."""
+        key = ("searched", family.name, budget)
+        return self._once(key, lambda: self._search(family, budget))  # type: ignore[no-any-return]
+
+    def _search(self, family: Family, budget: float) -> list[Point]:
+
+        def bits(size: int) -> float | None:
+            points = self._rates(family, budget, size)
+            if any(point.name not in self.by_name for point in points):
+                return None
+            return min(self.bits(point) for point in points)
+
+        start = self._first_size(family, budget)
+        sizes = bracket(len(family.sizes), start, bits)
+        return [point for size in sizes for point in self._rates(family, budget, size)]
+
+    def _rates(self, family: Family, budget: float, size: int) -> list[Point]:
+        lrs = self.study.lrs
+        points = [self._point(family, budget, size, lr, 0) for lr in lrs]
+        start, count = self._first_rate(family, budget, size), self.study.rates_at(budget)
+        if count < 3:
+            return points[max(0, start + 1 - count) : start + 1]
+
+        def bits(index: int) -> float | None:
+            name = points[index].name
+            return self.bits(points[index]) if name in self.by_name else None
+
+        return [points[index] for index in bracket(len(lrs), start, bits)]
+
+    def _first_size(self, family: Family, budget: float) -> int:
+        """The best of the budget below."""
+        below = self._below(budget)
+        if not below:
+            return min(family.first_size, len(family.sizes) - 1)
+        best = self.best(family, below[-1])
+        assert best is not None
+        return best.size
+
+    def _first_rate(self, family: Family, budget: float, size: int) -> int:
+        """The best of the same size, or the one nearest to it, at the budget below."""
+        below = self._below(budget)
+        if not below:
+            return min(self.study.first_lr, len(self.study.lrs) - 1)
+        points = self._searched(family, below[-1])
+        near = min({point.size for point in points}, key=lambda other: abs(other - size))
+        best = min((p for p in points if p.size == near), key=lambda point: self.bits(point))
+        return self.study.lrs.index(best.lr)
+
+    def _rule(self, budget: float) -> list[LeftOut]:
+        """Who is left out after a budget that is done."""
+        return self._once(("rule", budget), lambda: self._weighed(budget))  # type: ignore[no-any-return]
+
+    def _weighed(self, budget: float) -> list[LeftOut]:
+        if not self._is_done(budget):
+            return []
+        families = self.families(budget)
+        bits = {family.name: self.of_seeds(family, budget) for family in families}
+        spread, found = self._spread(budget), []
+        for group in dict.fromkeys(family.group for family in families):
+            names = [family.name for family in families if family.group == group]
+            best = min(names, key=lambda name: np.mean(bits[name]))
+            for name in names:
+                more = float(np.mean(bits[name]) - np.mean(bits[best]))
+                error = spread * math.sqrt(1 / len(bits[name]) + 1 / len(bits[best]))
+                if name != best and more > CLEARLY * error:
+                    found.append(LeftOut(name, budget, best, more, error))
+        return found
+
+    def _spread(self, budget: float) -> float:
+        """Standard deviation of seeds, pooled over families, at the largest budget with some."""
+        for at in reversed([*self._below(budget), budget]):
+            groups = [self.of_seeds(family, at) for family in self.families(at)]
+            groups = [bits for bits in groups if len(bits) > 1 and math.isfinite(sum(bits))]
+            if groups:
+                free = sum(len(bits) - 1 for bits in groups)
+                return math.sqrt(sum(np.var(bits) * len(bits) for bits in groups) / free)
+        return math.inf  # nothing is known: nobody is left out
+
+
+def bracket(count: int, start: int, value: Callable[[int], float | None]) -> list[int]:
+    """Steps of a ladder to try, until the best of them has a worse one on both sides.
+
+    Args:
+        count: steps of the ladder.
+        start: where to begin.
+        value: of a step, the less the better; None where it is not known yet.
+
+    Returns:
+        the steps known to be needed by now, ascending and without a gap; the ends of the ladder
+        have no other side.
+    """
+    low = max(0, min(start - 1, count - 3))
+    high = min(count - 1, low + 2)
+    while True:
+        values = [value(step) for step in range(low, high + 1)]
+        if any(v is None for v in values):
+            break
+        best = low + min(range(len(values)), key=lambda i: values[i] or 0.0)
+        if best == low and low > 0:
+            low -= 1
+        elif best == high and high < count - 1:
+            high += 1
+        else:
+            break
+    return list(range(low, high + 1))

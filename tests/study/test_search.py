@@ -1,0 +1,186 @@
+"""What a study runs next: ladders of sizes and rates, seeds, and who goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blt.study.config import Family, PatcherModel, Point, Study
+from blt.study.search import Search, bracket
+
+LRS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+BASE = {
+    "data": {"sources": ["text.txt"], "context_bytes": 64, "batch_bytes": 256},
+    "train": {},
+}
+Truth = Callable[[Point], float]  # validation bits of a run
+
+
+def family(name: str, group: str, sizes: int = 6) -> Family:
+    ladder = tuple((f"byte_model.ff_dim={8 * (n + 1)}",) for n in range(sizes))
+    return Family(name, group, {"kind": "byte"}, ladder)
+
+
+def study(*families: Family, budgets: int = 2, seeds: int = 2, **more: Any) -> Study:
+    return Study(
+        budgets=tuple(10.0 ** (7 + n) for n in range(budgets)),
+        seeds=(seeds,) * budgets,
+        lrs=LRS,
+        base=BASE,
+        heldout={"books": {"one": ("one.txt",)}},
+        families=families,
+        **more,
+    )
+
+
+def bowl(best_size: float, best_lr: float, least: float) -> Truth:
+    """Fewest bits at one size and rate; seeds differ a little."""
+
+    def bits(point: Point) -> float:
+        away = (point.size - best_size) ** 2 + (LRS.index(point.lr) - best_lr) ** 2
+        return least + 0.01 * away + 0.001 * point.seed
+
+    return bits
+
+
+def line(point: Point, bits: float) -> dict[str, Any]:
+    return {"name": point.name, "validation_bits": bits, "flops": point.budget}
+
+
+def play(made: Study, truth: dict[str, Truth], chance: random.Random | None = None) -> Search:
+    """Run a study whose outcome is known, one run at a time, in any order."""
+    lines: list[dict[str, Any]] = []
+    while points := Search(made, lines).wanted():
+        point = points[0] if chance is None else chance.choice(points)
+        lines.append(line(point, truth[point.family](point)))
+        assert len(lines) < 1000
+    names = [each["name"] for each in lines]
+    assert len(names) == len(set(names))
+    return Search(made, lines)
+
+
+@given(st.integers(1, 9), st.integers(0, 8), st.data())
+def test_a_ladder_is_climbed_until_its_lowest_step_lies_between_two_others(
+    count: int, start: int, data: st.DataObject
+) -> None:
+    best = data.draw(st.integers(0, count - 1))
+    known: dict[int, float] = {}
+    for _ in range(100):
+        steps = bracket(count, min(start, count - 1), known.get)
+        missing = [step for step in steps if step not in known]
+        if not missing:
+            break
+        step = data.draw(st.sampled_from(missing))
+        known[step] = abs(step - best)
+    assert steps == list(range(steps[0], steps[-1] + 1))
+    assert best in steps
+    assert len(steps) >= min(3, count)
+    assert best - 1 in steps or best == 0
+    assert best + 1 in steps or best == count - 1
+    assert set(known) == set(steps)  # nothing was tried in vain
+
+
+@given(st.integers(0, 5), st.integers(0, 4), st.randoms(use_true_random=False))
+def test_the_best_size_and_rate_is_found_whatever_ends_first(
+    size: int, rate: int, chance: random.Random
+) -> None:
+    only = family("flat", "flat")
+    search = play(study(only, budgets=1), {"flat": bowl(size, rate, 2.0)}, chance)
+    best = search.best(only, 1e7)
+    assert best is not None
+    assert (best.size, best.lr) == (size, LRS[rate])
+    assert [point.seed for point in search.chosen()] == [0, 1]
+    assert {point.lr for point in search.chosen()} == {LRS[rate]}
+
+
+def test_every_family_is_searched_alike() -> None:
+    families = (family("one", "a"), family("two", "b"))
+    same = bowl(2, 1, 2.0)
+    search = play(study(*families), {"one": same, "two": same})
+    counts = {
+        name: sorted(each[len(name) :] for each in search.by_name if each.startswith(name))
+        for name in ("one", "two")
+    }
+    assert counts["one"] == counts["two"]
+    assert len(search.sizes(families[0], 1e7)) >= 3
+
+
+def test_of_a_group_the_best_goes_on_and_those_that_are_not_clearly_worse() -> None:
+    families = tuple(family(name, name[0]) for name in ("a1", "a2", "a3", "b1"))
+    truth = {
+        "a1": bowl(2, 1, 2.000),
+        "a2": bowl(2, 1, 2.001),  # within two standard errors: seeds differ by 0.001
+        "a3": bowl(2, 1, 2.100),
+        "b1": bowl(2, 1, 3.000),  # worse than all of a, and alone in its group
+    }
+    search = play(study(*families), truth)
+    assert [one.name for one in search.families(1e8)] == ["a1", "a2", "b1"]
+    (out,) = [out for out in search.left_out if out.after == 1e7]
+    assert (out.family, out.best) == ("a3", "a1")
+    assert out.more_bits == pytest.approx(0.1)
+    assert {p.family for p in search.chosen() if p.budget == 1e8} == {"a1", "a2", "b1"}
+
+
+def test_nobody_is_left_out_where_no_spread_of_seeds_is_known() -> None:
+    families = (family("a1", "a"), family("a2", "a"))
+    truth = {"a1": bowl(2, 1, 2.0), "a2": bowl(2, 1, 5.0)}
+    assert play(study(*families, seeds=1), truth).left_out == []
+
+
+def test_a_budget_begins_at_what_was_best_at_the_one_below() -> None:
+    only = family("flat", "flat")
+
+    def truth(point: Point) -> float:
+        return bowl(1 if point.budget == 1e7 else 3, 2, 2.0)(point)
+
+    search = play(study(only), {"flat": truth})
+    assert search.sizes(only, 1e7) == [0, 1, 2]
+    assert search.sizes(only, 1e8) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("rates", "tried"), [(1, {2}), (2, {1, 2})])
+def test_fewer_rates_are_those_of_the_budget_below(rates: int, tried: set[int]) -> None:
+    only = family("flat", "flat")
+    made = study(only, rates=(3, rates))
+    search = play(made, {"flat": bowl(1, 2, 2.0)})
+    at_second = [Search(made, []).study.point(only, 1e8, 1, lr, 0).name for lr in LRS]
+    assert {n for n, name in enumerate(at_second) if name in search.by_name} == tried
+
+
+def test_a_patcher_is_trained_before_who_needs_it_and_once_for_all() -> None:
+    recipe = {"kind": "blt", "model": {"patching": {"rule": "entropy"}}, "entropy_model": "made"}
+    sizes = (("model.global_layers=1",), ("model.global_layers=2",))
+    families = tuple(Family(name, name, recipe, sizes, patcher="small") for name in ("one", "two"))
+    patcher = PatcherModel("small", {"kind": "byte"}, share=0.1)
+    made = study(*families, budgets=1, patchers=(patcher,))
+    (first,) = Search(made, []).wanted()
+    assert first.name.startswith("patcher-small-1e6")
+    assert first.recipe.train.flops == pytest.approx(1e6)
+    after = Search(made, [line(first, 3.0)]).wanted()
+    assert {point.family for point in after} == {"one", "two"}
+    assert {point.patcher for point in after} == {first.name}
+
+
+def test_a_run_without_a_number_is_never_the_best() -> None:
+    only = family("flat", "flat")
+
+    def truth(point: Point) -> float:
+        return float("nan") if point.lr == LRS[2] else bowl(1, 2, 2.0)(point)
+
+    best = play(study(only, budgets=1), {"flat": truth}).best(only, 1e7)
+    assert best is not None
+    assert best.lr in (LRS[1], LRS[3])
+
+
+def test_weights_of_beaten_runs_are_named_and_never_those_of_the_best() -> None:
+    only = family("flat", "flat")
+    search = play(study(only), {"flat": bowl(2, 1, 2.0)})
+    chosen = {point.name for point in search.chosen()}
+    beaten = {point.name for point in search.beaten()}
+    assert not chosen & beaten
+    assert chosen | beaten == set(search.by_name)
