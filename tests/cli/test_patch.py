@@ -62,6 +62,22 @@ def test_every_rule(tmp_path: Path, byte_model: Path) -> None:
     assert blt_json(text, "--rule", "lookup", "--table", table)["rule"] == "lookup"
 
 
+def test_a_table_of_counts_needs_no_model_and_cuts_its_text_as_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained.resources, "files", lambda _: tmp_path)  # no model in there
+    text, table = "How much wood would a woodchuck chuck? " * 20, tmp_path / "table.safetensors"
+    made = ("patch", text, "--make-table", str(table), "--counts", "--target", "3", "--order", "1")
+    assert cli.main([*made]) == 0
+    assert "of the 1-grams in 780 bytes" in capsys.readouterr().out
+    cut = blt_json(text, "--rule", "lookup", "--table", table)
+    assert cut["mean_patch_size"] == pytest.approx(3, rel=0.15)
+    assert "--make-table" in fails(capsys, "patch", text, "--counts")
+    assert "--threshold" in fails(capsys, *made, "--threshold", 2)
+    assert "--rule" in fails(capsys, *made, "--rule", "space")
+    assert "1 to 3" in fails(capsys, *made[:-1], "4")
+
+
 def test_threshold_of_the_model_is_used(byte_model: Path, blt_model: Path) -> None:
     assert blt_json("abc", "--model", byte_model)["parameters"]["threshold"] == 5.2
     packaged = blt.load()

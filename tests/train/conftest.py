@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blt.model.config import TokenTransformerConfig
+from blt.patching import PatchingConfig
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from shapes import TINY, TINY_BLT
 
@@ -44,3 +46,11 @@ def entropy_folder(byte_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def blt_recipe(data: DataConfig, train: TrainConfig, entropy_folder: Path) -> Recipe:
     return Recipe("blt", data, train, model=TINY_BLT, entropy_model=str(entropy_folder))
+
+
+@pytest.fixture
+def lookup_recipe(blt_recipe: Recipe) -> Recipe:
+    """A BLT whose table is made from counts."""
+    assert blt_recipe.model is not None
+    model = replace(blt_recipe.model, patching=PatchingConfig("lookup"), entropy_model=None)
+    return replace(blt_recipe, model=model, entropy_model=None, target_patch_size=3.0)

@@ -34,11 +34,12 @@ def test_a_written_recipe_reads_back_the_same(path: Path) -> None:
 
 def test_a_rule_without_entropies_needs_no_entropy_model(path: Path) -> None:
     path.write_text(SMALL.replace('entropy_model = "pretrained"', ""))
-    recipe = read_recipe(path, ["model.patching.rule=space"])
-    assert recipe.model is not None
-    assert recipe.model.entropy_model is None
-    write_recipe(path, recipe)
-    assert read_recipe(path) == recipe
+    for rule in ("space", "lookup"):
+        recipe = read_recipe(path, [f"model.patching.rule={rule}"])
+        assert recipe.model is not None
+        assert recipe.model.entropy_model is None
+        write_recipe(path, recipe)
+        assert read_recipe(path) == recipe
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.toml")), ids=str)

@@ -425,6 +425,17 @@ def test_a_lookup_table_is_learned_from_an_entropy_model_and_cuts_as_asked(
     assert written.starts == whole.starts[2:].tolist()  # after BOS and the prompt
 
 
+def test_a_lookup_table_needs_no_entropy_model(lookup_recipe: Recipe, tmp_path: Path) -> None:
+    told: list[str] = []
+    train_recipe(lookup_recipe, tmp_path / "run", on_prepare=lambda what, _: told.append(what))
+    assert set(told) == {"learning the table"}
+    lm = blt.load(tmp_path / "run" / "checkpoint")
+    assert isinstance(lm, blt.BLT)
+    assert lm.entropy_model is None
+    (event,) = events(tmp_path / "run", "patching")
+    assert event["heldout_patch_size"] == pytest.approx(3.0, rel=0.35)
+
+
 def test_a_missing_entropy_model_is_named_before_anything_is_written(
     blt_recipe: Recipe, tmp_path: Path
 ) -> None:

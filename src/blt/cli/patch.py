@@ -22,6 +22,7 @@ from blt.report.terminal import legend, print_patches, render_patches, summary_l
 if TYPE_CHECKING:
     from blt.patching import Cut
 
+COUNTS_TARGET = 4.5  # bytes per patch, as in recipes
 MOST_ROWS = 40  # patches listed one by one; --json has them all
 
 
@@ -68,6 +69,9 @@ class Needs:
     """lookup: a table written by --make-table."""
     make_table: Path | None = None
     """Write a lookup table learned from this text to this file; cut nothing."""
+    counts: bool = False
+    """--make-table: learn it from plain counts of bytes, without a model; patches of this text then
+    have --target bytes (4.5 where it is left out)."""
     order: int = 2
     """--make-table: how many of the last bytes the table looks at, 1 to 3."""
 
@@ -92,6 +96,9 @@ def patch(
     from blt.checkpoint.pretrained import patcher_of
 
     data = _read_input(text, file)
+    if model.counts:
+        say(_count_table(data, rule, model))
+        return
     paths = {"model": model.model, "table": model.table, "tokenizer": model.tokenizer}
     patcher = patcher_of(rule.rule, rule.parameters(), **paths, device=chosen(device))
     if rule.target is not None:
@@ -101,6 +108,35 @@ def patch(
         say(patcher.write_table(data, model.make_table, model.order))
     else:
         (print_json if json else print_cut)(patcher.cut(data))
+
+
+def _count_table(data: bytes, rule: Rule, model: Needs) -> str:
+    """Write a table made from counts; returns a line about it."""
+    from blt.patching import PatchingConfig
+    from blt.patching.calibration import learn_lookup_table
+    from blt.patching.tables import write_lookup_table
+
+    if model.make_table is None:
+        raise UserError("--counts is for --make-table FILE")
+    others = {
+        "--model": model.model is not None,
+        "--table": model.table is not None,
+        "--tokenizer": model.tokenizer is not None,
+        "--rule": rule.rule not in (None, "lookup"),
+        "--threshold": rule.threshold is not None,
+        "--threshold-add": rule.threshold_add is not None,
+        "--stride": rule.stride is not None,
+        "--newline-reset": rule.newline_reset,
+    }
+    for name in (name for name, given in others.items() if given):
+        raise UserError(f"{name}: does nothing with --counts; leave one of them out")
+    config = PatchingConfig(
+        "lookup", lookup_order=model.order, max_patch_length=rule.max_patch_length
+    )
+    target = COUNTS_TARGET if rule.target is None else rule.target
+    whole: Any = {"context_bytes": max(1, len(data)), "sample_bytes": None}
+    found, table = learn_lookup_table(None, [data], target, config, **whole)
+    return write_lookup_table(model.make_table, table, len(data), found.threshold)
 
 
 def _read_input(text: str | None, file: Path | None) -> bytes:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blt.patching.counts import count_entropies
 from blt.patching.patcher import SAMPLE_BYTES, EntropyModel, OnShare, Patcher
 from blt.patching.rules import PatchingConfig
-from blt.patching.tables import lookup_entropies, lookup_key
-from blt.patching.thresholds import threshold_for
+from blt.patching.tables import lookup_entropies
+from blt.patching.thresholds import check_size, table_threshold
 
 LOOKUP_BYTES = 2**22  # to learn a table from: most n-grams are rare
 
@@ -57,29 +58,40 @@ def calibrate(
 
 
 def learn_lookup_table(
-    entropy_model: EntropyModel,
+    entropy_model: EntropyModel | None,
     documents: Sequence[bytes],
     target: float,
     config: PatchingConfig,
     *,
-    sample_bytes: int = LOOKUP_BYTES,
+    sample_bytes: int | None = LOOKUP_BYTES,
     **how: Any,
 ) -> tuple[PatchingConfig, Tensor]:
-    """A table for the rule "lookup" that cuts where ``entropy_model`` is unsure (paper §4.2).
+    """A table for the rule "lookup", with θ set so that it cuts patches of ``target`` bytes.
 
-    Arguments and errors as of :func:`calibrate`.
+    Args:
+        entropy_model: the table cuts where it is unsure (paper §4.2); None: where plain counts
+            of the bytes of ``documents`` are (:func:`blt.patching.counts.count_entropies`).
+
+    Other arguments are those of :func:`calibrate`.
 
     Returns:
         the config with the θ that was used, and the table [260 ** order] bool.
+
+    Raises:
+        UserError: no text, or a target below 1.
     """
-    entropy_rule = replace(config, rule="entropy")
-    asked = Patcher(entropy_rule, entropy_model)
-    seen = asked.observed(documents, sample_bytes=sample_bytes, **how)
-    found = [(ids, entropies) for ids, entropies in seen if entropies is not None]
-    means = lookup_entropies(found, config.lookup_order)
-    looked_up = [(ids, means[lookup_key(ids, config.lookup_order)]) for ids, _ in found]
-    chosen = threshold_for(looked_up, target, entropy_rule)
-    return replace(config, threshold=chosen.threshold), means > chosen.threshold
+    rule = "byte" if entropy_model is None else "entropy"
+    asked = Patcher(replace(config, rule=rule), entropy_model)
+    check_size(target)
+    seen = list(asked.observed(documents, sample_bytes=sample_bytes, **how))
+    ids, order = [ids for ids, _ in seen], config.lookup_order
+    if entropy_model is None:
+        values = count_entropies(ids, order)
+    else:
+        taught = [(ids, entropies) for ids, entropies in seen if entropies is not None]
+        values = lookup_entropies(taught, order)
+    threshold = table_threshold(values, ids, target, config.max_patch_length)
+    return replace(config, threshold=threshold), values > threshold
 
 
 def mean_patch_size(

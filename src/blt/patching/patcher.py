@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from blt import vocab
-from blt.errors import UserError
+from blt.errors import UserError, require_within
 from blt.machine.hardware import reading_bytes
 from blt.machine.precision import autocast, reading_dtype
 from blt.patching.cut import Cut, Patches
 from blt.patching.deciding import decide_by, rule_of
 from blt.patching.rules import PatchingConfig, Rule, describe
 from blt.patching.streaming import Boundaries
-from blt.patching.tables import write_lookup_table
+from blt.patching.tables import MAX_ORDER, lookup_entropies, write_lookup_table
 from blt.patching.thresholds import check_target, threshold_for
 from blt.patching.views import mean_patch_size, starts_to_ids, starts_to_lengths
 from blt.texts.pieces import grouped, sample
@@ -195,5 +195,7 @@ class Patcher:
         (entropies,) = self.entropies([ids])
         if entropies is None:
             raise UserError(f"rule {self.config.rule!r} has no entropies, and no threshold")
-        count = write_lookup_table(path, ids, entropies, order, self.config.threshold)
-        return f"{path}: patches start after {count} of the {order}-grams in {len(data)} bytes"
+        require_within("--order", order, 1, MAX_ORDER)
+        threshold = self.config.threshold
+        table = lookup_entropies([(ids, entropies)], order) > threshold
+        return write_lookup_table(path, table, len(data), threshold)

@@ -87,16 +87,14 @@ def read_lookup_table(path: Path | None) -> Tensor:
     return table
 
 
-def write_lookup_table(
-    path: Path, ids: Tensor, entropies: Tensor, order: int, threshold: float
-) -> int:
-    """Write the table observed on one document, whole or not at all; returns its n-grams set."""
-    if not 1 <= order <= MAX_ORDER:
-        raise UserError(f"--order must be 1..{MAX_ORDER} bytes, got {order}")
-    table = lookup_entropies([(ids, entropies)], order) > threshold
+def write_lookup_table(path: Path, table: Tensor, size: int, threshold: float) -> str:
+    """Write a table learned from ``size`` bytes, whole or not at all; returns a line about it."""
     with durable.beside(path) as new:
         save_file({TABLE: table}, new)
-    return int(table.sum())
+    return (
+        f"{path}: patches start after {int(table.sum())} of the {order_of(table)}-grams in {size} "
+        f"bytes, where they leave more than {threshold:.4f} nats"
+    )
 
 
 def token_offsets(path: Path | None) -> Callable[[bytes], list[int]]:

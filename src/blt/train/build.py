@@ -21,6 +21,7 @@ from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, OnShare
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
+from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
 
@@ -81,15 +82,26 @@ def _new_blt(
 ) -> BLT:
     """Its rule calibrated, or its table learned, on training text."""
     config = recipe.model or Config()
+    if entropy_model is not None:
+        entropy_model.to(device)
+    if recipe.learns_table:
+        return _with_table(recipe, config, entropy_model, sources, on_prepare)
     if entropy_model is None:
         return build_blt(config, None, recipe.seed)
-    entropy_model.to(device)
-    if not recipe.learns_table:
-        patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
-        return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
-    texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
+    patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
+    return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
+
+
+def _with_table(
+    recipe: Recipe,
+    config: Config,
+    entropy_model: CausalTransformer | None,
+    sources: Sequence[Source],
+    on_prepare: OnPrepare | None,
+) -> BLT:
+    """A new BLT whose table the entropy model taught, or where there is none, counts of bytes."""
     show = None if on_prepare is None else partial(on_prepare, "learning the table")
-    how = _calibration(recipe, entropy_model, show)
+    texts, how = _calibration(recipe, entropy_model, sources, LOOKUP_BYTES, show)
     patching, table = learn_lookup_table(
         entropy_model, texts, recipe.target_patch_size, config.patching, **how
     )
@@ -99,12 +111,20 @@ def _new_blt(
 
 
 def _calibration(
-    recipe: Recipe, entropy_model: CausalTransformer, show: OnShare | None
-) -> dict[str, Any]:
-    """How to look at training text to set θ."""
+    recipe: Recipe,
+    entropy_model: CausalTransformer | None,
+    sources: Sequence[Source],
+    size: int,
+    show: OnShare | None,
+) -> tuple[list[bytes], dict[str, Any]]:
+    """Training text in the shares of the recipe, ``size`` bytes, and how to look at it."""
+    data = recipe.data
+    texts = training_sample(sources, data.weights, size, data.context_bytes)
+    how = {"context_bytes": data.context_bytes, "sample_bytes": None, "on_progress": show}
+    if entropy_model is None:
+        return texts, how
     device = next(entropy_model.parameters()).device
-    dtype = choose_dtype(recipe.train.precision, device)
-    return {"context_bytes": recipe.data.context_bytes, "dtype": dtype, "on_progress": show}
+    return texts, how | {"dtype": choose_dtype(recipe.train.precision, device)}
 
 
 def calibrated(
@@ -118,13 +138,8 @@ def calibrated(
     if recipe.target_patch_size == 0 or not patching.needs_entropies:
         return patching
     show = None if on_prepare is None else partial(on_prepare, "finding θ")
-    return calibrate(
-        entropy_model,
-        [text for source in sources for text in source.sample(SAMPLE_BYTES)],
-        recipe.target_patch_size,
-        patching,
-        **_calibration(recipe, entropy_model, show),
-    )
+    texts, how = _calibration(recipe, entropy_model, sources, SAMPLE_BYTES, show)
+    return calibrate(entropy_model, texts, recipe.target_patch_size, patching, **how)
 
 
 def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:

@@ -126,7 +126,9 @@ class Recipe:
     byte_model: ByteTransformerConfig | None = None  # of kind "byte"
     token_model: TokenTransformerConfig | None = None  # of kind "token"
     tokenizer: str | None = None  # of kind "token": a tokenizer.json; none: one is trained
-    entropy_model: str | None = None  # of kind "blt": a trained model's folder, or "pretrained"
+    # Of kind "blt": a trained model's folder, or "pretrained"; none: rules that need none, and
+    # "lookup" then learns its table from counts of bytes.
+    entropy_model: str | None = None
     byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
     target_patch_size: float = 4.5  # bytes; θ is calibrated to it; 0 keeps the recipe's threshold
 
@@ -143,10 +145,13 @@ class Recipe:
                 model = replace(model, entropy_model=None)
             object.__setattr__(self, "model", model)
             require(
-                self.entropy_model is not None
-                or not (model.patching.needs_entropies or self.learns_table),
+                self.entropy_model is not None or not model.patching.needs_entropies,
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
                 "'pretrained'",
+            )
+            require(
+                self.target_patch_size > 0 or not self.learns_table,
+                "target_patch_size: a table is learned to cut patches of that size; give 1 or more",
             )
         require(
             self.target_patch_size == 0 or self.target_patch_size >= 1,
@@ -156,7 +161,7 @@ class Recipe:
 
     @property
     def learns_table(self) -> bool:
-        """Is the entropy model only there to learn a lookup table from?"""
+        """Is a lookup table learned when training begins: from the entropy model, or by counts?"""
         return self.model is not None and self.model.patching.rule == "lookup"
 
     def _refuse_others(self) -> None:
