@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,12 +34,14 @@ from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.build import find_tokenizer
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import OnProgress, Report
+from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
 log = logging.getLogger("blt")
 OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
 WAIT = 5.0  # seconds before another look at what other processes have done
+TOKENIZER_PIECE = 2**16
 TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
 
 
@@ -166,7 +168,9 @@ class Runner:
         return 0.0 if point.patcher is None else float(next(found)["flops"])
 
     def _new_tokenizer(self, recipe: Recipe, vocab_size: int) -> str:
-        texts = mixed(self.sources(recipe), recipe.data.weights, TOKENIZER_BYTES)
+        data = recipe.data
+        sources = self.sources(recipe)
+        texts = training_sample(sources, data.weights, TOKENIZER_BYTES, TOKENIZER_PIECE)
         return ByteTokenizer.train(texts, vocab_size).json
 
     def sources(self, recipe: Recipe) -> list[Source]:
@@ -244,16 +248,6 @@ class _Watch:
         used = (self._processor[-1] - self._processor[0]) / torch.get_num_threads()
         # A run that went on after a kill is timed from there.
         return used / max(1, last.bytes_seen - first.bytes_seen) * last.bytes_seen
-
-
-def mixed(sources: Sequence[Source], weights: Sequence[float], most: int) -> list[bytes]:
-    """Training text of all sources, as much of each as its weight says, drawn evenly."""
-    shares = weights or [1.0] * len(sources)
-    found = []
-    for source, share in zip(sources, shares, strict=True):
-        wanted = round(most * share / sum(shares))
-        found += even_pieces(source.sample(wanted), 2**16, wanted)
-    return found
 
 
 def warn_of_edges(study: Study, search: Search) -> None:
