@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import reprlib
+from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,12 +27,17 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
     _forbid_infinite(data, where, "")
     try:
         # As JSON, strict mode still takes lists for tuples and whole numbers for floats.
-        adapter = TypeAdapter(cls)
-        return adapter.validate_json(json.dumps(data), strict=True)
+        return _adapter(cls).validate_json(json.dumps(data), strict=True)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise UserError(f"{where}: {first_error(error)}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: {error}") from None
+
+
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Made once: that takes longer than to use it."""
+    return TypeAdapter(cls)
 
 
 def first_error(error: ValidationError) -> str:

@@ -114,6 +114,7 @@ class Study:
     heldout_bytes: dict[str, int] = field(default_factory=dict)  # by kind, of each text; or all
     validation_bytes: int = 32768  # of each source's own held-out text: what searches go by
     where: str = field(default="study", compare=False)  # the file
+    _points: dict[Any, Point] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         budgets = len(self.budgets)
@@ -155,8 +156,15 @@ class Study:
 
     def point(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
         """One run."""
+        key = (family.name, budget, size, lr, seed)
+        if key not in self._points:
+            self._points[key] = self._made(family, budget, size, lr, seed)
+        return self._points[key]
+
+    def _made(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
         patcher = None if family.patcher is None else self.patcher_point(family.patcher, budget)
-        recipe = self._recipe(family.recipe, family.sizes[size], budget, lr, seed)
+        cuts = {} if patcher is None else {"entropy_model": patcher.name}  # it is yet to be made
+        recipe = self._recipe({**family.recipe, **cuts}, family.sizes[size], budget, lr, seed)
         name = None if patcher is None else patcher.name
         return Point(family.name, budget, size, lr, seed, recipe, name)
 

@@ -119,11 +119,6 @@ class Search:
             self._known[key] = make()
         return self._known[key]
 
-    def _point(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
-        which = (family, budget, size, lr, seed)
-        key = ("point", family.name, *which[1:])
-        return self._once(key, lambda: self.study.point(*which))  # type: ignore[no-any-return]
-
     def _is_done(self, budget: float) -> bool:
         return self._once(("done", budget), lambda: self._done(budget))  # type: ignore[no-any-return]
 
@@ -151,7 +146,7 @@ class Search:
         best = self.best(family, budget)
         assert best is not None
         for seed in range(self.study.seeds[self.study.budgets.index(budget)]):
-            yield self._point(family, budget, best.size, best.lr, seed)
+            yield self.study.point(family, budget, best.size, best.lr, seed)
 
     def _searched(self, family: Family, budget: float) -> list[Point]:
         """Sizes and rates to try, as far as is known by now."""
@@ -172,7 +167,7 @@ class Search:
 
     def _rates(self, family: Family, budget: float, size: int) -> list[Point]:
         lrs = self.study.lrs
-        points = [self._point(family, budget, size, lr, 0) for lr in lrs]
+        points = [self.study.point(family, budget, size, lr, 0) for lr in lrs]
         start, count = self._first_rate(family, budget, size), self.study.rates_at(budget)
         if count < 3:
             return points[max(0, start + 1 - count) : start + 1]
