@@ -30,6 +30,7 @@ from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
 from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.model.embedding import TokenByteNgrams
 from blt.model.language import Batch, Ready, Score
 from blt.model.packing import PackedBatch, end_to_end, on, pack
 from blt.model.prefix_tree import PrefixTree
@@ -74,7 +75,12 @@ class LanguageModel(nn.Module):
 
     def ready(self, batch: Batch) -> Ready:
         """Lay a training batch out on the device, without waiting for it."""
-        inputs = end_to_end(batch.documents, self.device)
+        ids, spans = end_to_end(batch.documents, self.device)
+        tables = getattr(self, "tables", None)
+        groups = None
+        if tables is not None and self.device.type != "cpu":  # there, when the gradient is wanted
+            groups = tables.groups(ids, spans.positions)
+        inputs = (ids, spans) if groups is None else (ids, spans, None, groups)
         return Ready(batch, inputs, on(batch.targets, self.device), None)
 
     def predict(self, ready: Ready) -> Tensor:
@@ -320,6 +326,8 @@ class TokenLM(TokenModel, CausalTransformer):
                 f"{self.config.vocab_size}; set token_model.vocab_size"
             )
         self.tokenizer = tokenizer
+        if isinstance(self.tables, TokenByteNgrams):
+            self.tables.spell(tokenizer.written())
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""

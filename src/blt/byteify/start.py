@@ -10,6 +10,7 @@ from torch import Tensor
 
 from blt import vocab
 from blt.checkpoint.folders import Checkpoint
+from blt.errors import require
 from blt.lm import BLT
 from blt.model.config import Config, TokenTransformerConfig
 from blt.model.cross_attention import PatchesFromBytes
@@ -21,7 +22,16 @@ BLOCK_ROWS = 65536  # of the token model's embeddings, read at once
 
 def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
     """``config`` with the source's shape of layers; RoPE's θ and epsilon go to all parts,
-    its scaling to the global transformer."""
+    its scaling to the global transformer.
+
+    Raises:
+        UserError: layers that were trained with n-gram tables, which nothing here takes over.
+    """
+    require(
+        not source.hash_ngram_sizes,
+        "byteify: the source has hash n-gram tables (hash_ngram_sizes), which a BLT of patches "
+        "cannot take over; name a token model without",
+    )
     return replace(
         config,
         global_dim=source.dim,

@@ -13,6 +13,7 @@ import torch
 from blt.checkpoint.folders import check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
+from blt.checkpoint.layouts.ours import refuse_tables
 from blt.checkpoint.open import open_checkpoint
 from blt.errors import UserError, require
 from blt.files import checksums, stored
@@ -58,6 +59,8 @@ def convert(
     if precision is not None:
         found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
+    if to != "blt":
+        refuse_tables(found.config, found.where, to)
     parts = layout(found)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
+from blt.generate.lookback import looking_back
 from blt.generate.steps import ByteSteps
 from blt.model.language import ByteModel
 from blt.model.packing import Spans
@@ -249,7 +250,10 @@ class CachedByteLM(CachedModel):
         positions = self._positions(texts, n)
         ids = torch.tensor(new_ids, dtype=torch.int64, device=self.device)
         caches = step_of(self.rings[0], positions, first).caches(self.layers)
-        logits = self.steps.logits(ids.flatten(), flat(positions), caches)
+        tables, back = self.model.tables, None
+        if tables is not None:
+            back = looking_back(tables, [text.ids for text in texts], new_ids, n)
+        logits = self.steps.logits(ids.flatten(), flat(positions), caches, back)
         self.counts.decoder += ids.numel()
         self._pending = (first, new_ids)
         return logits.float().unflatten(0, (len(texts), n))  # type: ignore[no-any-return]

@@ -20,6 +20,7 @@ from blt.generate.cache import (
 from blt.generate.cpp import steps as in_cpp
 from blt.generate.cpp.products import is_native
 from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat, step_of
+from blt.generate.lookback import looking_back
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
 from blt.model.blt import ByteLatentTransformer
 from blt.model.language import ByteModel
@@ -216,7 +217,7 @@ class CachedBLT(CachedModel):
         entropies = [[0.0] * len(ids) for ids in new_ids]
         if self.patching.needs_entropies:
             assert self.entropy_steps is not None
-            starts = None
+            starts, contexts = None, None
             if self.patching.newline_reset:
                 contexts = [
                     [cut.context for cut in (before, *_read_all(before, ids[:-1]))]
@@ -228,7 +229,11 @@ class CachedBLT(CachedModel):
             ring = step_of(self.entropy_ring, step.positions, step.first, starts)
             ids = torch.tensor(new_ids, dtype=torch.int64, device=self.device)
             caches = ring.caches(self.entropy_layers)
-            found = self.entropy_steps.entropies(ids.flatten(), spans, caches)
+            tables, back = self.entropy_steps.model.tables, None
+            if tables is not None:
+                before, n = [text.ids for text in texts], ids.shape[1]
+                back = looking_back(tables, before, new_ids, n, contexts)
+            found = self.entropy_steps.entropies(ids.flatten(), spans, caches, back)
             entropies = found.view(ids.shape).tolist()
             self.counts.entropy_model += ids.numel()
         return [
@@ -245,13 +250,16 @@ class CachedBLT(CachedModel):
         step: RingStep | RingPiece,
     ) -> Tensor:
         """States of the bytes at the step's positions, the last of the new ids  # [B * n, d]."""
-        width = self.model.encoder.embedding.reach - 1 + step.positions.shape[1]
+        embedding, n = self.model.encoder.embedding, step.positions.shape[1]
+        width, back = embedding.reach - 1 + n, None
+        if "repeats" in embedding.fold:
+            back = looking_back(embedding, [text.ids for text in texts], new_ids, n)
         windows = [
             ([0] * width + text.ids[-width:] + list(ids))[-width:]
             for text, ids in zip(texts, new_ids, strict=True)
         ]
         ids = torch.tensor(windows, dtype=torch.int64, device=self.device)
-        return self.steps.encode(ids, spans, step.caches(self.encoder_layers))
+        return self.steps.encode(ids, spans, step.caches(self.encoder_layers), back)
 
     def _complete_patches(
         self, texts: Sequence[Text], cuts: list[list[Boundaries]], x: Tensor, first: int

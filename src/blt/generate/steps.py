@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from blt.generate.lookback import shifted
 from blt.model.blt import ByteLatentTransformer
 from blt.model.layers import KeyValueCache
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer, entropy
 
 Caches = Sequence[KeyValueCache]
+Back = list[Tensor] | None  # as of blt.generate.lookback
 KeysValues = Sequence[tuple[Tensor, Tensor]]  # per cross-attention, [P, k, d] each
 
 
@@ -22,13 +24,17 @@ class ByteSteps:
     def __init__(self, model: CausalTransformer) -> None:
         self.model = model
 
-    def logits(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
-        """ids [N] → [N, 260]."""
-        return self.model(ids, spans, caches)  # type: ignore[no-any-return]
+    def logits(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
+        """ids [N] → [N, 260].
 
-    def entropies(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
+        Args:
+            back: what their n-grams are made of, of a model that has some.
+        """
+        return self.model(ids, spans, caches, back=back)  # type: ignore[no-any-return]
+
+    def entropies(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         """ids [N] → nats, of the prediction of the byte after each  # [N]."""
-        return entropy(self.logits(ids, spans, caches))
+        return entropy(self.logits(ids, spans, caches, back))
 
 
 class BLTSteps:
@@ -37,20 +43,23 @@ class BLTSteps:
     def __init__(self, model: ByteLatentTransformer) -> None:
         self.model = model
 
-    def encode(self, windows: Tensor, spans: Spans, caches: Caches) -> Tensor:
+    def encode(self, windows: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         """Ids of B texts, reach - 1 old ones and n new ones each  # [B, reach - 1 + n].
+
+        Args:
+            back: what n-grams of the new ones are made of; None: the ids before them.
 
         Returns:
             states of the new bytes  # [B * n, d]
         """
-        return self.model.encoder.transformer(self.embed(windows), spans, caches)  # type: ignore[no-any-return]
+        return self.model.encoder.transformer(self.embed(windows, back), spans, caches)  # type: ignore[no-any-return]
 
-    def embed(self, windows: Tensor) -> Tensor:
+    def embed(self, windows: Tensor, back: Back = None) -> Tensor:
         """Ids as for :meth:`encode` → embeddings of the new bytes  # [B * n, d]."""
         embedding = self.model.encoder.embedding
-        reach, n = embedding.reach, windows.shape[1] - embedding.reach + 1
-        back = [windows[:, reach - 1 - j : reach - 1 - j + n].flatten() for j in range(reach)]
-        return embedding.read(back)
+        n = windows.shape[1] - embedding.reach + 1
+        back = shifted(embedding, windows, n) if back is None else back
+        return embedding.read(windows[:, -n:].flatten(), back)
 
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """States [N, d] of the bytes of P patches of these sizes, end to end → [P, k * d]."""

@@ -16,7 +16,7 @@ from blt.errors import UserError
 from blt.generate.cpp import library
 from blt.generate.cpp.products import is_native, with_native_products
 from blt.generate.linears import CastLinear, Int8Linear, PackedLinear
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -60,7 +60,7 @@ def _widen(model: nn.Module) -> None:
     """Let activations be float32: what is not a product is small, but for the hash tables."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            is_table = isinstance(module, ByteEmbedding) and parameter is module.ngram
+            is_table = isinstance(module, NgramTables) and parameter is module.ngram
             if parameter.dtype in (torch.bfloat16, torch.float16) and not is_table:
                 setattr(module, name, nn.Parameter(parameter.detach().float(), False))
 

@@ -47,7 +47,11 @@ class LocalEncoder(nn.Module):
         super().__init__()
         dim, self.k = config.local_dim, config.cross_attention_k
         self.embedding = ByteEmbedding(
-            dim, config.hash_ngram_sizes, config.hash_functions, config.hash_rows
+            dim,
+            config.hash_ngram_sizes,
+            config.hash_functions,
+            config.hash_rows,
+            config.hash_fold,
         )
         self.transformer = local_transformer(config, config.encoder_layers, config.encoder_ff_dim)
         self.patch_projection = Linear(dim, self.k * dim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from blt.errors import require, require_within
 from blt.patching import PatchingConfig
@@ -28,7 +28,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "original_max_position_embeddings": (1, 2**31),
 }
 SPECIAL = 2  # BOS and EOS of a token model, after the tokenizer's own tokens
-NGRAM_SIZES = (1, 32)  # bytes
+NGRAM_SIZES = (1, 32)  # bytes, or tokens
+Fold = Literal["case", "repeats"]  # what hashes do not see
 
 
 def _check_ranges(config: object) -> None:
@@ -44,6 +45,18 @@ def _check_heads(config: object, part: str = "") -> None:
     require(
         dim // heads % 2 == 0,
         f"{part}dim / {part}heads must be even (RoPE rotates pairs), got {dim // heads}",
+    )
+
+
+def _check_hashes(config: Any) -> None:
+    """Of :class:`Config` and the transformers: can there be such n-grams?"""
+    for size in config.hash_ngram_sizes:
+        require_within("hash_ngram_sizes", size, *NGRAM_SIZES)
+    for rule in config.hash_fold:
+        require(rule in ("case", "repeats"), "hash_fold: case, repeats, both or none")
+    require(
+        bool(config.hash_ngram_sizes) or not config.hash_fold,
+        "hash_fold is about n-grams, and hash_ngram_sizes names none",
     )
 
 
@@ -88,6 +101,11 @@ class ByteTransformerConfig:
     sliding_window: int = 512  # bytes
     rope_theta: float = 500000.0
     norm_eps: float = 1e-5
+    # hash n-gram embeddings, as of Config
+    hash_ngram_sizes: tuple[int, ...] = ()
+    hash_functions: int = 1
+    hash_rows: int = 50000
+    hash_fold: tuple[Fold, ...] = ()
 
     kind: ClassVar[str] = "byte"
     num_ids: ClassVar[int] = VOCAB_SIZE
@@ -97,6 +115,7 @@ class ByteTransformerConfig:
     def __post_init__(self) -> None:
         _check_ranges(self)
         _check_heads(self)
+        _check_hashes(self)
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,12 @@ class TokenTransformerConfig:
     rope_theta: float = 500000.0
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
+    # hash n-gram embeddings, as of Config; sizes are in tokens, or in bytes of the text they write
+    hash_ngram_sizes: tuple[int, ...] = ()
+    hash_of: Literal["tokens", "bytes"] = "tokens"
+    hash_functions: int = 1
+    hash_rows: int = 50000
+    hash_fold: tuple[Fold, ...] = ()  # of "bytes"
 
     kind: ClassVar[str] = "token"
     sliding_window: ClassVar[None] = None
@@ -123,6 +148,16 @@ class TokenTransformerConfig:
     def __post_init__(self) -> None:
         _check_ranges(self)
         _check_heads(self)
+        _check_hashes(self)
+        require(self.hash_of in ("tokens", "bytes"), "hash_of: tokens or bytes")
+        require(
+            self.hash_of == "bytes" or not self.hash_fold,
+            'hash_fold is about bytes: set hash_of = "bytes"',
+        )
+        require(
+            bool(self.hash_ngram_sizes) or self.hash_of == "tokens",
+            "hash_of is about n-grams, and hash_ngram_sizes names none",
+        )
 
     @property
     def num_ids(self) -> int:
@@ -160,6 +195,7 @@ class Config:
     hash_ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     hash_functions: int = 1
     hash_rows: int = 50000
+    hash_fold: tuple[Fold, ...] = ()  # what they do not see
     rope_theta: float = 500000.0
     global_rope_scaling: RopeScaling | None = None  # of positions of patches
     norm_eps: float = 1e-5
@@ -178,8 +214,7 @@ class Config:
             self.decoder_cross_attention in ("first", "all", "none"),
             "decoder_cross_attention: first, all or none",
         )
-        for size in self.hash_ngram_sizes:
-            require_within("hash_ngram_sizes", size, *NGRAM_SIZES)
+        _check_hashes(self)
         require(
             self.entropy_model is not None or not self.patching.needs_entropies,
             f"patching rule {self.patching.rule!r} needs an entropy_model",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model import kernels
+from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
 from blt.model.kernels import RowGroups
 from blt.model.layers import init_linear
+from blt.model.ngrams import Trail, as_bytes, bytes_back, previous_rows, suffixes, without_case
 from blt.vocab import VOCAB_SIZE
 
 PRIMES = (
@@ -66,38 +71,154 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
     return torch.stack(hashes, dim=1).remainder_(rows).add_(first_rows)
 
 
-class ByteEmbedding(nn.Module):
-    """Sum of a byte's embedding and those of the n-grams that end in it."""
+class NgramTables(nn.Module):
+    """Tables of hash n-grams: rows of all that end in an id are added up.
 
-    def __init__(self, dim: int, sizes: tuple[int, ...], functions: int, rows: int) -> None:
+    Args:
+        dim: features of a row.
+        sizes: of n-grams, in ids.
+        functions: hash functions.
+        rows: of the table of one size and function.
+        fold: what hashes do not see; see :class:`blt.Config`.
+    """
+
+    ngram: nn.Parameter  # [functions * len(sizes) * rows, d]
+
+    def __init__(
+        self, dim: int, sizes: Sequence[int], functions: int, rows: int, fold: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.sizes, self.functions, self.rows = sizes, functions, rows
-        self.reach = max(sizes, default=1)  # ids that a byte's n-grams are made of
-        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim, dtype=torch.float32))
+        self.sizes, self.functions, self.rows = tuple(sizes), functions, rows
+        self.fold = tuple(fold)
+        self.reach = max(sizes, default=1)  # ids that an n-gram is made of
+        self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
+        self._first(dim)
         self.ngram = nn.Parameter(
             torch.empty(rows * functions * len(sizes), dim, dtype=torch.float32)
         )
-        self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
-        init_linear(self.byte, dim)
         init_linear(self.ngram, dim)
 
-    def forward(
-        self, ids: Tensor, positions: Tensor, groups: RowGroups | None = None
-    ) -> Tensor:  # [N], [N] -> [N, d]
-        return self.read(looking_back(ids, positions, self.reach), groups)
+    def _first(self, dim: int) -> None:
+        """Parameters that come before the tables."""
 
-    def read(self, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
-        """Ids of bytes and of those before them, from :func:`looking_back` → [N, d]."""
-        x = F.embedding(back[0], self.byte)
-        if not self.sizes:
-            return x
+    def back(self, ids: Tensor, positions: Tensor) -> list[Tensor]:
+        """The ids that each row's n-grams are made of, newest first  # [N] each.
+
+        Args:
+            ids: [N] of whole documents, flat and packed.
+            positions: [N] index from each document's start.
+        """
+        if "repeats" not in self.fold:
+            return looking_back(self.seen(ids), positions, self.reach)
+        rows = torch.arange(len(ids), dtype=torch.int64, device=ids.device)
+        return self.back_from(self.trail(ids, previous_rows(positions)), rows)
+
+    def trail(self, ids: Tensor, previous: Tensor) -> Trail:
+        """For :meth:`back_from`; arguments as of :class:`blt.model.ngrams.Trail`."""
+        ids = self.seen(ids)
+        if "repeats" not in self.fold:
+            return Trail(ids, previous)
+        before = torch.cat((ids, ids.new_zeros(1)))[previous]
+        return Trail(ids, previous, ids == before)
+
+    def back_from(self, trail: Trail, rows: Tensor) -> list[Tensor]:
+        """As :meth:`back`, for some rows [n] of documents that need not lie end to end."""
+        return trail.back(rows, self.reach)
+
+    def seen(self, ids: Tensor) -> Tensor:
+        """Ids as hashes see them  # [N]."""
+        return without_case(ids) if "case" in self.fold else ids
+
+    def sum(self, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
+        """What :meth:`back` gave → the sum of the rows of each id's n-grams  # [N, d]."""
         rows = ngram_rows(back, self.sizes, self.functions, self.rows)
-        return x + kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients, groups)
+        return kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients, groups)
 
     @torch.no_grad()
     def groups(self, ids: Tensor, positions: Tensor) -> RowGroups | None:
         """What the sparse gradient of a batch [N] needs to know, ahead; None: there is none."""
         if not self.sizes or not self.sparse_gradients:
             return None
-        back = looking_back(ids, positions, self.reach)
+        back = self.back(ids, positions)
         return kernels.group_rows(ngram_rows(back, self.sizes, self.functions, self.rows))
+
+
+class ByteEmbedding(NgramTables):
+    """Sum of a byte's embedding and those of the n-grams that end in it."""
+
+    def _first(self, dim: int) -> None:
+        self.byte = nn.Parameter(torch.empty(VOCAB_SIZE, dim, dtype=torch.float32))
+        init_linear(self.byte, dim)
+
+    def forward(
+        self, ids: Tensor, positions: Tensor, groups: RowGroups | None = None
+    ) -> Tensor:  # [N], [N] -> [N, d]
+        return self.read(ids, self.back(ids, positions) if self.sizes else [], groups)
+
+    def read(self, ids: Tensor, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
+        """Ids of bytes, and what :meth:`back` gives for them → [N, d]."""
+        x = F.embedding(ids, self.byte)
+        return x + self.sum(back, groups) if self.sizes else x
+
+
+class NgramEmbedding(NgramTables):
+    """What is added to the embeddings of bytes, in a transformer without patches."""
+
+    def forward(self, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
+        return self.sum(back, groups)
+
+
+class TokenNgrams(NgramEmbedding):
+    """The same for tokens, whose n-grams are of tokens."""
+
+    def __init__(self, num_ids: int, *how: Any) -> None:
+        super().__init__(*how)
+        self.num_ids = num_ids
+
+    def seen(self, ids: Tensor) -> Tensor:
+        return as_bytes(ids, self.num_ids)
+
+
+class TokenByteNgrams(NgramEmbedding):
+    """The same for tokens, whose n-grams are of the bytes of text that end with them."""
+
+    suffixes: Tensor  # [V + 1, max(2, reach)] of blt.model.ngrams; it belongs to a tokenizer
+
+    def __init__(self, num_ids: int, *how: Any) -> None:
+        super().__init__(*how)
+        self.num_ids = num_ids
+        self.spell(())
+
+    def spell(self, written: Sequence[bytes]) -> None:
+        """Take the bytes of each token, where the tables are."""
+        table = suffixes(written, self.num_ids, self.reach, self.fold)
+        # Not saved: the tokenizer is.
+        self.register_buffer("suffixes", table.to(self.ngram.device), persistent=False)
+
+    def back(self, ids: Tensor, positions: Tensor) -> list[Tensor]:
+        rows = torch.arange(len(ids), dtype=torch.int64, device=ids.device)
+        return self.back_from(self.trail(ids, previous_rows(positions)), rows)
+
+    def trail(self, ids: Tensor, previous: Tensor) -> Trail:
+        if "repeats" not in self.fold:
+            return Trail(ids, previous, outside=self.num_ids)
+        own = self.suffixes.to(ids.device)[ids]
+        newest = torch.cat((own[:, 0], own.new_zeros(1)))[previous]
+        # A token is left out whole if it only repeats the byte before it.
+        return Trail(ids, previous, (own[:, 1] == 0) & (own[:, 0] == newest), self.num_ids)
+
+    def back_from(self, trail: Trail, rows: Tensor) -> list[Tensor]:
+        tokens = trail.back(rows, self.reach)
+        table = self.suffixes.to(rows.device)
+        return list(bytes_back(tokens, table, self.reach, "repeats" in self.fold).unbind(1))
+
+
+def ngrams_of(config: ByteTransformerConfig | TokenTransformerConfig) -> NgramEmbedding | None:
+    """The tables of a transformer without patches; None: it has none."""
+    c = config
+    how = (c.dim, c.hash_ngram_sizes, c.hash_functions, c.hash_rows, c.hash_fold)
+    if not c.hash_ngram_sizes:
+        return None
+    if isinstance(c, ByteTransformerConfig):
+        return NgramEmbedding(*how)
+    return (TokenNgrams if c.hash_of == "tokens" else TokenByteNgrams)(c.num_ids, *how)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blt.model.embedding import NgramTables
 from blt.model.kernels.branches import Branches
 
 LEAST = 16  # ids that are worth sharing
@@ -56,16 +57,10 @@ class PrefixTree:
         """Rows of a document's ids  # [T]."""
         return self.branches.paths[self.leaves[document]]
 
-    def looking_back(self, reach: int) -> list[Tensor]:
-        """``back[j][t]`` is the id j before row t in its document, or 0  # [reach], each [N]."""
-        ids = torch.cat((self.ids, self.ids.new_zeros(1)))
-        previous = torch.cat((self.branches.previous, ids.new_tensor([len(self.ids)])))
-        rows = torch.arange(len(self.ids), dtype=torch.int64, device=ids.device)
-        back = [self.ids]
-        for _ in range(1, reach):
-            rows = previous[rows]
-            back.append(ids[rows])
-        return back
+    def back(self, tables: NgramTables) -> list[Tensor]:
+        """The ids that n-grams of each row are made of, along its document  # [reach], each [N]."""
+        rows = torch.arange(len(self.ids), dtype=torch.int64, device=self.ids.device)
+        return tables.back_from(tables.trail(self.ids, self.branches.previous), rows)
 
 
 def shared_ids(a: Tensor, b: Tensor) -> int:

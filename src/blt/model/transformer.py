@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
+from blt.model.embedding import ngrams_of
+from blt.model.kernels import RowGroups
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer, init_linear
+from blt.model.ngrams import previous_rows
 from blt.model.packing import Spans, on
 from blt.vocab import OFFSET, PAD
 
@@ -51,16 +54,29 @@ class CausalTransformer(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = Linear(config.dim, config.num_ids)
         init_linear(table, config.dim)
+        self.tables = ngrams_of(config)  # None: no hash n-grams
 
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
 
     def forward(
-        self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+        self,
+        ids: Tensor,
+        documents: Spans,
+        caches: Sequence[KeyValueCache] | None = None,
+        groups: RowGroups | None = None,
+        back: list[Tensor] | None = None,
     ) -> Tensor:
-        """ids [N] → logits [N, ids of the vocabulary]."""
-        return self.head(self._states(ids, documents, caches))  # type: ignore[no-any-return]
+        """ids [N] → logits [N, ids of the vocabulary].
+
+        Args:
+            groups: of the rows of n-grams, for their sparse gradient.
+            back: what n-grams are made of, as :class:`blt.model.embedding.NgramTables` has it;
+                None: the ids before, of whole documents.
+        """
+        x = self.embed(ids, documents, back, groups)
+        return self.head(self._states(x, documents, caches))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def document_entropies(
@@ -85,32 +101,53 @@ class CausalTransformer(nn.Module):
         window = self.config.sliding_window or documents.offsets[-1]
         reach = self.config.layers * (window - 1)  # back, through all layers
         together = PIECE if self.device.type == "cpu" else GPU_PIECE
+        trail = None
+        if self.tables is not None:
+            trail = self.tables.trail(ids, previous_rows(documents.positions))
         parts = []
         for pieces in _pieces(documents.offsets, reach, together):
             firsts, kept, ends = np.array(pieces).T
             lengths = ends - firsts
             spans = Spans.from_lengths(lengths)
             rows = spans.positions + torch.from_numpy(np.repeat(firsts, lengths))
+            back = None
+            if trail is not None and self.tables is not None:
+                seen = self.tables.back_from(trail, on(rows, ids.device))
+                back = [on(x, self.device) for x in seen]
             read, positions = (
                 on(x[on(rows, x.device)], self.device) for x in (ids, documents.positions)
             )
-            entropies = self._entropies(read, on(replace(spans, positions=positions), self.device))
+            placed = on(replace(spans, positions=positions), self.device)
+            entropies = self._entropies(self.embed(read, placed, back), placed)
             if (kept > firsts).any():
                 wanted = np.flatnonzero(rows.numpy() >= np.repeat(kept, lengths))
                 entropies = entropies[on(torch.from_numpy(wanted), self.device)]
             parts.append(entropies)
         return torch.cat(parts)
 
-    def _entropies(self, ids: Tensor, documents: Spans) -> Tensor:
-        states = self._states(ids, documents)
+    def _entropies(self, x: Tensor, documents: Spans) -> Tensor:
+        states = self._states(x, documents)
         rows = HEAD_ROWS if states.device.type == "cpu" else len(states)
         return torch.cat([entropy(self.head(part)) for part in states.split(rows)])
 
-    def _states(
-        self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    def embed(
+        self,
+        ids: Tensor,
+        documents: Spans,
+        back: list[Tensor] | None = None,
+        groups: RowGroups | None = None,
     ) -> Tensor:
-        """ids [N] → what the output head reads  # [N, d]."""
+        """Embeddings of ids [N] and of the n-grams that end in them  # [N, d]."""
         x = F.embedding(ids, getattr(self, self.config.embedding_name))
+        if self.tables is None:
+            return x
+        back = self.tables.back(ids, documents.positions) if back is None else back
+        return x + self.tables(back, groups)  # type: ignore[no-any-return]
+
+    def _states(
+        self, x: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
+    ) -> Tensor:
+        """Embeddings [N, d] → what the output head reads  # [N, d]."""
         if caches is not None:
             return self.states_of(x, documents, caches)
         return self.whole(self, x, documents)  # type: ignore[no-any-return]

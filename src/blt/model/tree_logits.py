@@ -14,7 +14,8 @@ def transformer_tree_logits(model: CausalTransformer, tree: PrefixTree) -> Tenso
     """Logits of a transformer without patches  # [N, V]."""
     branches, stack = tree.branches, model.transformer
     caches = [branches.attention(stack.window)] * stack.depth
-    return model(tree.ids, branches.spans, caches)  # type: ignore[no-any-return]
+    back = None if model.tables is None else tree.back(model.tables)
+    return model(tree.ids, branches.spans, caches, back=back)  # type: ignore[no-any-return]
 
 
 def blt_tree_logits(model: ByteLatentTransformer, tree: PrefixTree) -> Tensor:
@@ -22,7 +23,7 @@ def blt_tree_logits(model: ByteLatentTransformer, tree: PrefixTree) -> Tensor:
     encoder, decoder = model.encoder, model.decoder
     spans, local = tree.branches.spans, tree.branches.attention(model.config.sliding_window)
     x = encoder.transformer(
-        encoder.embedding.read(tree.looking_back(encoder.embedding.reach)),
+        encoder.embedding.read(tree.ids, tree.back(encoder.embedding)),
         spans,
         [local] * encoder.transformer.depth,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.blt import GlobalTransformer, LocalDecoder, LocalEncoder
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 from blt.model.kernels.rows import FF_CHUNK
 from blt.model.layers import Transformer, TransformerLayer
 from blt.vocab import VOCAB_SIZE
@@ -35,7 +35,7 @@ class Part:
     @property
     def grouped(self) -> bool:
         """Do several processes gather its weights on their own?"""
-        return any(isinstance(m, TransformerLayer | ByteEmbedding) for m in self.modules)
+        return any(isinstance(m, TransformerLayer | NgramTables) for m in self.modules)
 
     def parameters(self) -> list[Tensor]:
         return [parameter for module in self.modules for parameter in module.parameters()]
@@ -62,13 +62,15 @@ class Activations:
             yield from self._decoder(model.decoder)
         elif isinstance(model, ByteLM):
             yield Part([nn.ParameterList([model.byte])], INT * self.rows)
+            if model.tables is not None:
+                yield self._embedding(model.tables)
             yield from self._layers(model.transformer, self.rows)
             yield self._head(model.norm, model.head)
 
-    def _embedding(self, embedding: ByteEmbedding) -> Part:
+    def _embedding(self, embedding: NgramTables) -> Part:
         """Rows of tables, which the backward pass sorts."""
         read = self.rows * embedding.functions * len(embedding.sizes)
-        backward = FLOAT * self.rows * embedding.byte.shape[1] + 4 * INT * read
+        backward = FLOAT * self.rows * embedding.ngram.shape[1] + 4 * INT * read
         touched = max(read, VOCAB_SIZE)
         return Part([embedding], INT * (self.rows + read), backward=backward, touched=touched)
 

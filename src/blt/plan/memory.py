@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.config import ByteTransformerConfig, Config
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 from blt.model.layers import Linear
 from blt.plan.activations import FLOAT, Activations, Part
 from blt.train.optim import MatrixOptimizer
@@ -127,7 +127,7 @@ def _state(
     model: nn.Module, trained: Sequence[Tensor], optimizer: MatrixOptimizer, world: int
 ) -> int:
     """Two moments of each number, of RowwiseAdam each row; of Muon's matrices in layers, one."""
-    tables = {m.ngram for m in model.modules() if isinstance(m, ByteEmbedding)}
+    tables = {m.ngram for m in model.modules() if isinstance(m, NgramTables)}
     linear = [pair for pair in model.named_modules() if isinstance(pair[1], Linear)]
     inner = {m.weight for name, m in linear if optimizer == "muon" and not name.endswith("head")}
     both = _size((x[:, 0] if x in tables else x for x in trained), world)

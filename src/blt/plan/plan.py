@@ -12,7 +12,7 @@ from torch import nn
 from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model
 from blt.errors import UserError
-from blt.lm import BLT, LanguageModel
+from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.hardware import Hardware
 from blt.machine.shares import Share, expected_share
 from blt.model.compiling import wants_compiling
@@ -162,7 +162,10 @@ def shape_of(recipe: Recipe) -> Config | ByteTransformerConfig:
 def parameters(model: LanguageModel) -> dict[str, int]:
     """Numbers in each part."""
     if not isinstance(model, BLT):
-        return {"byte transformer": _numbers(model)}
+        assert isinstance(model, ByteLM)
+        tables = 0 if model.tables is None else _numbers(model.tables)
+        parts = {"byte transformer": _numbers(model) - tables, "hash tables": tables}
+        return {name: count for name, count in parts.items() if count}
     table = model.encoder.embedding.ngram.numel()
     parts = {
         "global transformer": _numbers(model.global_transformer),

@@ -101,6 +101,14 @@ class ByteTokenizer:
                 found[i] = self._bytes_of(i)
         return found
 
+    def written(self) -> list[bytes]:
+        """The bytes that each token stands for in a text, by its id: special ones as they are
+        written there."""
+        found = self.tokens()
+        for i, data in self._added.items():
+            found[i] = data
+        return found
+
     def _bytes_of(self, token_id: int) -> bytes:
         values = _values()
         return bytes(values[character] for character in self._tokenizer.id_to_token(token_id))

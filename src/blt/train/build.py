@@ -16,6 +16,7 @@ from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.config import Config
+from blt.model.embedding import NgramTables
 from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
@@ -50,9 +51,11 @@ def model_of(
     elif recipe.token_model is not None:
         torch.manual_seed(recipe.seed)
         model = TokenLM(recipe.token_model, _tokenizer(recipe, sources))
+        _tables_at_zero(model)
     elif recipe.byte_model is not None:
         torch.manual_seed(recipe.seed)
         model = ByteLM(recipe.byte_model)
+        _tables_at_zero(model)
     else:
         model = _new_blt(recipe, sources, entropy_model, device, on_prepare)
     return model.to(device)
@@ -67,10 +70,17 @@ def build_blt(config: Config, entropy_model: CausalTransformer | None, seed: int
     torch.manual_seed(seed)
     shape = None if entropy_model is None else entropy_model.config
     model = BLT(replace(config, entropy_model=shape))
-    nn.init.zeros_(model.encoder.embedding.ngram)
+    _tables_at_zero(model)
     if entropy_model is not None and model.entropy_model is not None:
         model.entropy_model.load_state_dict(entropy_model.state_dict())
     return model
+
+
+def _tables_at_zero(model: nn.Module) -> None:
+    """So that n-grams that training never shows add nothing."""
+    for module in model.modules():
+        if isinstance(module, NgramTables):
+            nn.init.zeros_(module.ngram)
 
 
 def _new_blt(

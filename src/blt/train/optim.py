@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 from blt.train.muon import Muon
 from blt.train.parallel import local
 from blt.train.scaling import scaled, taken_share
@@ -107,7 +107,7 @@ def optimizers(
     """
     tables, embeddings = [], {"byte", "embedding"}  # of models that are not BLTs
     for name, module in model.named_modules():
-        if isinstance(module, ByteEmbedding):
+        if isinstance(module, NgramTables) and module.ngram.requires_grad:
             module.sparse_gradients = not isinstance(module.ngram, DTensor)
             tables.append(module.ngram)
             embeddings |= {f"{name}.byte", f"{name}.ngram"}

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from blt.machine.precision import choose_device
 from blt.model.blt import GlobalTransformer
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 from blt.model.layers import TransformerLayer
 from blt.model.transformer import CausalTransformer
 
@@ -45,7 +45,7 @@ class Parallel:
             return
         frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
         for module in model.modules():
-            apart = isinstance(module, TransformerLayer | ByteEmbedding)
+            apart = isinstance(module, TransformerLayer | NgramTables)
             if apart and not frozen & set(module.parameters()):
                 fully_shard(module, mesh=self.mesh)
         fully_shard(model, mesh=self.mesh, ignored_params=frozen)

@@ -20,6 +20,7 @@ from blt.files.configs import from_dict, to_dict
 from blt.files.stored import Stored
 from blt.files.strict_json import read_object
 from blt.files.tensors import Tensors
+from blt.model.config import Config, TokenTransformerConfig
 from blt.model.language import KINDS
 
 
@@ -50,6 +51,26 @@ def check_against(where: str, kind: str, config: Any, tensors: Tensors) -> None:
     """
     check_layers(where, tensors, *layers_of(config))
     check(where, tensors, skeleton(KINDS[kind][0], config, where).state_dict())
+
+
+def refuse_tables(config: Any, where: str, layout: str) -> None:
+    """Refuse tables of n-grams that only our layout has: those of a transformer without patches,
+    and hashes that do not see all.
+
+    Raises:
+        UserError: names the option.
+    """
+    flat = config.entropy_model if isinstance(config, Config) else config
+    token = isinstance(config, TokenTransformerConfig)
+    require(
+        flat is None or not flat.hash_ngram_sizes,
+        f"{where}: the layout {layout!r} has no hash n-gram tables (hash_ngram_sizes) of a "
+        f"{'token' if token else 'byte'} transformer; keep it in ours, --to blt",
+    )
+    require(
+        not config.hash_fold,
+        f"{where}: the layout {layout!r} has no hash_fold; keep the model in ours, --to blt",
+    )
 
 
 def layers_of(config: Any) -> list[int]:

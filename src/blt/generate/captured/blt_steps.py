@@ -12,6 +12,7 @@ from blt.generate.captured.choice import Needs, drawn
 from blt.generate.captured.slots import PatchCache, Patching, Seeing, Texts, Work
 from blt.generate.captured.steps import ByteStack, RingCaches, Stack, Writing, report_places
 from blt.generate.incremental_blt import CachedBLT
+from blt.generate.lookback import shifted
 from blt.generate.numbers import number_at
 from blt.model.cross_attention import PatchesFromBytes
 from blt.model.transformer import entropy
@@ -33,7 +34,9 @@ class BLTSteps(Writing):
     def __init__(self, model: CachedBLT) -> None:
         self.net, self.rule = model.model, model.model.patcher.rule
         encoder, decoder = self.net.encoder, self.net.decoder
-        reach = max(encoder.embedding.reach, self.rule.reach) - 1
+        cuts = self.net.entropy_model if model.patching.needs_entropies else None
+        own = 1 if cuts is None or cuts.tables is None else cuts.tables.reach
+        reach = max(encoder.embedding.reach, self.rule.reach, own) - 1
         dtype = encoder.embedding.byte.dtype
         super().__init__(model, max(reach, 1), self.net.config.local_dim, dtype)
         self.local, self.encoder_layers = model.local, model.encoder_layers
@@ -41,8 +44,8 @@ class BLTSteps(Writing):
         self.encoder = Stack(encoder.transformer, self.device)
         self.decoder = Stack(decoder.transformer, self.device)
         self.entropy: ByteStack | None = None
-        if model.patching.needs_entropies and self.net.entropy_model is not None:
-            self.entropy = ByteStack(self.net.entropy_model, self.device)
+        if cuts is not None:
+            self.entropy = ByteStack(cuts, self.device)
             self.entropy_ring, self.entropy_layers = model.entropy_ring, model.entropy_layers
         large = self.net.global_transformer.transformer
         self.large = Stack(large, self.device)
@@ -105,7 +108,8 @@ class BLTSteps(Writing):
                 starts = torch.cat((texts.context[:, None], contexts[:, :-1]), 1)
             ring = RingCaches(self.entropy_ring, positions, texts.home, self.kernel, starts)
             places = positions if starts is None else positions - starts
-            logits = self.entropy.logits(work.new, places, ring.layers(self.entropy_layers))
+            caches = ring.layers(self.entropy_layers)
+            logits = self.entropy.logits(work.new, texts.recent, places, caches)
             work.entropies.copy_(entropy(logits))
         reach = self.rule.reach - 1
         recent = torch.cat((texts.recent[:, texts.recent.shape[1] - reach :], work.new), 1)
@@ -147,11 +151,9 @@ class BLTSteps(Writing):
         """States [R * n, d] of the last of the new ids [R, m], those at ``positions`` [R, n]."""
         embedding = self.net.encoder.embedding
         ids, n = torch.cat((texts.recent, new), 1), positions.shape[1]
-        end = ids.shape[1]
-        back = [ids[:, end - n - j : end - j].flatten() for j in range(embedding.reach)]
         ring = RingCaches(self.local, positions, texts.home, self.kernel)
         x, delta = self.encoder.run(
-            embedding.read(back),
+            embedding.read(ids[:, -n:].flatten(), shifted(embedding, ids, n)),
             positions,
             self.encoder.rope(positions),
             ring.layers(self.encoder_layers),

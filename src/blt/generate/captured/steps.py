@@ -18,6 +18,7 @@ from blt.generate.captured.attention import Kernel, LayerCache, Seen, kernel_for
 from blt.generate.captured.choice import Choosing, Needs, Spelling, verdict
 from blt.generate.captured.slots import PLACE, Texts, Work
 from blt.generate.incremental import CachedByteLM, CachedModel
+from blt.generate.lookback import shifted
 from blt.model.layers import Transformer, rope_rotations
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer
@@ -54,9 +55,19 @@ class ByteStack(Stack):
         super().__init__(net.transformer, device)
         self.net = net
 
-    def logits(self, ids: Tensor, positions: Tensor, caches: Iterable[LayerCache]) -> Tensor:
-        """ids [R, n] at positions [R, n] → [R, n, 260]."""
+    @property
+    def reach(self) -> int:
+        """Ids that an embedding is made of."""
+        return 1 if self.net.tables is None else self.net.tables.reach
+
+    def logits(
+        self, ids: Tensor, recent: Tensor, positions: Tensor, caches: Iterable[LayerCache]
+    ) -> Tensor:
+        """ids [R, n] at positions [R, n], after ``recent`` [R, W] → [R, n, 260]."""
         x = F.embedding(ids.flatten(), self.net.byte)
+        if self.net.tables is not None:
+            windows = torch.cat((recent, ids), 1)
+            x = x + self.net.tables(shifted(self.net.tables, windows, ids.shape[1], positions))
         x, delta = self.run(x, positions, self.rope(positions), caches)
         logits: Tensor = self.net.head(self.net.norm.add(x, delta)[1])
         return logits.unflatten(0, ids.shape)
@@ -192,14 +203,14 @@ class ByteSteps(Writing):
     """The steps of a byte transformer without patches: there is only one."""
 
     def __init__(self, model: CachedByteLM) -> None:
-        super().__init__(model, 1, 0, torch.float32)
+        self.stack = ByteStack(model.model, model.device)
+        super().__init__(model, max(self.stack.reach - 1, 1), 0, torch.float32)
         self.ring, self.layers = model.rings[0], model.layers
-        self.stack = ByteStack(model.model, self.device)
 
     def write(self, rows: int, n: int, needs: Needs) -> None:
         texts, work, positions = self.views(rows, n)
         work.new.copy_(texts.token[:, None])
         work.opens.fill_(True)
         caches = RingCaches(self.ring, positions, texts.home, self.kernel).layers(self.layers)
-        logits = self.stack.logits(work.new, positions, caches).float()
+        logits = self.stack.logits(work.new, texts.recent, positions, caches).float()
         self.advance(texts, work, self.choose(texts, work, logits, needs))

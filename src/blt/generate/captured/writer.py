@@ -20,6 +20,7 @@ from blt.generate.incremental import CachedByteLM, CachedModel
 from blt.generate.incremental_blt import CachedBLT
 from blt.generate.request import Request
 from blt.generate.sampling import likeliest
+from blt.model.embedding import NgramTables
 from blt.model.language import ByteModel
 
 
@@ -202,6 +203,9 @@ def _steps(model: CachedModel) -> BLTSteps | ByteSteps:
 
 def refusal(model: ByteModel) -> str | None:
     """Why a model cannot be written with in captured steps; None: it can."""
+    for module in model.modules():
+        if isinstance(module, NgramTables) and "repeats" in module.fold:
+            return "n-grams that leave out repeats (hash_fold) look back without bound"
     patcher = getattr(model, "patcher", None)
     if patcher is None or patcher.rule.holds_on_device():
         return None

@@ -21,7 +21,7 @@ from blt.generate.cpp.products import (
     pointer,
     threads,
 )
-from blt.generate.steps import BLTSteps, ByteSteps, Caches, KeysValues
+from blt.generate.steps import Back, BLTSteps, ByteSteps, Caches, KeysValues
 from blt.model.blt import ByteLatentTransformer, LocalDecoder, LocalEncoder
 from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
 from blt.model.layers import Transformer, TransformerLayer
@@ -135,25 +135,31 @@ class NativeByteSteps(ByteSteps):
     def __init__(self, model: CausalTransformer) -> None:
         super().__init__(model)
         kept = Kept()
+        # With tables of n-grams PyTorch embeds, and C++ does the rest.
+        ids: dict[str, Any] = {} if model.tables else {"embedding": kept.bytes(model.byte)}
         self.stack = Stack(
             kept,
             model.transformer,
-            embedding=kept.bytes(model.byte),
             norm=kept.norm(model.norm),
             head=kept.weight(model.head),
+            **ids,
         )
 
-    def logits(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
+    def logits(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         if not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS:
-            return super().logits(ids, spans, caches)
-        return self.stack.run(ids, 1, spans, caches)
+            return super().logits(ids, spans, caches, back)
+        return self.stack.run(self._source(ids, spans, back), 1, spans, caches)
 
-    def entropies(self, ids: Tensor, spans: Spans, caches: Caches) -> Tensor:
+    def entropies(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         if not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS:
-            return super().entropies(ids, spans, caches)
+            return super().entropies(ids, spans, caches, back)
         entropies = torch.empty(len(ids), dtype=torch.float32, device="cpu")
-        self.stack.run(ids, 1, spans, caches, entropies)
+        self.stack.run(self._source(ids, spans, back), 1, spans, caches, entropies)
         return entropies
+
+    def _source(self, ids: Tensor, spans: Spans, back: Back) -> Tensor:
+        """What C++ reads: ids, or their embeddings."""
+        return ids if self.model.tables is None else self.model.embed(ids, spans, back).float()
 
 
 def fits(model: nn.Module) -> bool:
@@ -172,7 +178,8 @@ class NativeBLTSteps(BLTSteps):
         encoder, decoder, middle = model.encoder, model.decoder, model.global_transformer
         self.reach = encoder.embedding.reach
         # Tables in other precisions stay where they are: they are too large to be copied.
-        self.embeds = encoder.embedding.ngram.dtype is torch.float32
+        float32 = encoder.embedding.ngram.dtype is torch.float32
+        self.embeds = float32 and not encoder.embedding.fold
         table: dict[str, Any] = {"embedding": kept.ngrams(encoder.embedding)} if self.embeds else {}
         self.encoder = Stack(kept, encoder.transformer, **table)
         projection: dict[str, Any] = {}
@@ -185,12 +192,12 @@ class NativeBLTSteps(BLTSteps):
         self.pooling = _pooling(kept, encoder)
         self.crossings = _crossings(kept, decoder, crossings)
 
-    def encode(self, windows: Tensor, spans: Spans, caches: Caches) -> Tensor:
+    def encode(self, windows: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         rows = len(spans.positions)
         if not isinstance(caches, CacheLayers) or rows > MAX_NATIVE_ROWS:
-            return super().encode(windows, spans, caches)
+            return super().encode(windows, spans, caches, back)
         if not self.embeds:
-            return self.encoder.run(self.embed(windows).float(), 1, spans, caches)
+            return self.encoder.run(self.embed(windows, back).float(), 1, spans, caches)
         return self.encoder.run(windows, rows // len(windows), spans, caches)
 
     def pool(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
