@@ -11,7 +11,7 @@ from blt.data.shards import is_prepared
 from blt.errors import UserError, named
 from blt.evals.overlap import overlap
 from blt.study.config import Study
-from blt.texts.pieces import choose
+from blt.texts.pieces import choose, drawn
 
 log = logging.getLogger("blt")
 
@@ -27,22 +27,21 @@ class Heldout:
         kinds = study.heldout.items()
         return cls({n: _plain(names, f"{study.where}: heldout.{n}") for n, names in kinds})
 
-    def all(self, max_bytes: int) -> list[bytes]:
-        """Held-out text of all kinds, as many bytes of each as are scored."""
-        return [text for texts in self.kinds.values() for text in choose(texts, max_bytes)]
+    def all(self, max_bytes: int, context_bytes: int = 2048) -> list[bytes]:
+        """Pieces of held-out text of all kinds, as many bytes of each as are scored."""
+        kinds = self.kinds.values()
+        return [piece for texts in kinds for piece in choose(texts, max_bytes, context_bytes)]
 
     def scored(self, max_bytes: int) -> dict[str, dict[str, int]]:
         """Documents and bytes of each kind that are scored, and how many there are."""
-        return {
-            kind: _scored(texts, choose(texts, max_bytes)) for kind, texts in self.kinds.items()
-        }
+        return {kind: _scored(texts, drawn(texts, max_bytes)) for kind, texts in self.kinds.items()}
 
 
-def _scored(texts: Sequence[bytes], chosen: Sequence[bytes]) -> dict[str, int]:
+def _scored(texts: Sequence[bytes], chosen: Sequence[Sequence[bytes]]) -> dict[str, int]:
     return {
         "documents": len(chosen),
         "of_documents": len(texts),
-        "bytes": sum(map(len, chosen)),
+        "bytes": sum(len(piece) for pieces in chosen for piece in pieces),
         "of_bytes": sum(map(len, texts)),
     }
 
@@ -66,12 +65,12 @@ def check_overlap(study: Study, heldout: Heldout) -> dict[str, float]:
 
 
 def warn_of_unscored(study: Study, scored: dict[str, dict[str, int]]) -> None:
-    """A kind of text may be represented by a few of its documents."""
+    """A kind of text may have more documents than can be scored."""
     for kind, count in scored.items():
         if count["documents"] < count["of_documents"]:
             log.warning(
-                "%s: heldout.%s: %d of %d documents are scored, the first %d of %d bytes in the "
-                "order of the documents' hashes; a larger heldout_bytes scores more",
+                "%s: heldout.%s: %d of %d documents are scored, %d of %d bytes; a larger "
+                "heldout_bytes scores more",
                 *(study.where, kind, count["documents"], count["of_documents"]),
                 *(count["bytes"], count["of_bytes"]),
             )

@@ -267,7 +267,7 @@ def _run(
     context, scored = point.recipe.data.context_bytes, study.heldout_bytes
     return {
         **facts,
-        "patch_size": patch_size(model, heldout.all(scored), context),
+        "patch_size": patch_size(model, heldout.all(scored, context), context),
         "bits_per_byte": _scores(model, point, study, heldout),
     }
 

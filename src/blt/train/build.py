@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, OnShare
+from blt.texts.pieces import sample
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
@@ -87,7 +89,7 @@ def _new_blt(
     if not recipe.learns_table:
         patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
         return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
-    texts = [text for source in sources for text in source.sample(LOOKUP_BYTES)]
+    texts = _mix(recipe, sources, LOOKUP_BYTES)
     show = None if on_prepare is None else partial(on_prepare, "learning the table")
     how = _calibration(recipe, entropy_model, show)
     patching, table = learn_lookup_table(
@@ -120,11 +122,27 @@ def calibrated(
     show = None if on_prepare is None else partial(on_prepare, "finding θ")
     return calibrate(
         entropy_model,
-        [text for source in sources for text in source.sample(SAMPLE_BYTES)],
+        _mix(recipe, sources, SAMPLE_BYTES),
         recipe.target_patch_size,
         patching,
         **_calibration(recipe, entropy_model, show),
     )
+
+
+def _mix(recipe: Recipe, sources: Sequence[Source], size: int) -> list[bytes]:
+    """About ``size`` bytes as training will see them: of each source its weight's share.
+
+    Without weights all the text there is, from which whoever reads it draws.
+    """
+    weights = recipe.data.weights
+    if not weights:
+        return [text for source in sources for text in source.sample(size)]
+    context, whole = recipe.data.context_bytes, sum(weights)
+    return [
+        piece
+        for source, weight in zip(sources, weights, strict=True)
+        for piece in sample(source.sample(size), context, math.ceil(size * weight / whole))
+    ]
 
 
 def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:
