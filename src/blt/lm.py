@@ -160,7 +160,11 @@ class LanguageModel(nn.Module):
 
     def nats(self, pieces: Sequence[bytes]) -> float:
         """Cross-entropy of all bytes of ``pieces``, each a document, in nats; in one forward."""
-        return bits.nats(self, pieces)
+        return sum(self.piece_nats(pieces))
+
+    def piece_nats(self, pieces: Sequence[bytes]) -> list[float]:
+        """Cross-entropy of each piece's bytes, in nats, each a document; in one forward."""
+        return bits.piece_nats(self, pieces)
 
     def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
         """Log-probability in nats of each continuation after its prompt.

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blt.texts.pieces import choose, grouped, groups, sample, segments, streamed
+from blt.texts.pieces import LEAST, choose, drawn, grouped, groups, sample, segments, streamed
 
 documents = st.lists(st.binary(max_size=40), max_size=8)
 
@@ -54,8 +54,46 @@ def test_a_sample_is_pieces_of_about_the_size_and_always_the_same(
     assert size is None or total < size + context or total == all_of_it
 
 
-@given(documents, st.integers(0, 100))
-def test_what_is_chosen_does_not_depend_on_the_order(texts: list[bytes], most: int) -> None:
-    found = choose(texts, most)
-    assert found == choose(texts[::-1], most)
-    assert sum(map(len, found)) == min(most, sum(map(len, texts)))
+many = st.lists(st.binary(max_size=2500), max_size=8)
+most = st.one_of(st.none(), st.integers(0, 9000))
+
+
+def sizes(found: list[list[bytes]]) -> list[int]:
+    return [sum(map(len, pieces)) for pieces in found]
+
+
+@given(many, most, st.integers(1, 900))
+def test_what_is_drawn_does_not_depend_on_the_order_and_is_as_much_as_asked(
+    texts: list[bytes], size: int | None, context: int
+) -> None:
+    found = drawn(texts, size, context)
+    assert found == drawn(texts[::-1], size, context)
+    assert choose(texts, size, context) == [piece for pieces in found for piece in pieces]
+    total = sum(map(len, texts))
+    assert sum(sizes(found)) == (total if size is None else min(size, total))
+    assert all(0 < len(piece) <= context for pieces in found for piece in pieces)
+    if size is None or size >= total:
+        assert sorted(map(b"".join, found)) == sorted(filter(None, texts))
+
+
+@given(many, st.integers(0, 9000), st.integers(1, 900))
+def test_the_same_bytes_are_drawn_of_each_document_that_has_them(
+    texts: list[bytes], size: int, context: int
+) -> None:
+    whole = [document for document in drawn(texts, None, max(1, *map(len, texts), 1)) if document]
+    lengths = [sum(map(len, pieces)) for pieces in whole]
+    found = sizes(drawn(texts, size, context))
+    for share, length in zip(found, lengths, strict=False):
+        assert share == length or max(found) - share <= 1  # a byte where it does not divide
+    if len(found) < len(lengths):  # there are more than can give enough
+        assert sum(min(LEAST, context, length) for length in lengths[: len(found)]) >= size
+
+
+def test_pieces_come_from_everywhere_in_a_document() -> None:
+    text = b"".join(number.to_bytes(4, "big") for number in range(25_000))  # 100 kB
+    (pieces,) = drawn([text], 8000, 1000)
+    starts = [text.index(piece) for piece in pieces]
+    assert [len(piece) for piece in pieces] == [1000] * 8
+    assert starts == [5750 + 12500 * index for index in range(8)]
+    twelve = [bytes([number]) * 50_000 for number in range(12)]  # one language each
+    assert sizes(drawn(twelve, 24_000)) == [2000] * 12

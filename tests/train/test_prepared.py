@@ -13,7 +13,9 @@ import blt
 from blt.data.prepare import Options, prepare
 from blt.errors import UserError
 from blt.model.transformer import CausalTransformer
-from blt.train import Recipe, train_recipe
+from blt.patching.patcher import SAMPLE_BYTES
+from blt.train import Recipe, build, train_recipe
+from shapes import TINY
 
 
 def losses(run: Path) -> list[float]:
@@ -94,3 +96,29 @@ def test_weights_must_fit_the_sources(byte_recipe: Recipe) -> None:
     for weights in ((1.0,), (1.0, 0.0), (1.0, -1.0)):
         with pytest.raises(ValueError, match="one positive number for each source"):
             replace(byte_recipe.data, sources=("a", "b"), weights=weights)
+
+
+def test_theta_is_set_on_the_mix_that_is_trained_on(
+    blt_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Text:
+        def __init__(self, byte: bytes) -> None:
+            self.documents = [byte * 300_000] * 2
+
+        def sample(self, size: int) -> list[bytes]:
+            return self.documents
+
+    seen: list[bytes] = []
+
+    def watched(model: object, texts: list[bytes], *_: object, **__: object) -> blt.PatchingConfig:
+        seen.extend(texts)
+        return blt.PatchingConfig()
+
+    monkeypatch.setattr(build, "calibrate", watched)
+    sources: list[Any] = [Text(b"a"), Text(b"b")]
+    data = replace(blt_recipe.data, sources=("a", "b"), weights=(1.0, 3.0))
+    model = blt.ByteLM(TINY)
+    build.calibrated(replace(blt_recipe, data=data), blt.PatchingConfig(), model, sources)
+    shares = [b"".join(seen).count(byte) for byte in (b"a", b"b")]
+    assert shares[1] == pytest.approx(3 * shares[0], rel=0.05)
+    assert sum(shares) == pytest.approx(SAMPLE_BYTES, rel=0.05)

@@ -35,8 +35,9 @@ def byteify(
 ) -> dict[str, Any] | None:
     """Train the BLT of a recipe that byteifies, and compare it with its source.
 
-    All models read the same documents, those that the recipe's evaluations read, in pieces of
-    ``data.context_bytes``; the source first, so that one that cannot be scored is known early.
+    All models read the same pieces of ``data.context_bytes``, those that the recipe's evaluations
+    read: the same bytes of each document. The source comes first, so that one that cannot be scored
+    is known early.
 
     Args:
         folder: of the run; the result goes to ``byteify.json`` in it.
@@ -97,8 +98,8 @@ def _heldout(recipe: Recipe) -> list[bytes]:
     heldout = heldout_by_source(open_text(recipe))
     if not heldout:
         raise UserError("data.heldout: no document is held out to compare on; hold out more")
-    each = recipe.train.eval_bytes // len(heldout)
-    return [text for documents in heldout.values() for text in choose(documents, each)]
+    each, context = recipe.train.eval_bytes // len(heldout), recipe.data.context_bytes
+    return [piece for documents in heldout.values() for piece in choose(documents, each, context)]
 
 
 def _scores(path: Path, recipe: Recipe, texts: list[bytes]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -51,7 +51,8 @@ def eval(
     from blt.checkpoint.pretrained import PRETRAINED
     from blt.cli.eval_view import check_figure, draw, print_json, print_table
     from blt.evals.compare import compare
-    from blt.evals.tasks import Options, find_task
+    from blt.evals.rows import Options
+    from blt.evals.tasks import find_task
 
     asked = find_task(task)
     if not paths and task != "utf8":
@@ -60,7 +61,7 @@ def eval(
     if plot is not None:
         check_figure(plot)
     counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
-    given = {name: count for name, count in counts.items() if count is not None}
+    given: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
     for name, count in given.items():
         require_whole(_option(name), count, 1)
     flags = {"generate": generate, "precision": precision != "auto"}

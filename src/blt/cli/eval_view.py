@@ -14,31 +14,54 @@ from rich.text import Text
 from blt.errors import require
 from blt.evals.compare import MODEL
 from blt.evals.languages import RATIO
-from blt.evals.tasks import Row
+from blt.evals.rows import Row
 from blt.report.colours import COLOURS
 from blt.report.console import Console
 from blt.texts.printable import printable
 
 FIGURES = (".png", ".svg", ".pdf")
+RANGE = "95 %"  # over the columns of intervals, which spaces behind tell apart
+WIDE = 1000  # characters
 GAP = 0.6  # between the bars of one name and the next, in bars
 
 
 def print_table(rows: Iterable[Row]) -> list[Row]:
-    """Numbers to three places, in columns; returns the rows."""
+    """Numbers to three places, in columns; returns the rows as they were."""
     console = Console()
     with console.status("measuring") as status:
         found = []
         for row in rows:
             found.append(row)
             status.update(Text(f"measured {next(iter(row.values()))}"))
-    columns, found = list(found[0]), grouped(found)
-    numbers = {name for name in columns if not isinstance(found[0][name], str)}
+    found = grouped(found)
+    shown = [_with_ranges(row) for row in found]
+    columns = list(shown[0])
+    numbers = {name for name in columns if not isinstance(shown[0][name], str)}
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
-    for row in found:
+        table.add_column(
+            name.replace("_", " ").rstrip(), justify="right" if name in numbers else "left"
+        )
+    for row in shown:
         table.add_row(*(_shown(row[name]) for name in columns))
+    if not console.is_terminal:  # a row is a line, however long
+        console.width = WIDE
     console.print(table)
+    return found
+
+
+def _with_ranges(row: Row) -> Row:
+    """The two ends of each interval in one column; ratios are left to --json."""
+    found: Row = {}
+    for name, value in row.items():
+        if name.startswith("ratio"):
+            continue
+        if name == "low" or name.endswith("_low"):
+            high = row[f"{name[:-3]}high"]
+            known = value is not None and high is not None
+            found[RANGE + " " * len(found)] = f"{value:.3f}..{high:.3f}" if known else None
+        elif not (name == "high" or name.endswith("_high")):
+            found[name] = value
     return found
 
 

@@ -106,9 +106,10 @@ class _Demo:
         scores = self.score([blt, baseline])
         run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
         screen.scores(scores, [blt, baseline])
-        cut = beginning(self.heldout()[0], Patcher(theta.config, entropy.model))
+        shown = first(self.parts.heldout)
+        cut = beginning(shown, Patcher(theta.config, entropy.model))
         screen.patches(cut)
-        prompt = b"import " if plan.text is None else self.heldout()[0][:40]
+        prompt = b"import " if plan.text is None else shown[:40]
         sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
         (self.folder / "samples.txt").write_bytes(prompt + sample + b"\n")
         report = self.folder / "report.html"
@@ -160,7 +161,7 @@ class _Demo:
 
     def heldout(self) -> list[bytes]:
         """The held-out text that is scored, the same for all."""
-        return choose(self.parts.heldout, SCORED_BYTES)
+        return choose(self.parts.heldout, SCORED_BYTES, self.context)
 
     def score(self, trained: Sequence[Trained[Any]]) -> dict[str, float]:
         """Held-out bits per byte of models and compressors."""
@@ -171,6 +172,11 @@ class _Demo:
                     one.model, texts, context_bytes=self.context, dtype=self.dtype
                 )
         return scores | compressors(texts)
+
+
+def first(documents: Sequence[bytes]) -> bytes:
+    """What one of the documents begins with, the same one every time."""
+    return choose(documents, context_bytes=SHOWN_BYTES)[0]
 
 
 def beginning(text: bytes, patcher: Patcher) -> Cut:
@@ -225,8 +231,9 @@ def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto
         )
     screen.scores({"the BLT in the package": bits} | compressors(texts), [])
     assert isinstance(model, BLT)
-    screen.patches(beginning(texts[0], model.patcher))
-    write(screen, model, b"The " if text is None else texts[0][:40], seed)
+    shown = first(documents)
+    screen.patches(beginning(shown, model.patcher))
+    write(screen, model, b"The " if text is None else shown[:40], seed)
 
 
 def _stopped(folder: Path) -> str:

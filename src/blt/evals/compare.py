@@ -11,7 +11,8 @@ import torch
 from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import UserError
 from blt.evals.models import load
-from blt.evals.tasks import TASKS, Options, Row
+from blt.evals.rows import Options, Row, Shown
+from blt.evals.tasks import TASKS
 from blt.machine.precision import choose_device
 from blt.model.compiling import compile_model
 from blt.train.run import CHECKPOINT
@@ -29,6 +30,9 @@ def compare(
 ) -> Iterator[Row]:
     """Rows of ``task`` for each model; those of several models say which, behind their name.
 
+    Each row has the 95 % interval of its main column, and those of other models than the first the
+    difference to the first, and the ratio, on the same pieces.
+
     Only one model is in memory at a time, on ``device``: auto (a GPU where there is one), cpu, or
     cuda; with ``compile`` by torch.compile.
 
@@ -37,15 +41,18 @@ def compare(
     """
     place = choose_device(device, "device")
     names = short_names([Path(folder) for folder in folders])
+    shown = Shown(several=len(folders) > 1)
     for folder, name in zip(folders, names, strict=True):
         model = load(str(folder)).to(place)
         if compile:
             compile_model(model)
-        for row in TASKS[task].rows(model, paths, options):
-            if len(folders) > 1:
+        for measured in TASKS[task].rows(model, paths, options):
+            row = shown.row(measured)
+            if shown.several:
                 first = next(iter(row))
                 row = {first: row[first], MODEL: name, **row}
             yield row
+        shown.next_model()
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

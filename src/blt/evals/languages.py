@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from blt.data.compressed import unpacked
 from blt.errors import UserError
 from blt.evals.patch_size import patch_size
+from blt.evals.rows import Measured, Options, Row
 from blt.lm import LanguageModel
-from blt.scoring.bits import bits_per_byte
+from blt.scoring.bits import piece_bits
+from blt.texts.pieces import segments
 
 RATIO = "largest / smallest"  # the last row
 REFERENCE = "en"  # the language whose file's name begins so is compared with
@@ -41,43 +42,44 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
     return {name: lines[:limit] for name, lines in found.items()}
 
 
-def measure(lm: LanguageModel, lines: list[bytes], scoring: dict[str, Any]) -> dict[str, Any]:
+def measure(lm: LanguageModel, name: str, lines: list[bytes], options: Options) -> Measured:
     """The costs of one language's sentences, scored as one text."""
-    text = [b"\n".join(lines)]
-    score = bits_per_byte(lm, text, **scoring)
-    size = patch_size(lm, text, **scoring)
-    return {
-        "bytes": len(text[0]),
-        "bits_per_byte": score,
+    text = b"\n".join(lines)
+    pieces = segments([text], options.context_bytes)
+    bits, sizes = piece_bits(lm, pieces, options.dtype(lm)), list(map(len, pieces))
+    size = patch_size(lm, pieces, **options.scoring(lm))
+    row: Row = {
+        "language": name,
+        "bytes": len(text),
+        "bits_per_byte": sum(bits) / max(1, len(text)),
         "bytes_per_patch": size,
-        "bits_per_sentence": score * len(text[0]) / len(lines),
-        "patches_per_sentence": None if size is None else len(text[0]) / size / len(lines),
+        "bits_per_sentence": sum(bits) / len(lines),
+        "patches_per_sentence": None if size is None else len(text) / size / len(lines),
     }
+    return Measured(row, "bits_per_byte", bits, sizes)
 
 
-def compare(
-    lm: LanguageModel, folder: Path, limit: int | None, scoring: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def compare(lm: LanguageModel, folder: Path, options: Options) -> Iterator[Measured]:
     """A row for each language, and the largest over the smallest of each column.
 
-    ``scoring`` is how :func:`blt.scoring.bits.bits_per_byte` scores, by keyword.
     ``patches_vs_english`` is how many patches (or tokens; bytes where there are neither) the same
     sentences are, relative to the language whose file begins with "en".
     """
-    languages = read_languages(folder, limit)
+    languages = read_languages(folder, options.limit)
     reference = next((name for name in languages if name.startswith(REFERENCE)), None)
     order = sorted(languages, key=lambda name: (name != reference, name))
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     base = 0.0
     for name in order:
-        row = {"language": name, **measure(lm, languages[name], scoring)}
+        measured = measure(lm, name, languages[name], options)
+        row = measured.row
         cost = row["patches_per_sentence"] or row["bytes"] / len(languages[name])
         base = base or cost
         row["patches_vs_english"] = None if reference is None else cost / base
         found.append(row)
-        yield row
-    worst: dict[str, Any] = {"language": RATIO}
+        yield measured
+    worst: Row = {"language": RATIO}
     for key in list(found[0])[1:]:
         values = [row[key] for row in found if row[key]]
         worst[key] = max(values) / min(values) if values else None
-    yield worst
+    yield Measured(worst, "bits_per_byte")

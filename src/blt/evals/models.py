@@ -77,8 +77,8 @@ class HFTokenLM(TokenModel):
         logits = self.model(input_ids=padded, use_cache=False).logits
         return torch.cat([row[: len(ids)] for row, ids in zip(logits, documents, strict=True)])
 
-    def nats(self, pieces: Any) -> float:
-        return -sum(self.log_likelihoods([(b"", piece) for piece in pieces]))
+    def piece_nats(self, pieces: Any) -> list[float]:
+        return [-log_p for log_p in self.log_likelihoods([(b"", piece) for piece in pieces])]
 
 
 def _lossless(tokenizer: Any) -> Tokenizer:

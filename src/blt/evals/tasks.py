@@ -4,80 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
 from blt.evals import languages, samples
+from blt.evals.intervals import documents_of
 from blt.evals.noise import NOISES, disturb
 from blt.evals.patch_size import patch_size
+from blt.evals.rows import MAX_BYTES, Measured, Options, Row, only
 from blt.lm import LanguageModel
-from blt.machine.precision import Precision, autocast, reading_dtype
-from blt.scoring.bits import bits_per_byte
-from blt.texts.pieces import choose
+from blt.machine.precision import autocast
+from blt.scoring.bits import piece_bits
+from blt.texts.pieces import drawn
 
-Row = dict[str, Any]  # the same keys in all rows of a task, the first one a name
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure."""
-
-    context_bytes: int = 2048  # documents are scored in pieces of at most so many bytes
-    max_bytes: int = 262144  # of each text
-    limit: int | None = None  # questions, sentences or samples of each task; None: all
-    generate: bool = False  # CUTE: let the model write its answers too
-    precision: Precision = "auto"  # of matrix products; auto: bfloat16 on a GPU that has it
-
-    def scoring(self, lm: LanguageModel) -> dict[str, Any]:
-        """How :func:`blt.scoring.bits.bits_per_byte` is to score."""
-        dtype = reading_dtype(lm.device, self.precision)
-        return {"context_bytes": self.context_bytes, "dtype": dtype}
+Rows = Iterator[Measured]
 
 
-def bpb(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+def bpb(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Bits per byte of each text, and bytes per patch or token."""
     for path in paths:
-        texts = choose(read((path,)).documents, options.max_bytes)
-        score = bits_per_byte(lm, texts, **options.scoring(lm))
-        yield {
-            "text": path,
-            "bytes": sum(map(len, texts)),
-            "bits_per_byte": score,
-            "bytes_per_patch": patch_size(lm, texts, **options.scoring(lm)),
-        }
+        pieces = drawn(read((path,)).documents, *_size(options))
+        texts = list(chain.from_iterable(pieces))
+        bits = piece_bits(lm, texts, options.dtype(lm))
+        sizes = list(map(len, texts))
+        row: Row = {"text": path, "bytes": sum(sizes), "documents": len(pieces)}
+        row["bits_per_byte"] = sum(bits) / max(1, sum(sizes))
+        row["bytes_per_patch"] = patch_size(lm, texts, **options.scoring(lm))
+        yield Measured(row, "bits_per_byte", bits, sizes, documents_of(pieces))
 
 
-def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+def _size(options: Options) -> tuple[int, int]:
+    """Bytes of a text that are scored, and of a piece."""
+    return options.max_bytes or MAX_BYTES, options.context_bytes
+
+
+def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Bits per byte of text, disturbed in each way, and how much more than of the text itself."""
-    documents = choose(read(tuple(paths)).documents, options.max_bytes)
-    plain = bits_per_byte(lm, documents, **options.scoring(lm))
-    yield {"noise": "none", "bits_per_byte": plain, "more_bits": 0.0}
-    for name in NOISES:
-        texts = [disturb(text, name, seed) for seed, text in enumerate(documents)]
-        score = bits_per_byte(lm, texts, **options.scoring(lm))
-        yield {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
+    pieces = drawn(read(tuple(paths)).documents, *_size(options))
+    strata = documents_of(pieces)
+    texts = list(chain.from_iterable(pieces))
+    plain = 0.0
+    for name in ("none", *NOISES):
+        noisy = [disturb(t, name, n) if name in NOISES else t for n, t in enumerate(texts)]
+        bits, sizes = piece_bits(lm, noisy, options.dtype(lm)), list(map(len, noisy))
+        score = sum(bits) / max(1, sum(sizes))
+        plain = plain or score
+        row: Row = {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
+        yield Measured(row, "bits_per_byte", bits, sizes, strata)
 
 
-def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Every task of CUTE: the right answer among wrong ones, and written by the model."""
-    found = _read_cute(Path(_one(paths, "the folder of CUTE's .tsv files")))
+    found = _read_cute(Path(only(paths, "the folder of CUTE's .tsv files")))
     total: list[Row] = []
     for task, items in found.items():
         asked = cute_task.questions(task, items, options.limit)
         chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        with autocast(lm.device, reading_dtype(lm.device, options.precision)):
+        with autocast(lm.device, options.dtype(lm)):
             right = cute_task.accuracy(lm, asked)
         row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
         row["by_chance"] = chance
         if options.generate:
             row["written"] = cute_task.generated(lm, asked)
         total.append(row)
-        yield row
+        yield Measured(row, "acc")
     means = {key: sum(row[key] for row in total) / len(total) for key in total[0] if key != "task"}
-    yield {"task": "mean", **means}
+    yield Measured({"task": "mean", **means}, "acc")
 
 
 def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
@@ -90,29 +85,30 @@ def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
     return found
 
 
-def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Bits per byte, and bytes per patch, of the same sentences in many languages."""
-    folder = Path(_one(paths, "a folder with one file per language"))
-    return languages.compare(lm, folder, options.limit, options.scoring(lm))
+    folder = Path(only(paths, "a folder with one file per language"))
+    return languages.compare(lm, folder, options)
 
 
-def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Iterator[Row]:
+def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """How much of what the model writes is not UTF-8: after nothing, and after each text."""
     count = options.limit or samples.SAMPLES
     for path in ("", *paths):
         texts = read((path,)).documents if path else []
         found = samples.validity(lm, samples.prompts(texts, count))
-        yield {
+        row: Row = {
             "after": path or "nothing",
             "samples": count,
             "bytes": found.bytes,
             "invalid_samples": found.samples,
             "invalid_characters": found.characters,
         }
+        yield Measured(row, "invalid_samples")
 
 
 TEXT = ("max_bytes", "context_bytes", "precision")  # options of tasks that score whole texts
-Measure = Callable[[LanguageModel, Sequence[str], Options], Iterator[Row]]
+Measure = Callable[[LanguageModel, Sequence[str], Options], Rows]
 
 
 @dataclass(frozen=True)
@@ -161,9 +157,3 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     return TASKS[name]
-
-
-def _one(paths: Sequence[str], what: str) -> str:
-    if len(paths) != 1:
-        raise UserError(f"name {what}, and nothing else")
-    return paths[0]

@@ -1,4 +1,4 @@
-"""Held-out bits per byte: what every comparison here is made in."""
+"""Held-out bits: of each piece of text, and per byte, which every comparison here is made in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from blt import vocab
 from blt.machine.hardware import reading_bytes
 from blt.machine.precision import autocast, reading_dtype
 from blt.model.language import CausalLM
-from blt.model.transformer import cross_entropy
-from blt.texts.pieces import choose, grouped, segments
+from blt.texts.pieces import choose, groups
 
 ROWS = 8192  # of logits that are float32 at the same time
 
@@ -25,24 +24,50 @@ class ScoresBytes(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def nats(self, pieces: Sequence[bytes]) -> float:
-        """Cross-entropy of all bytes of pieces, each a document, in nats."""
+    def piece_nats(self, pieces: Sequence[bytes]) -> list[float]:
+        """Cross-entropy of each piece's bytes, in nats, each a document of its own."""
         ...
 
 
 @torch.no_grad()
-def nats(lm: CausalLM, pieces: Sequence[bytes]) -> float:
-    """Cross-entropy of all bytes of ``pieces``, each a document, in nats; in one forward."""
+def piece_nats(lm: CausalLM, pieces: Sequence[bytes]) -> list[float]:
+    """Cross-entropy of each piece's bytes, in nats, each a document of its own; in one forward."""
     documents = [lm.ids_of(piece) for piece in pieces]
+    if not documents:
+        return []
     logits = lm.packed_logits(documents).split(ROWS)  # float32 copies of a few at a time
     targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
-    targets = targets.to(lm.device)
-    pairs = zip(logits, targets.split(ROWS), strict=True)
-    found = [cross_entropy(x, y) for x, y in pairs]
-    return sum(torch.stack(found).tolist())
+    pairs = zip(logits, targets.to(lm.device).split(ROWS), strict=True)
+    found = [
+        F.cross_entropy(x.float(), y, ignore_index=vocab.PAD, reduction="none") for x, y in pairs
+    ]
+    each = torch.cat(found).cpu().split([len(ids) for ids in documents])
+    return [float(nats.sum(dtype=torch.float64)) for nats in each]
 
 
 @torch.no_grad()
+def piece_bits(
+    lm: ScoresBytes, pieces: Sequence[bytes], dtype: torch.dtype | None = None
+) -> list[float]:
+    """Bits of each piece, which starts anew from BOS; many pieces are read together.
+
+    Args:
+        lm: any kind of model; one over tokens is charged for the tokens of each piece.
+        dtype: of matrix products: float32, or bfloat16 as in training. None: bfloat16 on a GPU that
+            has it, else float32.
+
+    Returns:
+        as many numbers as pieces; 0.0 for an empty one.
+    """
+    bits = [0.0] * len(pieces)
+    with autocast(lm.device, dtype or reading_dtype(lm.device)):
+        for group in groups([len(piece) for piece in pieces], reading_bytes(lm.device)):
+            found = lm.piece_nats([pieces[index] for index in group])
+            for index, nats in zip(group, found, strict=True):
+                bits[index] = nats / math.log(2)
+    return bits
+
+
 def bits_per_byte(
     lm: ScoresBytes,
     documents: Sequence[bytes],
@@ -54,19 +79,15 @@ def bits_per_byte(
     """Cross-entropy of all bytes of ``documents``, in bits per byte.
 
     Args:
-        lm: a BLT or byte transformer.
+        lm: any kind of model.
         context_bytes: documents are cut into pieces of at most so many bytes, and each starts anew
             from BOS.
-        max_bytes: score this many bytes only, as :func:`blt.texts.pieces.choose` takes them.
-        dtype: of matrix products: float32, or bfloat16 as in training. None: bfloat16 on a GPU that
-            has it, else float32.
+        max_bytes: score this many bytes only, the same of each document, as
+            :func:`blt.texts.pieces.drawn` takes them.
+        dtype: as of :func:`piece_bits`.
 
     Returns:
         bits per byte; 0.0 for no bytes.
     """
-    pieces = segments(choose(documents, max_bytes), context_bytes)
-    total = 0.0
-    with autocast(lm.device, dtype or reading_dtype(lm.device)):
-        for group in grouped(pieces, reading_bytes(lm.device)):
-            total += lm.nats(group)
-    return total / math.log(2) / max(1, sum(map(len, pieces)))
+    pieces = choose(documents, max_bytes, context_bytes)
+    return sum(piece_bits(lm, pieces, dtype)) / max(1, sum(map(len, pieces)))

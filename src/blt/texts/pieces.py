@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 BATCH_BYTES = 16384  # of pieces that a model reads together
+LEAST = 512  # bytes of a document to be judged by, if it has so many
 
 
 def segments(documents: Sequence[bytes], context_bytes: int) -> list[bytes]:
@@ -69,19 +71,68 @@ def sample(documents: Sequence[bytes], context_bytes: int, size: int | None) -> 
     return chosen
 
 
-def choose(documents: Sequence[bytes], max_bytes: int | None = None) -> list[bytes]:
-    """The same part of ``documents`` every time: in the order of their hashes, at most so many.
+def choose(
+    documents: Sequence[bytes], max_bytes: int | None = None, context_bytes: int = 2048
+) -> list[bytes]:
+    """The pieces of :func:`drawn`, those of all documents in one list."""
+    return [piece for pieces in drawn(documents, max_bytes, context_bytes) for piece in pieces]
 
-    Documents are taken whole until the limit, so few long ones may be all that is taken: of twelve
-    texts of equal length and a twelfth of their bytes, one text. It is no even sample.
+
+def drawn(
+    documents: Sequence[bytes], max_bytes: int | None = None, context_bytes: int = 2048
+) -> list[list[bytes]]:
+    """An even part of ``documents``, in pieces: the same bytes of each, from everywhere in it.
+
+    Short documents are taken whole, and what they leave is shared among the longer ones. A longer
+    one gives pieces of equal length at equal distances. Where there are so many documents that
+    each would give less than :data:`LEAST` bytes, too little context to be judged by, only some
+    are drawn, by their hashes, with about so many bytes of each. What is drawn does not depend on
+    the order of the documents.
 
     Args:
-        max_bytes: bytes of all together; the last document is cut there. None: all of them.
+        max_bytes: bytes of all together: exactly so many, or all there are. None: everything.
+        context_bytes: of the longest piece.
+
+    Returns:
+        the pieces of each document that has any, in the order of the documents' hashes.
     """
-    chosen: list[bytes] = []
-    left = sum(map(len, documents)) if max_bytes is None else max_bytes
-    for document in sorted(documents, key=lambda document: hashlib.sha256(document).digest()):
-        if left and document:
-            chosen.append(document[:left])
-            left -= len(chosen[-1])
-    return chosen
+    ordered = sorted(filter(None, documents), key=lambda text: hashlib.sha256(text).digest())
+    lengths = [len(document) for document in ordered]
+    shares = _shares(lengths, max_bytes, min(LEAST, context_bytes))
+    pairs = zip(ordered, shares, strict=True)
+    return [_spread(document, share, context_bytes) for document, share in pairs if share]
+
+
+def _shares(lengths: Sequence[int], total: int | None, least: int) -> list[int]:
+    """How many bytes of each document, ``total`` together."""
+    if total is None or total >= sum(lengths):
+        return list(lengths)
+    ends = accumulate(min(length, least) for length in lengths)
+    count = next((n for n, end in enumerate(ends, 1) if end >= total), len(lengths))
+    return _leveled(lengths[:count], total) + [0] * (len(lengths) - count)
+
+
+def _leveled(lengths: Sequence[int], total: int) -> list[int]:
+    """The shorter ones whole, and as much as there is of the others, ``total`` together."""
+    left = total
+    for done, length in enumerate(sorted(lengths)):
+        level, over = divmod(left, len(lengths) - done)
+        if length > level:  # so are all that follow
+            break
+        left -= length
+    extra = iter([1] * over)  # the rest of the division, a byte each
+    return [length if length <= level else level + next(extra, 0) for length in lengths]
+
+
+def _spread(document: bytes, size: int, context_bytes: int) -> list[bytes]:
+    """``size`` bytes of a document as pieces of equal length, each amid a part of equal length."""
+    if size == len(document):
+        return segments([document], context_bytes)
+    count = -(-size // context_bytes)
+    edges = [index * size // count for index in range(count + 1)]  # were they end to end
+    unused = len(document) - size
+    gaps = [unused * (2 * index + 1) // (2 * count) for index in range(count)]  # before each
+    return [
+        document[start + gap : end + gap]
+        for (start, end), gap in zip(pairwise(edges), gaps, strict=True)
+    ]

@@ -125,7 +125,7 @@ class Loop:
     ) -> None:
         self.trainer, self.config, self.folder = trainer, trainer.config, run
         self.heldout = {
-            name: choose(texts, trainer.config.eval_bytes // len(heldout))
+            name: choose(texts, self.config.eval_bytes // len(heldout), self._context_bytes)
             for name, texts in heldout.items()
         }
         self.on_progress = on_progress if trainer.parallel.main else None
@@ -203,6 +203,10 @@ class Loop:
         return decided[0], bool(decided[1]), bool(decided[2]), bool(decided[3])
 
     @property
+    def _context_bytes(self) -> int:
+        return self.trainer.loader.loader.context_bytes
+
+    @property
     def _evaluates(self) -> bool:
         return bool(self.heldout) and self.config.evals > 0
 
@@ -225,7 +229,7 @@ class Loop:
             name: bits_per_byte(
                 trainer.model,
                 texts,
-                context_bytes=trainer.loader.loader.context_bytes,
+                context_bytes=self._context_bytes,
                 dtype=trainer.dtype,
             )
             for name, texts in self.heldout.items()

@@ -1,0 +1,139 @@
+"""Rows of what ``blt eval`` measures, with their intervals, and how much is to be measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt.errors import UserError
+from blt.evals.intervals import interval, paired
+from blt.lm import LanguageModel
+from blt.machine.precision import Precision, reading_dtype
+
+Row = dict[str, Any]  # the same keys in all rows of a task, the first one a name
+MAX_BYTES = 262144  # of each text, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure."""
+
+    context_bytes: int = 2048  # documents are scored in pieces of at most so many bytes
+    max_bytes: int | None = None  # of each text; None: as many as the task takes
+    limit: int | None = None  # questions, sentences or samples of each task; None: all
+    generate: bool = False  # CUTE: let the model write its answers, as published
+    typos: Path | None = None  # noise: a file of misspellings, for one noise more
+    noise: bool = False  # HellaSwag: with noise in the context too
+    precision: Precision = "auto"  # of matrix products; auto: bfloat16 on a GPU that has it
+
+    def dtype(self, lm: LanguageModel) -> torch.dtype:
+        """Of matrix products where ``lm`` scores text."""
+        return reading_dtype(lm.device, self.precision)
+
+    def scoring(self, lm: LanguageModel) -> dict[str, Any]:
+        """How :func:`blt.scoring.bits.bits_per_byte` is to score."""
+        return {"context_bytes": self.context_bytes, "dtype": self.dtype(lm)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row, and the pieces or questions that its main column is made of."""
+
+    row: Row
+    key: str  # of the main column: the sum of values over the sum of sizes
+    values: Sequence[float] = ()  # of each piece; none: this row has no interval
+    sizes: Sequence[float] | None = None  # of each piece; None: 1
+    strata: Sequence[int] | None = None  # document of each piece; None: one for all
+
+
+@dataclass
+class Shown:
+    """Turns what is measured into rows with the main column's 95 % interval: ``low``, ``high``.
+
+    Where several models are compared, rows of the others also have the difference to the first
+    model on the same pieces, and the ratio.
+    """
+
+    several: bool = False
+    first: dict[str, Measured] | None = None  # rows of the first model, once it is done
+    _seen: dict[str, Measured] = field(default_factory=dict)
+
+    def next_model(self) -> None:
+        """What comes now is of another model."""
+        if self.first is None:
+            self.first = self._seen
+
+    def row(self, measured: Measured) -> Row:
+        """A row as it is shown: the name, the main column with its interval, and all others."""
+        name = str(next(iter(measured.row.values())))
+        if self.first is None:
+            self._seen[name] = measured
+        found: Row = {}
+        for column, value in measured.row.items():
+            found[column] = value
+            if column == measured.key:
+                found |= _edges(measured)
+        if self.several:
+            found |= _compared((self.first or {}).get(name), measured)
+        return found
+
+
+def _edges(measured: Measured) -> Row:
+    if len(measured.values) < 2:  # of one piece alone nothing is known
+        return {"low": None, "high": None}
+    found = interval(measured.values, measured.sizes, measured.strata)
+    return {"low": found.low, "high": found.high}
+
+
+def _compared(first: Measured | None, other: Measured) -> Row:
+    """The difference to the first model; nothing where the two had different pieces."""
+    names = ("difference", "difference_low", "difference_high", "ratio", "ratio_low", "ratio_high")
+    if first is None or len(other.values) < 2 or not _alike(first, other):
+        return dict.fromkeys(names)
+    found = paired(first.values, other.values, other.sizes, other.strata)
+    edges = [x for one in (found.difference, found.ratio) for x in (one.value, one.low, one.high)]
+    known = (value if math.isfinite(value) else None for value in edges)
+    return dict(zip(names, known, strict=True))
+
+
+def _alike(first: Measured, other: Measured) -> bool:
+    sizes = [None if x.sizes is None else list(x.sizes) for x in (first, other)]
+    return len(first.values) == len(other.values) and sizes[0] == sizes[1]
+
+
+def only(paths: Sequence[str], what: str) -> str:
+    """The one path of a task that takes no more.
+
+    Raises:
+        UserError: none, or several.
+    """
+    if len(paths) != 1:
+        raise UserError(f"name {what}, and nothing else")
+    return paths[0]
+
+
+def mean_of(name: str, rows: Mapping[str, Measured], key: str) -> Measured:
+    """A row called ``name``: the mean of rows, each of which counts the same whatever its size.
+
+    Columns of which one row has no number are left empty.
+    """
+    found = list(rows.values())
+    first = next(iter(found[0].row))
+    row: Row = {first: name}
+    for column in list(found[0].row)[1:]:
+        values = [one.row[column] for one in found]
+        known = all(isinstance(value, int | float) for value in values)
+        row[column] = sum(values) / len(values) if known else None
+    values, strata = [], []
+    for number, one in enumerate(found):
+        whole = sum(one.sizes) if one.sizes is not None else len(one.values)
+        # Over a sum of sizes of len(values) in all, so that the ratio is the mean of the ratios.
+        values += [value / whole for value in one.values]
+        strata += [number] * len(one.values)
+    scale = len(values) / len(found)
+    return Measured(row, key, [value * scale for value in values], None, strata)
