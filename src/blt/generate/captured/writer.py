@@ -202,6 +202,8 @@ def _steps(model: CachedModel) -> BLTSteps | ByteSteps:
 
 def refusal(model: ByteModel) -> str | None:
     """Why a model cannot be written with in captured steps; None: it can."""
+    if getattr(model, "router", None) is not None:
+        return "the patching rule 'learned' cuts between the layers"
     patcher = getattr(model, "patcher", None)
     if patcher is None or patcher.rule.holds_on_device():
         return None
