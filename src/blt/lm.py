@@ -32,7 +32,7 @@ from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.embedding import TokenByteNgrams
 from blt.model.language import Batch, Ready, Score
-from blt.model.packing import PackedBatch, end_to_end, on, pack
+from blt.model.packing import Laid, PackedBatch, end_to_end, on, pack
 from blt.model.prefix_tree import PrefixTree
 from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
@@ -237,22 +237,37 @@ class BLT(LanguageModel, ByteLatentTransformer):
         ByteLatentTransformer.__init__(self, config)
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        return self(self.pack(documents, device=self.device))  # type: ignore[no-any-return]
+        return self(self.lay_out(documents))  # type: ignore[no-any-return]
 
     @property
     def shares_prefixes(self) -> bool:
-        return not self.config.patching.newline_reset  # whose entropy model sees lines
+        patching = self.config.patching  # a router, or an entropy model that sees lines, cannot
+        return not (patching.is_learned or patching.newline_reset)
 
     def tree_logits(self, tree: PrefixTree) -> Tensor:
         return blt_tree_logits(self, tree)
 
     def ready(self, batch: Batch) -> Ready:
-        packed = self.pack(batch.documents, batch.entropies, self.device)
+        packed = self.lay_out(batch.documents, batch.entropies)
         if self.device.type != "cpu":  # there the rows are grouped when the gradient is wanted
             groups = self.encoder.embedding.groups(packed.ids, packed.documents.positions)
             packed = replace(packed, ngrams=groups)
         targets = on(batch.targets, self.device)
-        return Ready(batch, (packed,), targets, packed.mean_patch_size)
+        size = packed.mean_patch_size if isinstance(packed, PackedBatch) else None
+        return Ready(batch, (packed,), targets, size)
+
+    def lay_out(
+        self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
+    ) -> PackedBatch | Laid:
+        """What the forward reads, on the device: cut, unless the model cuts itself as it reads.
+
+        Args:
+            documents: ids, each [T] with T >= 1.
+            entropies: as of :meth:`pack`.
+        """
+        if self.router is not None:
+            return Laid(*end_to_end(documents, self.device))
+        return self.pack(documents, entropies, self.device)
 
     def pack(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from blt.checkpoint.folders import CONFIG, PATCHING
 from blt.checkpoint.open import open_checkpoint, opened
@@ -128,13 +129,19 @@ def patcher_of(
         patcher = load_patcher(model) if model is not None else load_shipped()
         config = from_dict(PatchingConfig, to_dict(patcher.config) | given, "blt patch")
     refuse_unused(config.rule, given)
-    if isinstance(patcher.entropy_model, CausalTransformer):
-        patcher.entropy_model.to(device)
+    if config.is_learned and patcher.router is None:
+        raise UserError(
+            f"rule {config.rule!r} needs --model FOLDER: a BLT that learned where to cut"
+        )
+    for part in (patcher.entropy_model, patcher.router):
+        if isinstance(part, nn.Module):
+            part.to(device)
     return Patcher(
         config,
         patcher.entropy_model if config.needs_entropies else None,
         read_lookup_table(table) if config.rule == "lookup" else None,
         token_offsets(tokenizer) if config.rule == "bpe" else None,
+        patcher.router if config.is_learned else None,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class Rule:
     """Where patches start."""
 
     rule: str | None = None
-    """entropy, entropy-monotonic, entropy-combined, space, static, byte, lookup or bpe."""
+    """entropy, entropy-monotonic, entropy-combined, space, static, byte, lookup, bpe or learned."""
     threshold: float | None = None
     """Entropy rules: start a patch where the next byte's entropy is above this (nats)."""
     threshold_add: float | None = None
@@ -165,6 +166,8 @@ def print_cut(cut: Cut) -> None:
         if console.color_system is not None:
             console.print(legend())
         _print_rows(console, cut, cut.entropies)
+    if cut.probabilities is not None:
+        _print_probabilities(console, cut, cut.probabilities)
     console.print(summary_line(cut.patches, cut.entropies), soft_wrap=True, highlight=False)
     console.print(f"rule: {cut.rule}", soft_wrap=True, highlight=False)
 
@@ -172,13 +175,25 @@ def print_cut(cut: Cut) -> None:
 def _print_rows(console: Console, cut: Cut, entropies: list[float]) -> None:
     if not cut.lengths:
         return
-    table = Table("bytes", "nats", "bits", "patch", box=None, pad_edge=False)
+    columns = [(f"{nats:.3f}", f"{nats / math.log(2):.2f}") for nats in entropies]
+    _print_table(console, cut, ("nats", "bits"), columns)
+
+
+def _print_probabilities(console: Console, cut: Cut, probabilities: list[float]) -> None:
+    """How likely the router found it that each patch starts."""
+    _print_table(console, cut, ("p",), [(f"{p:.3f}",) for p in probabilities])
+
+
+def _print_table(
+    console: Console, cut: Cut, names: Sequence[str], columns: Sequence[Sequence[str]]
+) -> None:
+    """A row for each patch, with what is known of its first byte."""
+    table = Table("bytes", *names, "patch", box=None, pad_edge=False)
     rows = list(zip(cut.starts, cut.patches, strict=True))
     for start, patch in rows[:MOST_ROWS]:
-        nats = entropies[start]
         shown = render_patches([patch], colour=False)
         shown.plain = shown.plain.replace("\n", "")  # its mark ⏎ says it
-        table.add_row(str(len(patch)), f"{nats:.3f}", f"{nats / math.log(2):.2f}", shown)
+        table.add_row(str(len(patch)), *columns[start], shown)
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(f"… and {len(rows) - MOST_ROWS} more patches (--json lists all)")

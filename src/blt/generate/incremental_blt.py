@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blt.errors import UserError
 from blt.generate.cache import (
     MAX_ROWS,
     PatchMemory,
@@ -66,6 +67,8 @@ class CachedBLT(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
+        if self.patching.is_learned:
+            raise UserError("patching rule 'learned' cannot write text yet")
         self.beginning = model.patcher.stream()  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None

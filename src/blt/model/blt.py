@@ -21,7 +21,8 @@ from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
 from blt.model.embedding import ByteEmbedding
 from blt.model.kernels import gather, segment_max
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
-from blt.model.packing import PackedBatch, Spans
+from blt.model.packing import Laid, PackedBatch, Spans, end_to_end
+from blt.model.routing import Router, Routes
 from blt.model.transformer import CausalTransformer, cross_entropy
 from blt.patching.patcher import Patcher
 from blt.vocab import VOCAB_SIZE
@@ -64,16 +65,12 @@ class LocalEncoder(nn.Module):
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns byte states [N, d] and patch states [P, k * d]."""
-        return self.read(self.embed(batch), batch)
+        x = self.transformer(self.embed(batch), batch.documents)
+        return x, self.patches(x, batch.patch_ids, batch.num_patches)
 
-    def embed(self, batch: PackedBatch) -> Tensor:
+    def embed(self, batch: PackedBatch | Laid) -> Tensor:
         """Embeddings of bytes and of the n-grams that end in them  # [N, d]."""
         return self.embedding(batch.ids, batch.documents.positions, batch.ngrams)  # type: ignore[no-any-return]
-
-    def read(self, x: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, from the embeddings of bytes x [N, d]."""
-        x = self.transformer(x, batch.documents)
-        return x, self.patches(x, batch.patch_ids, batch.num_patches)
 
     def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:
         """Byte states x [N, d] and the patch of each [N] → patch states [P, k * d]."""
@@ -125,10 +122,12 @@ class LocalDecoder(nn.Module):
         self.norm = RMSNorm(dim, config.norm_eps)
         self.head = Linear(dim, VOCAB_SIZE)
 
-    def forward(self, x: Tensor, patches: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(
+        self, x: Tensor, patches: Tensor, batch: PackedBatch, confidence: Tensor | None = None
+    ) -> Tensor:
         """Byte states x [N, d], global output [P, global_dim] → logits [N, 260]."""
-        seen = self.keys_values(patches)
-        return self.logits(x, seen, batch.decoder_patch_ids, batch.documents)
+        seen, ids = self.keys_values(patches), batch.decoder_patch_ids
+        return self.logits(x, seen, ids, batch.documents, confidence=confidence)
 
     def keys_values(self, patches: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Global output [P, global_dim] → k and v [P, k, d] of each cross-attention.
@@ -151,22 +150,30 @@ class LocalDecoder(nn.Module):
         patch_ids: Tensor,
         spans: Spans,
         caches: Sequence[KeyValueCache] | None = None,
+        confidence: Tensor | None = None,
     ) -> Tensor:
-        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260]."""
+        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260].
+
+        ``confidence`` [N] scales what each byte sees.
+        """
         rope = self.transformer.rope(spans)
         delta = self.transformer.first_delta(x)  # the residual stream is x + delta
         if not self.cross_attention:
             delta, seen = gather(seen[0][1][:, 0], patch_ids).to(x.dtype), ()
+            delta = delta if confidence is None else delta * confidence[:, None].to(x.dtype)
         for index, layer in enumerate(self.transformer.layers):
             cache = None if caches is None else caches[index]
             if index < len(seen):
-                x, delta = self.cross_attention[index](x, delta, *seen[index], patch_ids)
+                x, delta = self.cross_attention[index](
+                    x, delta, *seen[index], patch_ids, confidence
+                )
             x, delta = layer(x, delta, rope, spans, cache)
         return self.head(self.norm.add(x, delta)[1])  # type: ignore[no-any-return]
 
 
 class ByteLatentTransformer(nn.Module):
-    """Logits for the next byte from a packed batch whose patches are already cut."""
+    """Logits for the next byte from a packed batch whose patches are already cut, or that a
+    router cuts."""
 
     kind = "blt"
     lookup_table: Tensor | None  # [260 ** order] bool of the rule "lookup"; training fills it
@@ -178,6 +185,7 @@ class ByteLatentTransformer(nn.Module):
             CausalTransformer(config.entropy_model) if config.entropy_model else None
         )
         self.encoder = LocalEncoder(config)
+        self.router = Router(config) if config.patching.is_learned else None
         self.global_transformer = GlobalTransformer(config)
         self.decoder = LocalDecoder(config)
         if self.entropy_model is not None:
@@ -193,17 +201,38 @@ class ByteLatentTransformer(nn.Module):
     @property
     def patcher(self) -> Patcher:
         """What cuts bytes into patches: the rule, with the entropy model or table it needs."""
-        return Patcher(self.config.patching, self.entropy_model, self.lookup_table)
+        router = None if self.router is None else self
+        return Patcher(self.config.patching, self.entropy_model, self.lookup_table, router=router)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    @torch.no_grad()
+    def boundary_probabilities(self, documents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Documents, ids [T] each → how likely a patch starts after each byte  # [T] each."""
+        assert self.router is not None
+        batch = Laid(*end_to_end(documents, self.device))
+        x = self.encoder.transformer(self.encoder.embed(batch), batch.documents)
+        return batch.documents.split(self.router.along(x, batch.documents))
+
+    def forward(self, batch: PackedBatch | Laid) -> Tensor:
         """N bytes in P patches → logits [N, 260]."""
         return self.whole(self, self.encoder.embed(batch), batch)  # type: ignore[no-any-return]
 
-    def logits_of(self, x: Tensor, batch: PackedBatch) -> Tensor:
+    def logits_of(self, x: Tensor, batch: PackedBatch | Laid) -> Tensor:
         """Embeddings of bytes [N, d_local] → logits [N, 260]."""
-        x, patches = self.encoder.read(x, batch)  # [N, d_local], [P, k * d_local]
-        latents = self.global_transformer(patches, batch.patches)  # [P, d_global]
-        return self.decoder(x, latents, batch)  # type: ignore[no-any-return]
+        x = self.encoder.transformer(x, batch.documents)  # [N, d_local]
+        if self.router is not None:
+            return self.routed(x, self.router(x, batch))
+        assert isinstance(batch, PackedBatch)
+        return self.decoder(x, self.latents(x, batch), batch)  # type: ignore[no-any-return]
+
+    def latents(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        """Encoder states of bytes [N, d_local] → global output [P, d_global]."""
+        patches = self.encoder.patches(x, batch.patch_ids, batch.num_patches)  # [P, k * d_local]
+        return self.global_transformer(patches, batch.patches)  # type: ignore[no-any-return]
+
+    def routed(self, x: Tensor, routes: Routes) -> Tensor:
+        """Encoder states of bytes [N, d_local], whose patches a router cut → logits [N, 260]."""
+        latents = routes.smoothed(self.latents(x, routes.batch))
+        return self.decoder(x, latents, routes.batch, routes.confidence)  # type: ignore[no-any-return]
 
     # Called with the model itself, so that a copy of the model runs as the copy.
     whole = staticmethod(logits_of)  # or what it was compiled to: blt.model.compiling

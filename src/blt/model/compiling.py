@@ -46,6 +46,9 @@ def compile_model(model: nn.Module, *, divided: bool = False, recompute: bool = 
     Returns:
         whether it was done.
     """
+    if getattr(model, "router", None) is not None:
+        log.warning("nothing is compiled: the patching rule 'learned' cuts between the layers")
+        return False
     if not prepared(next(model.parameters()).device):
         return False
     functorch: Any = import_module("torch._functorch.config")

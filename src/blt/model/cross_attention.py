@@ -48,10 +48,21 @@ class BytesFromPatches(CrossAttention):
     """Decoder: each byte attends to the k slices of its one patch."""
 
     def forward(
-        self, x: Tensor, delta: Tensor | None, k: Tensor, v: Tensor, patch_ids: Tensor
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        k: Tensor,
+        v: Tensor,
+        patch_ids: Tensor,
+        confidence: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """bytes x + delta [N, d], k and v [P, k, d] of patches, ids [N] → new x, delta [N, d]."""
+        """bytes x + delta [N, d], k and v [P, k, d] of patches, ids [N] → new x, delta [N, d].
+
+        ``confidence`` [N] scales what each byte sees.
+        """
         x, normed = self.query_norm.add(x, delta)
         q = self.query(normed)  # [N, d]
         attended = kernels.attend_to_own_patch(q, k, v, patch_ids, self.heads, self.scale)
+        if confidence is not None:
+            attended = attended * confidence[:, None].to(attended.dtype)
         return x, x + self.out(attended)

@@ -64,11 +64,13 @@ class FlopsPerByte:
     encoder_cross: float
     decoder_cross: float
     entropy_model: float = 0.0
+    router: float = 0.0  # of the rule "learned"
 
     @property
     def total(self) -> float:
-        """The paper's sum, without the entropy model."""
-        return self.global_ + self.encoder + self.decoder + self.encoder_cross + self.decoder_cross
+        """The paper's sum, without the entropy model, but with the router."""
+        crosses = self.encoder_cross + self.decoder_cross
+        return self.global_ + self.encoder + self.decoder + crosses + self.router
 
     @property
     def total_with_entropy_model(self) -> float:
@@ -140,6 +142,7 @@ def flops_per_byte(
         * (k / patch_size),
         decoder_cross=cross_attention_flops(dim, config.decoder_crosses, k, k / patch_size),
         entropy_model=byte_transformer_flops(entropy, context_bytes, ff) if entropy else 0.0,
+        router=4.0 * dim * dim if config.patching.is_learned else 0.0,  # W_q x and W_k x
     )
 
 

@@ -50,7 +50,7 @@ class Ready(NamedTuple):
     batch: Batch  # on the CPU
     inputs: tuple[Any, ...]  # what the model's forward takes
     targets: Tensor  # [M] what comes after every position; PAD where nothing is to predict
-    patch_size: float | None  # mean bytes per patch or token; None: a model without either
+    patch_size: float | None  # mean bytes per patch or token; None: without either, or not yet cut
 
 
 class Score(NamedTuple):

@@ -60,6 +60,15 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class Laid:
+    """Documents end to end, of which the model says itself where patches start."""
+
+    ids: Tensor  # [N] int64
+    documents: Spans  # over bytes
+    ngrams: RowGroups | None = None  # as of a PackedBatch
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """What the model reads: bytes, documents, and the patches that the bytes form."""
 

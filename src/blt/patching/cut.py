@@ -22,6 +22,8 @@ class Patches:
     ids: Tensor  # [T] patch that position t lies in
     entropies: Tensor | None  # [T] nats, of the prediction of byte t+1; None: the rule needs none
     opens_next: bool  # would position T start a patch?
+    # [T] that position t+1 starts a patch, by a router; None: by another rule
+    probabilities: Tensor | None = None
 
     @property
     def mean_size(self) -> float:
@@ -42,6 +44,8 @@ class Cut:
     lengths: list[int]  # [P] bytes
     entropies: list[float] | None  # [len(data)] nats, of the prediction of each byte
     opens_next: bool  # would a byte after the last one start a patch?
+    # [len(data)] that each byte starts a patch, by a router; None: by another rule
+    probabilities: list[float] | None = None
 
     @property
     def starts(self) -> list[int]:
@@ -79,6 +83,7 @@ class Cut:
             "lengths": self.lengths,
             "starts": self.starts,
             "entropies": self.entropies,
+            **({} if self.probabilities is None else {"probabilities": self.probabilities}),
             "opens_next": self.opens_next,
         }
 

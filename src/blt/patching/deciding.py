@@ -62,6 +62,8 @@ def decide_by(rule: Rule, ids: Tensor, entropies: Tensor | None) -> Tensor:
     if entropies is None:
         if rule.config.needs_entropies:
             raise ValueError(f"patching rule {rule.name!r} needs an entropy model")
+        if rule.config.is_learned:
+            raise ValueError(f"patching rule {rule.name!r} needs the model that learned it")
         entropies = ids.new_empty(0, dtype=torch.float32)
     holds = rule.holds(ids, entropies)  # [T]
     decisions = torch.cat((holds.new_ones(1), holds))

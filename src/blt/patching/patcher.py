@@ -41,6 +41,17 @@ class EntropyModel(Protocol):
         ...
 
 
+class RoutingModel(Protocol):
+    """A model that learned where patches start."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def boundary_probabilities(self, documents: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Documents, ids [T] each → how likely a patch starts after each id  # [T] each."""
+        ...
+
+
 @dataclass(frozen=True)
 class Patcher:
     """A rule with what it needs.
@@ -50,12 +61,15 @@ class Patcher:
         entropy_model: for the entropy rules.
         table: [260 ** n] bool, for the rule ``lookup``.
         token_offsets: from bytes to the offsets at which tokens start, for the rule ``bpe``.
+        router: the model whose rule is ``learned``; its probabilities stand where others have
+            entropies.
     """
 
     config: PatchingConfig
     entropy_model: EntropyModel | None = None
     table: Tensor | None = None
     token_offsets: Callable[[bytes], Sequence[int]] | None = None
+    router: RoutingModel | None = None
 
     @cached_property
     def rule(self) -> Rule:
@@ -64,16 +78,25 @@ class Patcher:
     @property
     def device(self) -> torch.device:
         """Where documents have to be."""
-        if self.entropy_model is not None:
-            return self.entropy_model.device
+        model = self.router or self.entropy_model
+        if model is not None:
+            return model.device
         return torch.device("cpu") if self.table is None else self.table.device
 
     def entropies(self, documents: Sequence[Tensor]) -> list[Tensor | None]:
         """Nats [T] of each document, ids [T]; None where the rule needs none.
 
+        Of the rule ``learned``: probabilities that a patch starts after each id.
+
         Raises:
             UserError: there is no entropy model, and the rule needs one.
         """
+        if self.config.is_learned:
+            if self.router is None:
+                raise UserError(
+                    f"patching rule {self.config.rule!r} needs the model that learned it"
+                )
+            return list(self.router.boundary_probabilities(documents))
         if not self.config.needs_entropies:
             return [None] * len(documents)
         if self.entropy_model is None:
@@ -89,7 +112,7 @@ class Patcher:
             documents: ids [T] each, BOS first.
             entropies: nats [T] of each, where they are known; None: the entropy model is asked.
         """
-        if entropies is None or not self.config.needs_entropies:
+        if entropies is None or not self.config.needs_entropies:  # a router's are never known
             entropies = self.entropies(documents)
         pairs = list(zip(documents, entropies, strict=True))
         return [decide_by(self.rule, ids, known) for ids, known in pairs], [h for _, h in pairs]
@@ -103,22 +126,27 @@ class Patcher:
         if len(vocab.check_ids(ids)) == 0:
             none = torch.empty(0, dtype=torch.int64, device=ids.device)
             return Patches(none.bool(), none, none, None, opens_next=True)
-        (decisions,), (entropies,) = self.decide([ids])
-        starts = decisions[:-1]
+        (decisions,), (found,) = self.decide([ids])
+        starts, learned = decisions[:-1], self.config.is_learned
         return Patches(
             starts=starts,
             lengths=starts_to_lengths(starts),
             ids=starts_to_ids(starts),
-            entropies=entropies,
+            entropies=None if learned else found,
             opens_next=bool(decisions[-1]),
+            probabilities=found if learned else None,
         )
 
     def cut(self, data: bytes) -> Cut:
         """Cut one text."""
         found = self.patch(vocab.encode(data).to(self.device))
         # Position 1 always starts a patch, so the first one is BOS alone.
-        entropies = None if found.entropies is None else found.entropies[: len(data)].tolist()
-        return Cut(data, self.config, found.lengths[1:].tolist(), entropies, found.opens_next)
+        entropies, probabilities = (
+            None if values is None else values[: len(data)].tolist()
+            for values in (found.entropies, found.probabilities)
+        )
+        lengths = found.lengths[1:].tolist()
+        return Cut(data, self.config, lengths, entropies, found.opens_next, probabilities)
 
     def stream(self) -> Boundaries:
         """The boundaries of a text of which nothing is known yet.

@@ -50,13 +50,18 @@ class PatchingConfig:
     def needs_entropies(self) -> bool:
         return RULES[self.rule].needs == "entropy model"
 
+    @property
+    def is_learned(self) -> bool:
+        """Does the model itself say where patches start?"""
+        return RULES[self.rule].needs == "router"
+
 
 class Place(NamedTuple):
     """What is known at a position of a text that is still being written."""
 
     position: int
     recent: Sequence[int]  # the last ids, the position's own the last of them
-    entropy: float  # nats, of the prediction of the next byte
+    entropy: float  # nats, of the prediction of the next byte; of "learned" its probability
     entropy_before: float  # of the prediction of this one
 
 
@@ -76,7 +81,8 @@ class Rule:
         name: what users call it.
         about: what starts a patch, in a sentence.
         options: fields of :class:`PatchingConfig` that it reads.
-        needs: what it needs besides the bytes: "entropy model", "table", "tokenizer" or nothing.
+        needs: what it needs besides the bytes: "entropy model", "table", "tokenizer", "router" (of
+            a model that learned to cut) or nothing.
         incremental: does it hold at t whatever comes after t?
         reach: how many of the last ids it looks at.
     """
@@ -321,6 +327,26 @@ class Lookup(Rule):
         for token_id in at.recent.unbind(-1):
             key = key * VOCAB_SIZE + token_id
         return self.table[key]
+
+
+class Learned(Rule):
+    """The model's router says so: it learned where to cut (arXiv 2507.07955).
+
+    What other rules read as entropies are the router's probabilities.
+    """
+
+    name = "learned"
+    about = "Where the model has learned to start one."
+    needs = "router"
+
+    def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
+        return entropies >= 0.5
+
+    def holds_at(self, at: Place) -> bool:
+        return at.entropy >= 0.5
+
+    def holds_each(self, at: Places) -> Tensor:
+        return at.entropy >= 0.5
 
 
 def refuse_unused(rule: str, given: Collection[str]) -> None:

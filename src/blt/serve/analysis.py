@@ -92,6 +92,9 @@ class Analysis:
             config = replace(self.own, **{**given, "rule": self.own.rule})
         else:
             config = replace(self.base, **given)
+        if config.is_learned:
+            assert isinstance(self.lm, BLT)
+            (entropies,) = self.lm.boundary_probabilities([ids])
         starts = decide(config, ids, entropies)[:-1]
         size = mean_patch_size(len(ids), int(starts.sum()))
         found = starts[1:].nonzero().flatten().tolist()  # of bytes; BOS is not one

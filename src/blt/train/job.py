@@ -22,6 +22,7 @@ from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
 from blt.train.build import OnPrepare, calibrated, model_of
+from blt.train.compression import Compression
 from blt.train.hooks import Hooks
 from blt.train.loop import Loop, OnProgress
 from blt.train.opening import open_run
@@ -93,7 +94,7 @@ def train_recipe(
         rank=parallel.rank,
         world=parallel.world,
     )
-    trainer = Trainer(model, batches, recipe.train, parallel, hooks)
+    trainer = Trainer(model, batches, recipe.train, parallel, hooks, Compression.of(recipe))
     shown = Pace(trainer.meter, on_progress, recipe.data.batch_bytes)
     last = Loop(trainer, heldout_by_source(sources), run, shown).run(
         resume,

@@ -51,6 +51,8 @@ class Parallel:
         fully_shard(model, mesh=self.mesh, ignored_params=frozen)
         if isinstance(model, CausalTransformer):  # called without its forward
             register_fsdp_forward_method(model, "entropies")
+        if getattr(model, "router", None) is not None:
+            register_fsdp_forward_method(model, "boundary_probabilities")
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Sums of all processes' values, one by one."""

@@ -114,6 +114,19 @@ class ByteifyConfig:
 
 
 @dataclass(frozen=True)
+class RoutingConfig:
+    """How the patching rule "learned" is brought to ``target_patch_size`` (arXiv 2507.07955)."""
+
+    ratio_loss: float = 0.03  # weight of what presses towards it, beside nats per byte
+    warmup: float = 0.3  # share of the training in which patches are allowed to grow up to it
+
+    def __post_init__(self) -> None:
+        require(self.ratio_loss >= 0, f"routing.ratio_loss must not be {self.ratio_loss}")
+        in_range = 0 <= self.warmup <= 1
+        require(in_range, f"routing.warmup must be between 0 and 1, got {self.warmup}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment: a BLT, a byte transformer (an entropy model, or a flat baseline), or a
     transformer over tokens."""
@@ -130,7 +143,9 @@ class Recipe:
     # "lookup" then learns its table from counts of bytes.
     entropy_model: str | None = None
     byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
-    target_patch_size: float = 4.5  # bytes; θ is calibrated to it; 0 keeps the recipe's threshold
+    routing: RoutingConfig | None = None  # of kind "blt" with the patching rule "learned"
+    # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the recipe's threshold
+    target_patch_size: float = 4.5
 
     def __post_init__(self) -> None:
         self._refuse_others()
@@ -144,6 +159,7 @@ class Recipe:
             if cuts_without or model.patching.rule == "lookup":
                 model = replace(model, entropy_model=None)
             object.__setattr__(self, "model", model)
+            self._check_routing(model)
             require(
                 self.entropy_model is not None or not model.patching.needs_entropies,
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
@@ -164,12 +180,23 @@ class Recipe:
         """Is a lookup table learned when training begins: from the entropy model, or by counts?"""
         return self.model is not None and self.model.patching.rule == "lookup"
 
+    def _check_routing(self, model: Config) -> None:
+        """What shapes a router is there exactly where there is one."""
+        if not model.patching.is_learned:
+            rule = model.patching.rule
+            require(self.routing is None, f"routing: only for rule 'learned', this is {rule!r}")
+            return
+        object.__setattr__(self, "routing", self.routing or RoutingConfig())
+        size = self.target_patch_size
+        require(size > 1, f"target_patch_size must be above 1 byte for a router, got {size}")
+
     def _refuse_others(self) -> None:
         """Keys that belong to another kind of model."""
         owners = {
             "model": "blt",
             "entropy_model": "blt",
             "byteify": "blt",
+            "routing": "blt",
             "byte_model": "byte",
             "token_model": "token",
             "tokenizer": "token",

@@ -17,6 +17,8 @@ from blt.errors import UserError, named
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.language import Ready
+from blt.model.routing import routes_of
+from blt.train.compression import Compression
 from blt.train.feed import Feed
 from blt.train.hooks import Hooks
 from blt.train.meter import Meter
@@ -70,6 +72,7 @@ class _Loss(NamedTuple):
     minimised: Tensor
     nats: Tensor  # sum of cross-entropies
     extra_flops: float  # of the hooks
+    patch_size: float | None  # mean bytes per patch, or token; None: a model without either
 
 
 class Trainer:
@@ -84,6 +87,7 @@ class Trainer:
         config: optimiser and precision.
         parallel: the processes that train together.
         hooks: what each step does besides; they have begun.
+        compression: how far a model that learns to cut its text cuts it.
     """
 
     def __init__(
@@ -93,8 +97,9 @@ class Trainer:
         config: TrainConfig,
         parallel: Parallel | None = None,
         hooks: Hooks | None = None,
+        compression: Compression | None = None,
     ) -> None:
-        self.hooks = hooks or Hooks()
+        self.hooks, self.compression = hooks or Hooks(), compression or Compression()
         self.model, self.config = model, config
         self.parallel = parallel or Parallel()
         shares = self.hooks.lr_shares()
@@ -131,7 +136,7 @@ class Trainer:
         waited = self.loader.waited - waited
         decay = config.decay if config.schedule == "wsd" else None
         lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
-        nats, patch_size, num_bytes, extra_flops = self._gradients(batches)
+        nats, patch_size, num_bytes, extra_flops = self._gradients(batches, progress)
         norm = total_norm(self.parameters, rows_once=config.accumulate == 1)
         out = self.guard.leaves_out(nats, norm)
         update(self.optimizers, self.parameters, lr=lr, clip=config.clip, norm=norm, out=out)
@@ -144,37 +149,39 @@ class Trainer:
         seconds = time.monotonic() - start
         return Step(found, patch_size, lr, num_bytes, flops, seconds, waited)
 
-    def _gradients(self, batches: list[Ready]) -> tuple[Tensor, float | None, int, float]:
+    def _gradients(
+        self, batches: list[Ready], progress: float
+    ) -> tuple[Tensor, float | None, int, float]:
         """Add up gradients of the mean over all targets; mean nats, patch size, bytes, and the
         hooks' FLOPs."""
         world = self.parallel.world
-        texts, sizes = [ready.batch for ready in batches], [ready.patch_size for ready in batches]
-        targets, num_bytes, size = self.parallel.sums(
-            [
-                sum(text.num_targets for text in texts),
-                sum(text.num_bytes for text in texts),
-                sum(size or 0.0 for size in sizes) / len(sizes),
-            ]
+        texts = [ready.batch for ready in batches]
+        targets, num_bytes = self.parallel.sums(
+            [sum(text.num_targets for text in texts), sum(text.num_bytes for text in texts)]
         )
-        nats, extra_flops = torch.zeros((), dtype=torch.float32, device=self.model.device), 0.0
+        nats = torch.zeros((), dtype=torch.float32, device=self.model.device)
+        extra_flops = size = 0.0
         for number, ready in enumerate(batches, 1):
             last_backward(self.model, number == len(batches))
-            loss = self._loss(ready)
+            loss = self._loss(ready, progress)
             nats += loss.nats.detach()
             extra_flops += loss.extra_flops
+            size += loss.patch_size or 0.0
             # FSDP2 takes the mean over processes.
             (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
         self.parallel.add_up(nats)
-        (extra_flops,) = self.parallel.sums([extra_flops])
-        return nats / targets, size / world or None, int(num_bytes), extra_flops
+        extra_flops, size = self.parallel.sums([extra_flops, size])
+        return nats / targets, size / len(batches) / world or None, int(num_bytes), extra_flops
 
-    def _loss(self, ready: Ready) -> _Loss:
-        with autocast(self.model.device, self.dtype):
+    def _loss(self, ready: Ready, progress: float) -> _Loss:
+        with autocast(self.model.device, self.dtype), routes_of(self.model) as routes:
             logits = self.model.predict(ready)
+        pressed = self.compression.press(routes, progress)
         targets = ready.targets
         nats = self.model.loss(logits, targets)
         extra = self.hooks.extra_loss(ready.batch, logits, targets)
-        return _Loss(nats + extra.loss, nats, extra.flops)
+        minimised = nats + extra.loss + pressed.loss * ready.batch.num_targets
+        return _Loss(minimised, nats, extra.flops, ready.patch_size or pressed.patch_size)
 
     def check(self) -> None:
         """Have steps been left out too often? Reads from the device.

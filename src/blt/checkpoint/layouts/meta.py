@@ -154,12 +154,13 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     where, config = found.where, found.config
     if found.kind not in ("blt", "byte"):
         raise UserError(f"{where}: Meta's layout has no {found.kind} model")
-    pieces = to_theirs(mapping(found.kind, config))
     if found.kind == "byte":
         args = meta_config.write_entropy_args(config, where)
+        pieces = to_theirs(mapping(found.kind, config))
         return {"": ({CONFIG: {"args": args}}, Rearranged(found.tensors, pieces, where))}
     assert isinstance(config, Config)
     patcher = {"patcher_args": meta_config.write_patching(config.patching, where)}
+    pieces = to_theirs(mapping(found.kind, config))  # of a rule that Meta's layout has
     args = meta_config.write_args(config, where)
     main = {name: parts for name, parts in pieces.items() if not name.startswith(OWN)}
     files = {CONFIG: {"args": args}, PARAMS: {"model": args, "data": patcher}}

@@ -95,9 +95,9 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     """
     if found.kind != "blt":
         raise UserError(f"{found.where}: transformers has no {found.kind} model, only a BLT")
+    config = write_config(found.config, found.where)
     pieces = to_theirs(mapping(found.config))
     tensors = Rearranged(found.tensors, pieces, found.where)
-    config = write_config(found.config, found.where)
     config["dtype"] = widest(tensors)  # transformers reads all tensors as that
     return {"": ({CONFIG: config}, tensors)}
 

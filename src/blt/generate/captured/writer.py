@@ -206,6 +206,8 @@ def refusal(model: ByteModel) -> str | None:
     for module in model.modules():
         if isinstance(module, NgramTables) and "repeats" in module.fold:
             return "n-grams that leave out repeats (hash_fold) look back without bound"
+    if getattr(model, "router", None) is not None:
+        return "the patching rule 'learned' cuts between the layers"
     patcher = getattr(model, "patcher", None)
     if patcher is None or patcher.rule.holds_on_device():
         return None
