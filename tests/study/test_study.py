@@ -21,7 +21,7 @@ from blt.study.folder import COSTS, SCORES, StudyFolder
 from blt.train import DataConfig, Recipe, TrainConfig
 
 STUDY = """
-budgets = [2e7, 4e7]
+budgets = [1e8, 2e8]
 seeds = [2, 1]
 rates = [3, 1]
 lrs = [2e-3, 1e-2, 5e-2]
@@ -183,7 +183,7 @@ def test_a_changed_study_does_not_reuse_runs(file: Path, tmp_path: Path) -> None
         file.write_text(text)
         study = read_study(changed(file, old, new))
         if key is None:  # it has another name
-            assert any("4e6" in point.name for point in Search(study, []).wanted())
+            assert any("2e7" in point.name for point in Search(study, []).wanted())
             continue
         with pytest.raises(UserError, match=f"had another {key}"):
             run_study(study, out)
@@ -240,7 +240,7 @@ def test_what_would_stop_a_later_run_stops_the_study_at_once(
 def test_a_run_beyond_its_budget_is_named(
     file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changed(file, "budgets = [2e7, 4e7]", "budgets = [2e5]")
+    changed(file, "budgets = [1e8, 2e8]", "budgets = [8e6]")
     changed(file, "seeds = [2, 1]\nrates = [3, 1]", "seeds = [1]")
     run_study(read_study(file), tmp_path / "out")
     assert "times its budget of FLOPs" in caplog.text
@@ -262,7 +262,7 @@ def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) 
     ("old", "new", "message"),
     [
         ("seeds = [2, 1]", "seeds = [2]", "seeds"),
-        ("budgets = [2e7, 4e7]", "budgets = [4e7, 2e7]", "ascending"),
+        ("budgets = [1e8, 2e8]", "budgets = [2e8, 1e8]", "ascending"),
         ("lrs = [2e-3, 1e-2, 5e-2]", "lrs = [2e-3, 2e-3]", "lrs must be positive and ascending"),
         ("rates = [3, 1]", "rates = [3, 4]", "rates"),
         ("rates = [3, 1]", "rates = [3]", "rates: one entry for each budget"),

@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blt.data.loader import Loader
 from blt.data.text import Source
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, TokenLM
 from blt.machine.precision import autocast, choose_dtype
-from blt.model.embedding import ByteEmbedding
+from blt.model.embedding import NgramTables
 from blt.train.recipe import Recipe
 from blt.train.trainer import Trainer
 
@@ -43,7 +43,7 @@ def costs_of(model: LanguageModel, recipe: Recipe, sources: Sequence[Source]) ->
     found = {
         "flops_per_byte": formula,
         "executed_flops_per_byte": _executed(trainer),
-        **_tables(model),
+        **_tables(model, steps[-1].patch_size),
         "seconds_per_megabyte": _seconds(trainer),
         "threads": torch.get_num_threads(),
         "device": model.device.type,
@@ -68,21 +68,20 @@ def _executed(trainer: Trainer) -> float:
     return counter.get_total_flops() / num_bytes
 
 
-def _tables(model: LanguageModel) -> dict[str, Any]:
-    tables = [part for part in model.modules() if isinstance(part, ByteEmbedding) and part.sizes]
-    if not tables:
-        return dict.fromkeys(
-            ("table_rows", "table_width", "table_bytes", "table_traffic_per_byte"), 0
-        )
-    (table,) = tables
-    rows, width = table.ngram.shape
-    of_byte = table.functions * len(table.sizes) * width * table.ngram.element_size()
-    return {
-        "table_rows": rows,
-        "table_width": width,
-        "table_bytes": table.ngram.numel() * table.ngram.element_size(),
-        "table_traffic_per_byte": ROW_MOVES * of_byte,
-    }
+def _tables(model: LanguageModel, token_size: float | None) -> dict[str, Any]:
+    """Of the n-gram tables; a token model reads its own once for every token."""
+    found = {"table_rows": 0, "table_width": 0, "table_bytes": 0, "table_traffic_per_byte": 0.0}
+    for table in (part for part in model.modules() if isinstance(part, NgramTables)):
+        rows, width = table.ngram.shape
+        size = table.ngram.element_size()
+        reads = table.functions * len(table.sizes)
+        if isinstance(model, TokenLM) and token_size:
+            reads /= token_size
+        found["table_rows"] += rows
+        found["table_width"] = width
+        found["table_bytes"] += rows * width * size
+        found["table_traffic_per_byte"] += ROW_MOVES * reads * width * size
+    return found
 
 
 def _seconds(trainer: Trainer) -> float:

@@ -44,6 +44,12 @@ class Heldout:
                 found.facts[kind][name] = _facts(documents, pieces)
         return found
 
+    @property
+    def all(self) -> list[bytes]:
+        """The pieces of all texts."""
+        texts = [pieces for of in self.pieces.values() for pieces in of.values()]
+        return [piece for pieces in texts for piece in pieces]
+
     def overlap(self, study: Study) -> dict[str, dict[str, float]]:
         """Share of each text's 50-byte blocks that occur in the training text."""
         names: Sequence[str] = study.base.get("data", {}).get("sources", ())

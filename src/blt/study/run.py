@@ -19,7 +19,7 @@ import torch
 from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.data.text import Source
-from blt.errors import named
+from blt.errors import UserError, named
 from blt.evals.patch_size import patch_size
 from blt.files import checksums
 from blt.lm import LanguageModel, load
@@ -40,6 +40,7 @@ from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
 log = logging.getLogger("blt")
 OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
+LESS = "give its patcher a smaller model or smaller batches, or the study larger budgets"
 WAIT = 5.0  # seconds before another look at what other processes have done
 TOKENIZER_PIECE = 2**16
 TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
@@ -154,6 +155,8 @@ class Runner:
         recipe = point.recipe
         if point.patcher is not None:
             flops = (recipe.train.flops or 0.0) - self._patcher_flops(point)
+            if flops <= 0:
+                raise UserError(f"{point.name}: {point.patcher} took all of its budget; {LESS}")
             train = replace(recipe.train, flops=flops)
             model = str(self.out.run(point.patcher) / CHECKPOINT)
             recipe = replace(recipe, train=train, entropy_model=model)
