@@ -1,0 +1,151 @@
+"""Compute every cell of a study's table.md again, from its lines alone.
+
+    python tools/recompute.py results/tables-or-patches
+
+Shares no code with blt. Reads results.jsonl, scores.jsonl and heldout.json; finds the best size and
+rate of each family by itself; resamples with a generator of its own. Exit status 1 and a line for
+each cell that differs: a value by more than its last digit, the end of an interval by more than
+what two bootstraps differ by.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DRAWS = 1000
+CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
+MORE = re.compile(r"([+-]\d+\.\d+) \[([+-]\d+\.\d+), ([+-]\d+\.\d+)\]")
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Lines:
+    """The lines of one study."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs = lines_of(folder / "results.jsonl")
+        self.scores = {line["name"]: line["bits"] for line in lines_of(folder / "scores.jsonl")}
+        self.texts = json.loads((folder / "heldout.json").read_text())
+        self.random = np.random.default_rng(12345)
+        self.weights: dict[tuple[str, str], np.ndarray] = {}
+
+    def seeds(self, family: str, budget: float) -> list[str]:
+        """Names of a family's runs with its best size and rate, as many as were scored."""
+        searched = [
+            run
+            for run in self.runs
+            if run["family"] == family and run["budget"] == budget and run["seed"] == 0
+        ]
+        best = min(searched, key=lambda run: run["validation_bits"])
+        same = [
+            run["name"]
+            for run in self.runs
+            if all(run[key] == best[key] for key in ("family", "budget", "size", "lr"))
+        ]
+        return [name for name in same if name in self.scores]
+
+    def value(self, names: list[str], kind: str, texts: list[str]) -> float:
+        """Bits per byte: of a text all its bits over all its bytes, then means."""
+        per_text = []
+        for text in texts:
+            size = sum(self.texts[kind][text]["pieces"])
+            per_text.append(statistics.fmean(sum(self.scores[n][kind][text]) / size for n in names))
+        return statistics.fmean(per_text)
+
+    def draws(self, names: list[str], kind: str, texts: list[str]) -> np.ndarray:
+        """The same of resampled pieces and seeds, the same pieces whoever asks  # [DRAWS]."""
+        out = np.zeros((DRAWS, len(names)))
+        for text in texts:
+            sizes = np.array(self.texts[kind][text]["pieces"], dtype=float)
+            if (kind, text) not in self.weights:
+                drawn = self.random.integers(len(sizes), size=(DRAWS, len(sizes)))
+                counts = [np.bincount(row, minlength=len(sizes)) for row in drawn]
+                self.weights[kind, text] = np.array(counts)
+            w = self.weights[kind, text]
+            for column, name in enumerate(names):
+                out[:, column] += (w @ np.array(self.scores[name][kind][text])) / (w @ sizes)
+        chosen = self.random.integers(len(names), size=(DRAWS, len(names)))
+        return np.take_along_axis(out, chosen, axis=1).mean(axis=1) / len(texts)
+
+
+def tables(markdown: str) -> list[tuple[str, list[list[str]]]]:
+    """Headings, and the rows of the table behind each."""
+    found = []
+    for section in markdown.split("\n## ")[1:]:
+        rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+        found.append((section.splitlines()[0], [row for row in rows if set(row[0]) - set("-|")]))
+    return found
+
+
+def differs(shown: tuple[float, ...], value: float, draws: np.ndarray, digit: float) -> bool:
+    low, high = np.percentile(draws, (2.5, 97.5))
+    slack = digit + 0.2 * (high - low)
+    return (
+        abs(shown[0] - value) > 0.51 * digit
+        or abs(shown[1] - low) > slack
+        or abs(shown[2] - high) > slack
+    )
+
+
+def main(folder: Path) -> int:
+    lines, wrong, right = Lines(folder), 0, 0
+    for heading, (head, *rows) in tables((folder / "table.md").read_text()):
+        for row in rows:
+            for column, text in zip(head[1:], row[1:], strict=False):
+                found = recomputed(lines, heading, row, column, text)
+                if found is None:
+                    continue
+                right += not found
+                wrong += bool(found)
+                if found:
+                    print(f"{heading}: {row[0]}, {column}: {text}; recomputed: {found}")
+    print(f"{right} cells recomputed, {wrong} differ")
+    return int(wrong > 0 or right == 0)
+
+
+def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: str) -> str | None:
+    """What a cell should be where it differs; empty where it does not; None: it is no such cell."""
+    if heading.startswith("Bits per byte: ") and (cell := CELL.fullmatch(text)):
+        kind = heading.removeprefix("Bits per byte: ").split(",")[0]
+        names, texts = lines.seeds(row[0], float(column.split()[0])), [*lines.texts[kind]]
+    elif heading.startswith("Bits per byte at ") and (cell := CELL.fullmatch(text)):
+        budget, kind = re.match(r"Bits per byte at (\S+) FLOPs: (\w+)", heading).groups()  # type: ignore[union-attr]
+        names, texts = lines.seeds(column, float(budget)), [row[0]]
+    elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
+        return _more(lines, row, column, tuple(map(float, cell.groups())))
+    else:
+        return None
+    value, draws = lines.value(names, kind, texts), lines.draws(names, kind, texts)
+    shown = tuple(map(float, cell.groups()))
+    return _said(value, draws) if differs(shown, value, draws, 0.001) else ""
+
+
+def _more(lines: Lines, row: list[str], kind: str, shown: tuple[float, ...]) -> str:
+    """Per cent more than the best family at the same budget."""
+    budget, texts = float(row[1]), [*lines.texts[kind]]
+    families = dict.fromkeys(run["family"] for run in lines.runs if run["budget"] == budget)
+    names = {family: lines.seeds(family, budget) for family in families}
+    values = {f: lines.value(of, kind, texts) for f, of in names.items() if of}
+    best = min(values, key=lambda family: values[family])
+    more = 100 * (values[row[0]] / values[best] - 1)
+    pair = [lines.draws(names[family], kind, texts) for family in (row[0], best)]
+    draws = 100 * (pair[0] / pair[1] - 1)
+    return _said(more, draws) if differs(shown, more, draws, 0.1) else ""
+
+
+def _said(value: float, draws: np.ndarray) -> str:
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
