@@ -70,7 +70,7 @@ class Shown:
 
     def row(self, measured: Measured) -> Row:
         """A row as it is shown: the name, the main column with its interval, and all others."""
-        name = str(next(iter(measured.row.values())))
+        name = name_of(measured.row)
         if self.first is None:
             self._seen[name] = measured
         found: Row = {}
@@ -81,6 +81,11 @@ class Shown:
         if self.several:
             found |= _compared((self.first or {}).get(name), measured)
         return found
+
+
+def name_of(row: Row) -> str:
+    """What a row is about: all of it that is text."""
+    return " ".join(value for value in row.values() if isinstance(value, str))
 
 
 def _edges(measured: Measured) -> Row:

@@ -10,9 +10,8 @@ from pathlib import Path
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
-from blt.evals import languages, samples
+from blt.evals import languages, robustness, samples
 from blt.evals.intervals import documents_of
-from blt.evals.noise import NOISES, disturb
 from blt.evals.patch_size import patch_size
 from blt.evals.rows import MAX_BYTES, Measured, Options, Row, only
 from blt.lm import LanguageModel
@@ -21,6 +20,7 @@ from blt.scoring.bits import piece_bits
 from blt.texts.pieces import drawn
 
 Rows = Iterator[Measured]
+NOISE_BYTES = 65536  # of text that is disturbed in all ways, where nothing else is said
 
 
 def bpb(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -42,18 +42,12 @@ def _size(options: Options) -> tuple[int, int]:
 
 
 def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
-    """Bits per byte of text, disturbed in each way, and how much more than of the text itself."""
-    pieces = drawn(read(tuple(paths)).documents, *_size(options))
-    strata = documents_of(pieces)
-    texts = list(chain.from_iterable(pieces))
-    plain = 0.0
-    for name in ("none", *NOISES):
-        noisy = [disturb(t, name, n) if name in NOISES else t for n, t in enumerate(texts)]
-        bits, sizes = piece_bits(lm, noisy, options.dtype(lm)), list(map(len, noisy))
-        score = sum(bits) / max(1, sum(sizes))
-        plain = plain or score
-        row: Row = {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
-        yield Measured(row, "bits_per_byte", bits, sizes, strata)
+    """What noise costs, in the text that is scored and in the context of clean text."""
+    size = options.max_bytes or NOISE_BYTES
+    pieces = drawn(read(tuple(paths)).documents, size, options.context_bytes)
+    if not pieces:
+        raise UserError(f"{' '.join(paths)}: no text in it")
+    return robustness.rows(lm, list(chain.from_iterable(pieces)), documents_of(pieces), options)
 
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -122,7 +116,7 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "bpb": Task(bpb, ("bits_per_byte", "bytes_per_patch"), TEXT),
-    "noise": Task(noise, ("bits_per_byte", "more_bits"), TEXT),
+    "noise": Task(noise, ("above_noise", "more_bits"), (*TEXT, "typos")),
     "languages": Task(
         parallel,
         ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
