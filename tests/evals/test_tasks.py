@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 from pathlib import Path
@@ -18,7 +17,6 @@ from blt import cli
 from blt.errors import UserError
 from blt.evals import cute
 from blt.evals.compare import short_names
-from blt.evals.cute import Question, accuracy
 from blt.evals.languages import read_languages
 from blt.evals.samples import prompts, validity
 from blt.generate import Generation
@@ -54,52 +52,6 @@ def test_log_likelihoods_of_parts_add_up_to_that_of_the_whole(
             assert value == pytest.approx(-bits * math.log(2), abs=1e-2)
 
 
-def test_the_likeliest_choice_wins_whole_or_per_character() -> None:
-    class Fixed(blt.ByteLM):
-        def log_likelihoods(self, pairs: object) -> list[float]:
-            return [-9.0, -4.0, -1.0, -2.0]
-
-    asked = [Question(b"a", (b"long choice", b"b"), 0), Question(b"a", (b"c", b"d"), 1)]
-    found = accuracy(Fixed(TINY), asked)
-    assert (found.likeliest, found.per_character) == (0.0, 0.5)
-
-
-ROWS = {
-    "spell": "input1\tlabel\n" + "".join(f"w{n}\tw {n}\n" for n in range(9)),
-    "contains_char": "input1\tinput2\tlabel\n" + "a\tcat\tYes\nb\tcat\tNo\n" * 5,
-    "orth": "input1\tinput2\tinput3\tlabel\n" + "is\tgis\tare\tgis\n" * 9,
-}
-
-
-def cute_folder(folder: Path) -> Path:
-    folder.mkdir()
-    for task in cute.TASKS:
-        kind = "contains_char" if task.startswith("contains") else "orth"
-        kind = "spell" if task.startswith("spell") else kind
-        with gzip.open(folder / f"{task}.tsv.gz", "wt") as file:
-            file.write(ROWS[kind])
-    return folder
-
-
-def test_a_file_of_cute_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    (tmp_path / "spell.tsv").write_bytes(b"input\tlabel\ncaf\xe9\tc a f\n")
-    with pytest.raises(UserError, match=r"spell\.tsv: is not UTF-8"):
-        cute.read_task(tmp_path / "spell.tsv")
-
-
-def test_questions_of_cute_have_one_right_answer_among_different_ones(tmp_path: Path) -> None:
-    folder = cute_folder(tmp_path / "cute")
-    for task in ("spell", "contains_char", "orth"):
-        items = cute.read_task(folder / f"{task}.tsv.gz")
-        asked = cute.questions(task, items)
-        assert len(asked) == len(items) - cute.SHOTS
-        for question, item in zip(asked, items[cute.SHOTS :], strict=True):
-            assert question.choices[question.answer] == f" {item.label}\n".encode()
-            assert len(set(question.choices)) == len(question.choices) >= 2
-            assert question.prompt.count(b"Answer:") == cute.SHOTS + 1
-            assert question.prompt.endswith(b"Answer:")
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
@@ -126,8 +78,6 @@ def test_every_task_of_the_command(
     noises = rows(capsys, "noise", text, *use)
     assert [row["noise"] for row in noises[::2]][:3] == ["none", "AntSpeak", "Drop"]
     assert noises[0]["more_bits"] == noises[1]["more_bits"] == 0
-    found = rows(capsys, "cute", cute_folder(tmp_path / "cute"), *use, "--limit", 2, "--generate")
-    assert [row["task"] for row in found] == [*cute.TASKS, "mean"]
     assert cli.main(["eval", "bpb", str(text), *map(str, use)]) == 0
     assert "bits per byte" in capsys.readouterr().out
 

@@ -42,7 +42,7 @@ def eval(
         max_bytes: bpb: of each text. noise: of all. Left out: 262144, and 65536.
         limit: At most so many questions, sentences or samples.
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
-        generate: cute: also let the model write its answers.
+        generate: cute: let the model write its answers, as published.
         precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
             float32 on a CPU.
         compile: Let torch.compile fuse the model first: for much text on a GPU, as it takes up to a

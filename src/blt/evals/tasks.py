@@ -10,10 +10,19 @@ from pathlib import Path
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
-from blt.evals import languages, robustness, samples
+from blt.evals import cute_pairs, languages, robustness, samples
+from blt.evals.choices import credits, evenly, guess
 from blt.evals.intervals import documents_of
 from blt.evals.patch_size import patch_size
-from blt.evals.rows import MAX_BYTES, Measured, Options, Row, only
+from blt.evals.rows import (
+    MAX_BYTES,
+    Measured,
+    Options,
+    Row,
+    accuracy,
+    mean_accuracy,
+    only,
+)
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 from blt.scoring.bits import piece_bits
@@ -51,32 +60,20 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
 
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
-    """Every task of CUTE: the right answer among wrong ones, and written by the model."""
-    found = _read_cute(Path(only(paths, "the folder of CUTE's .tsv files")))
-    total: list[Row] = []
-    for task, items in found.items():
-        asked = cute_task.questions(task, items, options.limit)
-        chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        with autocast(lm.device, options.dtype(lm)):
-            right = cute_task.accuracy(lm, asked)
-        row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
-        row["by_chance"] = chance
+    """Every task of CUTE: matched pairs by likelihood, or answers that the model writes."""
+    folder = Path(only(paths, "the folder of CUTE's .tsv files"))
+    rows: list[Measured] = []
+    for task, items in cute_task.read_folder(folder).items():
+        about: Row = {"task": task}
         if options.generate:
-            row["written"] = cute_task.generated(lm, asked)
-        total.append(row)
-        yield Measured(row, "acc")
-    means = {key: sum(row[key] for row in total) / len(total) for key in total[0] if key != "task"}
-    yield Measured({"task": "mean", **means}, "acc")
-
-
-def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
-    found = {}
-    for task in cute_task.TASKS:
-        file = next(iter(sorted(folder.glob(f"{task}.tsv*"))), None)
-        if file is None:
-            raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
-        found[task] = cute_task.read_task(file)
-    return found
+            asked = evenly(items, options.limit)
+            rows.append(accuracy(about, cute_task.generated(lm, task, asked), 0.0))
+        else:
+            pairs = cute_pairs.questions(task, items, options.limit)
+            with autocast(lm.device, options.dtype(lm)):
+                rows.append(accuracy(about, credits(lm, pairs), guess(pairs)))
+        yield rows[-1]
+    yield mean_accuracy("mean", rows)
 
 
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -123,9 +120,7 @@ TASKS: dict[str, Task] = {
         ("limit", "context_bytes", "precision"),
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
-    "cute": Task(
-        cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate", "precision")
-    ),
+    "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "precision")),
 }
 
 # Benchmarks that people ask for here, and what the harness calls them.
