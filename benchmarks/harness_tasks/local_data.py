@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 
 from blt.evals import cute as cute_task
+from blt.evals import cute_pairs
 from blt.evals.noise import NOISES, disturb
 
 Splits = dict[str, datasets.Dataset]
@@ -89,12 +90,15 @@ def blimp(limit: int | None = None, **_: Any) -> Splits:
 
 
 def cute(limit: int | None = None, **_: Any) -> Splits:
-    """CUTE's .tsv files, with the prompts and wrong answers of ``blt eval cute``."""
+    """CUTE's .tsv files, with the prompts and wrong answers of ``blt eval cute``.
+
+    Without the two-way tasks, which are not one prompt and its choices there.
+    """
     rows = []
-    for task in cute_task.TASKS:
-        items = cute_task.read_task(next(_folder().glob(f"bench-cute/data/{task}.tsv*")))
-        for asked in cute_task.questions(task, items, limit):
-            choices = [choice.decode() for choice in asked.choices]
-            rows.append({"task": task, "prompt": asked.prompt.decode(), "choices": choices,
-                         "answer": asked.answer})  # fmt: skip
+    for task, items in cute_task.read_folder(_folder() / "bench-cute" / "data").items():
+        for asked in cute_pairs.questions(task, items, limit):
+            if {len(option) for option in asked.options} == {1}:
+                choices = [option[0].continuation.decode() for option in asked.options]
+                rows.append({"task": task, "prompt": asked.options[0][0].prompt.decode(),
+                             "choices": choices, "answer": asked.answer})  # fmt: skip
     return {"test": datasets.Dataset.from_list(rows)}

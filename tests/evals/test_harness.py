@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.cute import Question, accuracy
+from blt.evals.choices import Question, credits
 from pages import ROOT
 from shapes import random_blt
 from texts import MULTILINGUAL
@@ -111,12 +112,12 @@ def evaluate(model: Path, **metadata: str) -> dict[str, Any]:
 
 def test_scores_are_those_of_the_model(model: Path, swag: list[dict[str, Any]]) -> None:
     asked = [
-        Question(ctx.encode(), tuple(f" {end}".encode() for end in endings), label)
+        Question.plain(ctx.encode(), [f" {end}".encode() for end in endings], label)
         for ctx, endings, label in (row.values() for row in swag)
     ]
-    found, own = evaluate(model), accuracy(blt.load(model), asked)
-    assert found["acc,none"] == pytest.approx(own.likeliest)
-    assert found["acc_norm,none"] == pytest.approx(own.per_character)
+    found, lm = evaluate(model), blt.load(model)
+    assert found["acc,none"] == pytest.approx(fmean(credits(lm, asked)))
+    assert found["acc_norm,none"] == pytest.approx(fmean(credits(lm, asked, per_byte=True)))
 
 
 @pytest.mark.parametrize("where", ["prompt", "completion", "both"])

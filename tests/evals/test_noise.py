@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blt.evals.noise import NOISES, disturb
+from blt.evals.noise import HELD_OUT, PAPER, disturb
 
 # Letters without special cases: İ, ß and others change their length with their case.
 plain = st.text(st.characters(codec="ascii"), max_size=60)
@@ -36,7 +36,7 @@ def test_drop_leaves_out_and_repeat_adds_and_the_order_stays(text: str, seed: in
     assert all(c in longer for c in text)
 
 
-@given(st.binary(max_size=80), st.sampled_from(sorted(NOISES)), st.integers(0, 1000))
+@given(st.binary(max_size=80), st.sampled_from(sorted({**PAPER, **HELD_OUT})), st.integers(0, 1000))
 def test_any_bytes_can_be_disturbed_and_the_seed_decides(
     data: bytes, noise: str, seed: int
 ) -> None:

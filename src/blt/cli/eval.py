@@ -22,6 +22,7 @@ def eval(
     max_bytes: int | None = None,
     limit: int | None = None,
     generate: bool = False,
+    typos: Path | None = None,
     device: Device = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
@@ -31,16 +32,17 @@ def eval(
     """Measure models: bits per byte, noise, languages, valid UTF-8, CUTE.
 
     Args:
-        task: bpb: texts, one row each. noise: texts, disturbed in five ways. languages: a folder of
-            parallel text, one file per language. utf8: what the model writes, after nothing and
+        task: bpb: texts, one row each. noise: texts, disturbed in eight ways. languages: a folder
+            of parallel text, one file per language. utf8: what the model writes, after nothing and
             after each text. cute: the folder of its .tsv files.
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
         context_bytes: Texts are scored in pieces of at most so many bytes. Left out: 2048.
-        max_bytes: bpb, noise: of each text. Left out: 262144.
+        max_bytes: bpb: of each text. noise: of all. Left out: 262144, and 65536.
         limit: At most so many questions, sentences or samples.
-        generate: cute: also let the model write its answers.
+        typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
+        generate: cute: let the model write its answers, as published.
         precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
             float32 on a CPU.
         compile: Let torch.compile fuse the model first: for much text on a GPU, as it takes up to a
@@ -64,9 +66,9 @@ def eval(
     given: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
     for name, count in given.items():
         require_whole(_option(name), count, 1)
-    flags = {"generate": generate, "precision": precision != "auto"}
+    flags = {"generate": generate, "precision": precision != "auto", "typos": typos is not None}
     _refuse_idle(task, [*given, *(name for name in flags if flags[name])], asked.takes)
-    options = Options(**given, generate=generate, precision=precision)
+    options = Options(**given, generate=generate, precision=precision, typos=typos)
     models = model or (PRETRAINED,)
     rows = compare(task, models, paths, options, chosen(device), compile)
     found = (print_json if json else print_table)(rows)

@@ -14,7 +14,7 @@ from rich.text import Text
 from blt.errors import require
 from blt.evals.compare import MODEL
 from blt.evals.languages import RATIO
-from blt.evals.rows import Row
+from blt.evals.rows import Row, name_of
 from blt.report.colours import COLOURS
 from blt.report.console import Console
 from blt.texts.printable import printable
@@ -73,7 +73,7 @@ def grouped(rows: Sequence[Row]) -> list[Row]:
 
 def _name(row: Row) -> str:
     """What a row is about, whichever model it is of."""
-    return " ".join(str(v) for k, v in row.items() if isinstance(v, str) and k != MODEL)
+    return name_of({key: value for key, value in row.items() if key != MODEL})
 
 
 def print_json(rows: Iterable[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Shown:
 
     def row(self, measured: Measured) -> Row:
         """A row as it is shown: the name, the main column with its interval, and all others."""
-        name = str(next(iter(measured.row.values())))
+        name = name_of(measured.row)
         if self.first is None:
             self._seen[name] = measured
         found: Row = {}
@@ -81,6 +81,11 @@ class Shown:
         if self.several:
             found |= _compared((self.first or {}).get(name), measured)
         return found
+
+
+def name_of(row: Row) -> str:
+    """What a row is about: all of it that is text."""
+    return " ".join(value for value in row.values() if isinstance(value, str))
 
 
 def _edges(measured: Measured) -> Row:
@@ -117,23 +122,25 @@ def only(paths: Sequence[str], what: str) -> str:
     return paths[0]
 
 
-def mean_of(name: str, rows: Mapping[str, Measured], key: str) -> Measured:
-    """A row called ``name``: the mean of rows, each of which counts the same whatever its size.
+def accuracy(about: Row, credits: Sequence[float], guess: float) -> Measured:
+    """A row of so many questions: the share of right answers, and that of a model that guesses."""
+    row: Row = {**about, "questions": len(credits)}
+    row["acc"] = sum(credits) / max(1, len(credits))
+    row["guess"] = guess
+    return Measured(row, "acc", credits)
 
-    Columns of which one row has no number are left empty.
-    """
-    found = list(rows.values())
-    first = next(iter(found[0].row))
-    row: Row = {first: name}
-    for column in list(found[0].row)[1:]:
-        values = [one.row[column] for one in found]
-        known = all(isinstance(value, int | float) for value in values)
-        row[column] = sum(values) / len(values) if known else None
-    values, strata = [], []
+
+def mean_accuracy(name: str, rows: Sequence[Measured]) -> Measured:
+    """A last row: the mean of accuracies, each of which counts the same however many questions."""
+    found = [one for one in rows if len(one.values)]
+    row: Row = {key: name for key, value in rows[0].row.items() if isinstance(value, str)}
+    row["questions"] = sum(len(one.values) for one in found)
+    for key in ("acc", "guess"):
+        row[key] = sum(one.row[key] for one in found) / max(1, len(found))
+    values: list[float] = []
+    strata: list[int] = []
     for number, one in enumerate(found):
-        whole = sum(one.sizes) if one.sizes is not None else len(one.values)
-        # Over a sum of sizes of len(values) in all, so that the ratio is the mean of the ratios.
-        values += [value / whole for value in one.values]
+        values += [value / len(one.values) for value in one.values]
         strata += [number] * len(one.values)
-    scale = len(values) / len(found)
-    return Measured(row, key, [value * scale for value in values], None, strata)
+    scale = len(values) / max(1, len(found))  # so that the mean of all is the mean of the means
+    return Measured(row, "acc", [value * scale for value in values], None, strata)

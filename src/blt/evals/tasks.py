@@ -10,17 +10,26 @@ from pathlib import Path
 from blt.data import read
 from blt.errors import UserError
 from blt.evals import cute as cute_task
-from blt.evals import languages, samples
+from blt.evals import cute_pairs, languages, robustness, samples
+from blt.evals.choices import credits, evenly, guess
 from blt.evals.intervals import documents_of
-from blt.evals.noise import NOISES, disturb
 from blt.evals.patch_size import patch_size
-from blt.evals.rows import MAX_BYTES, Measured, Options, Row, only
+from blt.evals.rows import (
+    MAX_BYTES,
+    Measured,
+    Options,
+    Row,
+    accuracy,
+    mean_accuracy,
+    only,
+)
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 from blt.scoring.bits import piece_bits
 from blt.texts.pieces import drawn
 
 Rows = Iterator[Measured]
+NOISE_BYTES = 65536  # of text that is disturbed in all ways, where nothing else is said
 
 
 def bpb(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -42,47 +51,29 @@ def _size(options: Options) -> tuple[int, int]:
 
 
 def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
-    """Bits per byte of text, disturbed in each way, and how much more than of the text itself."""
-    pieces = drawn(read(tuple(paths)).documents, *_size(options))
-    strata = documents_of(pieces)
-    texts = list(chain.from_iterable(pieces))
-    plain = 0.0
-    for name in ("none", *NOISES):
-        noisy = [disturb(t, name, n) if name in NOISES else t for n, t in enumerate(texts)]
-        bits, sizes = piece_bits(lm, noisy, options.dtype(lm)), list(map(len, noisy))
-        score = sum(bits) / max(1, sum(sizes))
-        plain = plain or score
-        row: Row = {"noise": name, "bits_per_byte": score, "more_bits": score - plain}
-        yield Measured(row, "bits_per_byte", bits, sizes, strata)
+    """What noise costs, in the text that is scored and in the context of clean text."""
+    size = options.max_bytes or NOISE_BYTES
+    pieces = drawn(read(tuple(paths)).documents, size, options.context_bytes)
+    if not pieces:
+        raise UserError(f"{' '.join(paths)}: no text in it")
+    return robustness.rows(lm, list(chain.from_iterable(pieces)), documents_of(pieces), options)
 
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
-    """Every task of CUTE: the right answer among wrong ones, and written by the model."""
-    found = _read_cute(Path(only(paths, "the folder of CUTE's .tsv files")))
-    total: list[Row] = []
-    for task, items in found.items():
-        asked = cute_task.questions(task, items, options.limit)
-        chance = sum(1 / len(question.choices) for question in asked) / max(1, len(asked))
-        with autocast(lm.device, options.dtype(lm)):
-            right = cute_task.accuracy(lm, asked)
-        row: Row = {"task": task, "acc": right.likeliest, "acc_norm": right.per_character}
-        row["by_chance"] = chance
+    """Every task of CUTE: matched pairs by likelihood, or answers that the model writes."""
+    folder = Path(only(paths, "the folder of CUTE's .tsv files"))
+    rows: list[Measured] = []
+    for task, items in cute_task.read_folder(folder).items():
+        about: Row = {"task": task}
         if options.generate:
-            row["written"] = cute_task.generated(lm, asked)
-        total.append(row)
-        yield Measured(row, "acc")
-    means = {key: sum(row[key] for row in total) / len(total) for key in total[0] if key != "task"}
-    yield Measured({"task": "mean", **means}, "acc")
-
-
-def _read_cute(folder: Path) -> dict[str, list[cute_task.Item]]:
-    found = {}
-    for task in cute_task.TASKS:
-        file = next(iter(sorted(folder.glob(f"{task}.tsv*"))), None)
-        if file is None:
-            raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
-        found[task] = cute_task.read_task(file)
-    return found
+            asked = evenly(items, options.limit)
+            rows.append(accuracy(about, cute_task.generated(lm, task, asked), 0.0))
+        else:
+            pairs = cute_pairs.questions(task, items, options.limit)
+            with autocast(lm.device, options.dtype(lm)):
+                rows.append(accuracy(about, credits(lm, pairs), guess(pairs)))
+        yield rows[-1]
+    yield mean_accuracy("mean", rows)
 
 
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -122,16 +113,14 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "bpb": Task(bpb, ("bits_per_byte", "bytes_per_patch"), TEXT),
-    "noise": Task(noise, ("bits_per_byte", "more_bits"), TEXT),
+    "noise": Task(noise, ("above_noise", "more_bits"), (*TEXT, "typos")),
     "languages": Task(
         parallel,
         ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
         ("limit", "context_bytes", "precision"),
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
-    "cute": Task(
-        cute, ("acc", "acc_norm", "by_chance", "written"), ("limit", "generate", "precision")
-    ),
+    "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "precision")),
 }
 
 # Benchmarks that people ask for here, and what the harness calls them.
