@@ -146,7 +146,7 @@ def test_a_budget_begins_at_what_was_best_at_the_one_below() -> None:
 @pytest.mark.parametrize(("rates", "tried"), [(1, {2}), (2, {1, 2})])
 def test_fewer_rates_are_those_of_the_budget_below(rates: int, tried: set[int]) -> None:
     only = family("flat", "flat")
-    made = study(only, rates=(3, rates))
+    made = study(only, rate_tries=(3, rates), size_tries=(3, 1))
     search = play(made, {"flat": bowl(1, 2, 2.0)})
     at_second = [Search(made, []).study.point(only, 1e8, 1, lr, 0).name for lr in LRS]
     assert {n for n, name in enumerate(at_second) if name in search.by_name} == tried

@@ -23,7 +23,7 @@ from blt.train import DataConfig, Recipe, TrainConfig
 STUDY = """
 budgets = [1e8, 2e8]
 seeds = [2, 1]
-rates = [3, 1]
+rate_tries = [3, 1]
 lrs = [2e-3, 1e-2, 5e-2]
 heldout_bytes = {{ strange = 200 }}
 validation_bytes = 400
@@ -49,7 +49,10 @@ two = [{other}]
 [[patchers]]
 name = "tiny"
 share = 0.1
-recipe = {{ kind = "byte", train = {{ lr = 1e-2 }}, byte_model = {{ dim = 8, heads = 1, layers = 1, ff_dim = 16, sliding_window = 8 }} }}
+[patchers.recipe]
+kind = "byte"
+train = {{ lr = 1e-2 }}
+byte_model = {{ dim = 8, heads = 1, layers = 1, ff_dim = 16, sliding_window = 8 }}
 [[families]]
 name = "flat"
 group = "bytes"
@@ -59,8 +62,11 @@ sizes = "bytes"
 name = "BLT, entropy"
 group = "patches"
 patcher = "tiny"
-recipe = {{ kind = "blt", target_patch_size = 3.0, model = {{ patching = {{ rule = "entropy" }} }} }}
 sizes = [{blt}]
+[families.recipe]
+kind = "blt"
+target_patch_size = 3.0
+model = {{ patching = {{ rule = "entropy" }} }}
 """
 BLT = [
     f"model.{change}"
@@ -220,11 +226,6 @@ def test_a_tokenizer_is_learned_once_for_all_runs(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            'patcher = "tiny"\nrecipe = { kind = "blt",',
-            'recipe = { kind = "blt", entropy_model = "nowhere",',
-            "BLT, entropy: nowhere: no such folder",
-        ),
         ("one = [", 'one = ["nothing.txt", ', "heldout.strange.one: nothing.txt: no such file"),
         ("sources = [", 'sources = ["nothing.txt", ', "base.data.sources: nothing.txt: no such"),
     ],
@@ -237,11 +238,20 @@ def test_what_would_stop_a_later_run_stops_the_study_at_once(
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
+def test_an_entropy_model_that_is_not_there_stops_the_study_at_once(
+    file: Path, tmp_path: Path
+) -> None:
+    changed(file, 'patcher = "tiny"\n', "")
+    changed(file, 'kind = "blt"', 'kind = "blt"\nentropy_model = "nowhere"')
+    with pytest.raises(UserError, match="BLT, entropy: nowhere: no such folder"):
+        run_study(read_study(file), tmp_path / "out")
+
+
 def test_a_run_beyond_its_budget_is_named(
     file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     changed(file, "budgets = [1e8, 2e8]", "budgets = [8e6]")
-    changed(file, "seeds = [2, 1]\nrates = [3, 1]", "seeds = [1]")
+    changed(file, "seeds = [2, 1]\nrate_tries = [3, 1]", "seeds = [1]")
     run_study(read_study(file), tmp_path / "out")
     assert "times its budget of FLOPs" in caplog.text
 
@@ -264,8 +274,8 @@ def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) 
         ("seeds = [2, 1]", "seeds = [2]", "seeds"),
         ("budgets = [1e8, 2e8]", "budgets = [2e8, 1e8]", "ascending"),
         ("lrs = [2e-3, 1e-2, 5e-2]", "lrs = [2e-3, 2e-3]", "lrs must be positive and ascending"),
-        ("rates = [3, 1]", "rates = [3, 4]", "rates"),
-        ("rates = [3, 1]", "rates = [3]", "rates: one entry for each budget"),
+        ("rate_tries = [3, 1]", "rate_tries = [3, 4]", "rate_tries"),
+        ("rate_tries = [3, 1]", "rate_tries = [3]", "rate_tries: one entry for each budget"),
         ("byte_model.dim=16", "byte_model.dims=16", "did you mean 'dim'"),
         ("byte_model.heads=2", "byte_model.heads=3", "multiple of"),
         ('name = "flat"', 'name = "BLT: entropy"', "two have the name"),
@@ -275,10 +285,11 @@ def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) 
         ("strange = 200", "strang = 200", "no such kind; did you mean 'strange'"),
         ('sizes = "bytes"', 'sizes = "byte"', "no ladder 'byte'"),
         ('patcher = "tiny"', 'patcher = "small"', "no patcher 'small'"),
+        ('kind = "blt"', 'kind = "blt"\nentropy_model = "x"', "patcher and an entropy_model"),
         ("share = 0.1", "share = 0.9", "share must be above 0"),
         (
-            'recipe = { kind = "byte", train',
-            'recipe = { kind = "token", train',
+            'kind = "byte"\ntrain',
+            'kind = "token"\ntrain',
             "byte_model: only for kind 'byte'",
         ),
     ],
@@ -293,5 +304,3 @@ def test_nothing_can_be_drawn_before_a_run_has_ended(
 ) -> None:
     assert cli.main(["study", str(file), "--out", str(tmp_path / "none"), "--figures"]) == 2
     assert "no run has ended yet" in capsys.readouterr().err
-
-

@@ -24,6 +24,7 @@ def study(
     *,
     out: Path | None = None,
     figures: bool = False,
+    minutes: float | None = None,
     device: RecipeDevice = None,
 ) -> None:
     """Search sizes and rates of families of models, train them at equal FLOPs, score and draw.
@@ -34,6 +35,7 @@ def study(
         file: TOML file of the study; docs/study.md shows one.
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
+        minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
     """
     from blt.study import read_study, run_study
     from blt.study.report import write_report
@@ -42,7 +44,8 @@ def study(
     made = read_study(file, changes_for(device))
     if not figures:
         with runs(Console()) as show:
-            run_study(made, folder, on_point=show)
+            seconds = None if minutes is None else 60 * minutes
+            run_study(made, folder, seconds=seconds, on_point=show)
     for path in write_report(made, folder):
         say(path)
 

@@ -7,6 +7,12 @@ from blt.study.run import run_study
 from blt.study.search import LeftOut, Search
 
 __all__ = [
-    *("Family", "LeftOut", "PatcherModel", "Point", "Search", "Study"),
-    *("read_study", "run_study"),
+    "Family",
+    "LeftOut",
+    "PatcherModel",
+    "Point",
+    "Search",
+    "Study",
+    "read_study",
+    "run_study",
 ]

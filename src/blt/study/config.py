@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from blt.errors import UserError, nearest, require
+from blt.evals.rows import Options
+from blt.evals.tasks import find_task
 from blt.files.configs import from_dict
 from blt.train.recipe import Recipe, override
 
@@ -66,9 +68,43 @@ class Family:
 
     def __post_init__(self) -> None:
         require(len(self.sizes) >= 1, f"{self.name}: sizes names none")
+        twice = self.patcher is not None and "entropy_model" in self.recipe
+        require(not twice, f"{self.name}: has a patcher and an entropy_model; name one of them")
         require(
             0 <= self.first_size < max(2, len(self.sizes)),
             f"{self.name}: first_size {self.first_size} is no index of its {len(self.sizes)} sizes",
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the compared models are asked besides: a task of ``blt eval``."""
+
+    task: str
+    paths: tuple[str, ...] = ()
+    limit: int | None = None  # questions of each part
+    max_bytes: int | None = None  # of text
+    typos: str | None = None  # of noise: a file of misspellings
+    generate: bool = False
+    noise: bool = False
+    budgets: tuple[float, ...] = ()  # at which; none: all
+    name: str = ""  # left out: the task's
+
+    def __post_init__(self) -> None:
+        find_task(self.task)
+        if not self.name:
+            object.__setattr__(self, "name", self.task)
+
+    @property
+    def options(self) -> Options:
+        """How :func:`blt.evals.compare.compare` is to measure."""
+        typos = None if self.typos is None else Path(self.typos)
+        return Options(
+            max_bytes=self.max_bytes,
+            limit=self.limit,
+            typos=typos,
+            generate=self.generate,
+            noise=self.noise,
         )
 
 
@@ -106,10 +142,13 @@ class Study:
     heldout: dict[str, dict[str, tuple[str, ...]]]  # kinds, their texts, the files of each
     families: tuple[Family, ...]
     patchers: tuple[PatcherModel, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
     first_lr: int = 1  # where the search begins at the smallest budget: an index of lrs
-    # Rates tried for each size, at each budget: 3: until one is the best with a worse one on both
-    # sides; 2: that of the budget below and the next lower one; 1: that of the budget below.
-    rates: tuple[int, ...] = ()  # left out: 3 everywhere
+    # What is tried at each budget; left out: 3. 3: until the best has a worse one on both sides;
+    # 1: what the budget below suggests; 2: that and the next lower one.
+    rate_tries: tuple[int, ...] = ()
+    size_tries: tuple[int, ...] = ()
+    climb: int = 0  # steps of the sizes' ladder that the next budget begins above the best below
     changes: tuple[tuple[str, ...], ...] = ()  # overrides at each budget, of all families
     heldout_bytes: dict[str, int] = field(default_factory=dict)  # by kind, of each text; or all
     validation_bytes: int = 32768  # of each source's own held-out text: what searches go by
@@ -126,10 +165,13 @@ class Study:
         ladder = list(self.lrs) == sorted(set(self.lrs)) and bool(self.lrs) and self.lrs[0] > 0
         require(ladder, "lrs must be positive and ascending")
         require(0 <= self.first_lr < max(2, len(self.lrs)), "first_lr must be an index of lrs")
-        for name, least in (("rates", 1), ("changes", 0)):
+        for name in ("rate_tries", "size_tries", "changes"):
             given = getattr(self, name)
             require(len(given) in (0, budgets), f"{name}: one entry for each budget, or none")
-            require(least == 0 or all(1 <= n <= 3 for n in given), f"{name}: 1, 2 or 3 each")
+        for name in ("rate_tries", "size_tries"):
+            few = all(tries in (1, 2, 3) for tries in getattr(self, name))
+            require(few, f"{name}: 1, 2 or 3 each")
+        require(self.climb >= 0, f"climb must not be {self.climb}")
         require(bool(self.heldout), "heldout: name at least one kind of text to score")
         for kind in self.heldout_bytes:
             known = kind in self.heldout
@@ -137,11 +179,16 @@ class Study:
         self._check_names()
 
     def _check_names(self) -> None:
-        for what, of in (("families", self.families), ("patchers", self.patchers)):
-            names = [slug(each.name) for each in of]
-            for each in of:
-                once = names.count(slug(each.name)) == 1
-                require(once, f"{what}: two have the name {each.name!r}, or nearly")
+        named = {
+            "families": [family.name for family in self.families],
+            "patchers": [patcher.name for patcher in self.patchers],
+            "evaluations": [one.name for one in self.evaluations],
+        }
+        for what, names in named.items():
+            slugs = [slug(name) for name in names]
+            for name in names:
+                once = slugs.count(slug(name)) == 1
+                require(once, f"{what}: two have the name {name!r}, or nearly")
         known = [patcher.name for patcher in self.patchers]
         for family in self.families:
             there = family.patcher is None or family.patcher in known
@@ -150,9 +197,10 @@ class Study:
     def family(self, name: str) -> Family:
         return next(family for family in self.families if family.name == name)
 
-    def rates_at(self, budget: float) -> int:
-        """How many rates to try at a budget; 3: until the best is between two others."""
-        return self.rates[self.budgets.index(budget)] if self.rates else 3
+    def tries(self, what: str, budget: float) -> int:
+        """How much to try of "rate" or "size" at a budget."""
+        given: tuple[int, ...] = getattr(self, f"{what}_tries")
+        return given[self.budgets.index(budget)] if given else 3
 
     def point(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
         """One run."""

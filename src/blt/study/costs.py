@@ -70,11 +70,12 @@ def _executed(trainer: Trainer) -> float:
 
 def _tables(model: LanguageModel, token_size: float | None) -> dict[str, Any]:
     """Of the n-gram tables; a token model reads its own once for every token."""
-    found = {"table_rows": 0, "table_width": 0, "table_bytes": 0, "table_traffic_per_byte": 0.0}
+    names = ("table_rows", "table_width", "table_bytes", "table_traffic_per_byte")
+    found: dict[str, float] = dict.fromkeys(names, 0)
     for table in (part for part in model.modules() if isinstance(part, NgramTables)):
         rows, width = table.ngram.shape
         size = table.ngram.element_size()
-        reads = table.functions * len(table.sizes)
+        reads = float(table.functions * len(table.sizes))
         if isinstance(model, TokenLM) and token_size:
             reads /= token_size
         found["table_rows"] += rows

@@ -20,6 +20,7 @@ from blt.study.config import Point, Study
 from blt.train.recipe import Recipe, differences
 
 RESULTS, SCORES, COSTS = "results.jsonl", "scores.jsonl", "costs.jsonl"
+EVALS = "evals.jsonl"
 RUNS, RECIPES, LOCKS, TOKENIZERS = "runs", "recipes.json", "locks", "tokenizers"
 HELDOUT = "heldout.json"  # what is scored: documents, and the bytes of every piece
 OVERLAP = "overlap.json"  # share of each text's 50-byte blocks that occur in the training text
@@ -47,7 +48,7 @@ class Named(Schema):
     name: str
 
 
-LINES: dict[str, type[Schema]] = {RESULTS: Run, SCORES: Named, COSTS: Named}
+LINES: dict[str, type[Schema]] = {RESULTS: Run, SCORES: Named, COSTS: Named, EVALS: Named}
 
 
 def overrun(line: Line) -> float | None:

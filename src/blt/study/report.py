@@ -7,13 +7,16 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from blt.errors import UserError
+from blt.evals.rows import name_of
+from blt.evals.tasks import find_task
 from blt.files import durable
 from blt.study.cells import Cell, Compared
-from blt.study.config import Family, Study
+from blt.study.config import Family, Point, Study
 from blt.study.figures import write_figures
-from blt.study.folder import COSTS, OVERLAP, StudyFolder, overrun
+from blt.study.folder import COSTS, EVALS, OVERLAP, StudyFolder, overrun
 from blt.study.search import CLEARLY
 
 TABLE, RUNS_CSV = "table.md", "runs.csv"
@@ -48,6 +51,7 @@ def _sections(compared: Compared, out: StudyFolder) -> Iterator[str]:
         yield bits_table(compared, kind)
     yield from _differences(compared)
     yield from _languages(compared)
+    yield from _evaluations(compared, out)
     yield "## What the search found\n\n" + "\n".join(_search_rows(compared)) + "\n"
     yield "## Who was left out\n\n" + "\n".join(_rule_rows(compared)) + "\n"
     yield from _costs(compared, out)
@@ -130,6 +134,40 @@ def _languages(compared: Compared) -> Iterator[str]:
             lines.append(_row(text, *(_shown(cells[name], cells) for name in names)))
         yield f"## Bits per byte at {budget:g} FLOPs: {kind}, each text\n"
         yield "\n".join(lines) + "\n"
+
+
+def _evaluations(compared: Compared, out: StudyFolder) -> Iterator[str]:
+    """What the models were asked besides: at the largest budget that was, a column a family."""
+    for one in compared.study.evaluations:
+        lines = [line for line in out.lines(EVALS) if line["evaluation"] == one.name]
+        rows = {line["run"]: {name_of(row): row for row in line["rows"]} for line in lines}
+        asked = {key: of for key, of in compared.points.items() if any(p.name in rows for p in of)}
+        if not asked:
+            continue
+        budget = max(at for _, at in asked)
+        families = {name: of for (name, at), of in asked.items() if at == budget}
+        for column in find_task(one.task).shown:
+            table = [_head(one.name, *families)]
+            for row in dict.fromkeys(name for of in rows.values() for name in of):
+                cells = [_asked(rows, points, row, column) for points in families.values()]
+                table.append(_row(row, *cells))
+            yield f"## {one.name} at {budget:g} FLOPs: {column}\n"
+            yield "Mean over seeds; in brackets the interval of the first one.\n"
+            yield "\n".join(table) + "\n"
+
+
+def _asked(
+    rows: dict[str, dict[str, dict[str, Any]]], points: Sequence[Point], row: str, column: str
+) -> str:
+    found = [rows[p.name][row] for p in points if row in rows.get(p.name, {})]
+    values = [one[column] for one in found if one.get(column) is not None]
+    if not values:
+        return ""
+    text, keys, first = f"{sum(values) / len(values):.3f}", list(found[0]), found[0]
+    after = keys[keys.index(column) + 1 :][:1]
+    if after == ["low"] and first["low"] is not None:
+        text += f" [{first['low']:.3f}, {first['high']:.3f}]"
+    return text
 
 
 def _search_rows(compared: Compared) -> Iterator[str]:

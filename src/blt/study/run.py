@@ -20,13 +20,14 @@ from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.data.text import Source
 from blt.errors import UserError, named
+from blt.evals.compare import compare
 from blt.evals.patch_size import patch_size
 from blt.files import checksums
 from blt.lm import LanguageModel, load
-from blt.machine.precision import choose_dtype
-from blt.study.config import Point, Study
+from blt.machine.precision import choose_device, choose_dtype
+from blt.study.config import Evaluation, Point, Study, slug
 from blt.study.costs import costs_of
-from blt.study.folder import COSTS, RESULTS, SCORES, Line, StudyFolder, overrun
+from blt.study.folder import COSTS, EVALS, RESULTS, SCORES, Line, StudyFolder, overrun
 from blt.study.heldout import Heldout, warn_of_overlap
 from blt.study.scoring import score, validation
 from blt.study.search import Search
@@ -41,6 +42,7 @@ from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 log = logging.getLogger("blt")
 OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
 LESS = "give its patcher a smaller model or smaller batches, or the study larger budgets"
+FOR_RUNS = 5 / 6  # of a limited time; the rest is for scoring
 WAIT = 5.0  # seconds before another look at what other processes have done
 TOKENIZER_PIECE = 2**16
 TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
@@ -56,27 +58,36 @@ class Job:
 
 
 def run_study(
-    study: Study, folder: str | os.PathLike[str], *, on_point: OnPoint | None = None
+    study: Study,
+    folder: str | os.PathLike[str],
+    *,
+    seconds: float | None = None,
+    on_point: OnPoint | None = None,
 ) -> None:
     """Train, score and time what is missing in ``folder``.
 
     Args:
         folder: new, or of the same study; other processes may work in it.
+        seconds: begin nothing that would not end within so many, as far as runs of before tell;
+            the last sixth is for scoring. None: until all is done.
         on_point: called before each run.
 
     Raises:
         UserError: a bad recipe, text or folder.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
+    clock = Clock(seconds)
     out = StudyFolder(folder)
     check_needs(study)
     heldout = Heldout.read(study)
     warn_of_overlap(study, out.begin(study, heldout.facts, partial(heldout.overlap, study)))
-    runner = Runner(study, out, heldout, on_point)
+    runner = Runner(study, out, heldout, on_point, clock)
     while jobs := runner.jobs():
         if not any(map(runner.takes, jobs)):
             time.sleep(WAIT)
     warn_of_edges(study, Search(study, out.lines()))
+    if left := Search(study, out.lines()).wanted():
+        log.warning("%s: not run in %g seconds: %s", folder, seconds, left[0].name)
 
 
 def check_needs(study: Study) -> None:
@@ -98,28 +109,46 @@ class Runner:
     """One process at work on a study."""
 
     def __init__(
-        self, study: Study, out: StudyFolder, heldout: Heldout, on_point: OnPoint | None
+        self,
+        study: Study,
+        out: StudyFolder,
+        heldout: Heldout,
+        on_point: OnPoint | None,
+        clock: Clock,
     ) -> None:
         self.study, self.out, self.heldout, self.on_point = study, out, heldout, on_point
+        self.clock = clock
         self._sources: list[Source] | None = None
 
     def jobs(self) -> list[Job]:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = Search(self.study, self.out.lines())
         chosen = search.chosen()
-        jobs = [self._job(f"score-{p.name}", SCORES, p, self._score) for p in chosen]
-        jobs += [self._job(f"train-{p.name}", RESULTS, p, self._train) for p in search.wanted()]
-        left = [job for job in jobs if not job.done()]
-        if left:
-            return left
-        timed = [self._job("costs", COSTS, p, self._time) for p in chosen if p.seed == 0]
-        return [job for job in timed if not job.done()]
+        scores = [self._job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
+        runs = [
+            self._job("train", RESULTS, p.name, partial(self._train, p))
+            for p in search.wanted()
+            if self.clock.affords(p.recipe.train.flops or 0.0)
+        ]
+        evals = [
+            self._job("eval", EVALS, f"{one.name} {p.name}", partial(self._evaluate, one, p))
+            for one in self.study.evaluations
+            for p in chosen
+            if not one.budgets or p.budget in one.budgets
+        ]
+        costs = [
+            self._job("costs", COSTS, p.name, partial(self._time, p)) for p in chosen if p.seed == 0
+        ]
+        stages = ([*scores, *runs], evals, costs)
+        left = ([job for job in stage if not job.done()] for stage in stages)
+        return next((jobs for jobs in left if jobs), [])
 
-    def _job(self, name: str, file: str, point: Point, work: Callable[[Point], None]) -> Job:
+    def _job(self, what: str, file: str, name: str, work: Callable[[], None]) -> Job:
         def done() -> bool:
-            return any(line["name"] == point.name for line in self.out.lines(file))
+            return any(line["name"] == name for line in self.out.lines(file))
 
-        return Job(name, partial(work, point), done)
+        # One process at a time measures what a machine costs.
+        return Job(what if what == "costs" else f"{what}-{slug(name)}", work, done)
 
     def takes(self, job: Job) -> bool:
         """Do a job, unless another process is at it."""
@@ -134,7 +163,7 @@ class Runner:
         recipe = self._resolved(point)
         watch = _Watch(None if self.on_point is None else self.on_point(point.name))
         folder = self.out.run(point.name)
-        begun = (folder / RECIPE).is_file()
+        begun, start = (folder / RECIPE).is_file(), time.monotonic()
         try:
             model = train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe))
         except KeyboardInterrupt:
@@ -148,6 +177,8 @@ class Runner:
                 *(point.name, watch.reports[-1].step, times),
             )
         self.out.append(line)
+        if not begun:
+            self.clock.note(line["flops"], time.monotonic() - start)
         self._tidy(point)
 
     def _resolved(self, point: Point) -> Recipe:
@@ -207,15 +238,27 @@ class Runner:
     def _score(self, point: Point) -> None:
         if self.on_point is not None:
             self.on_point(f"scoring {point.name}")
-        model = load(self.out.run(point.name) / CHECKPOINT)
+        model = self._model(point)
         context = point.recipe.data.context_bytes
         size = patch_size(model, self.heldout.all[::16], context)
         line = {"name": point.name, "patch_size": size, "bits": score(model, self.heldout.pieces)}
         self.out.append(line, SCORES)
 
+    def _model(self, point: Point) -> LanguageModel:
+        device = choose_device(point.recipe.train.device)
+        return load(self.out.run(point.name) / CHECKPOINT, device)
+
+    def _evaluate(self, one: Evaluation, point: Point) -> None:
+        if self.on_point is not None:
+            self.on_point(f"{one.name} {point.name}")
+        folder, device = self.out.run(point.name) / CHECKPOINT, point.recipe.train.device
+        rows = list(compare(one.task, [folder], one.paths, one.options, device))
+        line = {"name": f"{one.name} {point.name}", "run": point.name, "rows": rows}
+        self.out.append(line | {"evaluation": one.name}, EVALS)
+
     def _time(self, point: Point) -> None:
         recipe = self._resolved(point)
-        model = load(self.out.run(point.name) / CHECKPOINT)
+        model = self._model(point)
         line = {"name": point.name, **costs_of(model, recipe, self.sources(recipe))}
         self.out.append(line, COSTS)
 
@@ -227,6 +270,25 @@ class Runner:
         search = Search(self.study, self.out.lines())
         for beaten in search.beaten():
             shutil.rmtree(self.out.run(beaten.name) / CHECKPOINT, ignore_errors=True)
+
+
+class Clock:
+    """How much of a limited time is left, and what a run takes of it."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds, self.start = seconds, time.monotonic()
+        self.speed: float | None = None  # FLOPs per second of the last run, all around it included
+
+    def note(self, flops: float, seconds: float) -> None:
+        """A run took so long."""
+        self.speed = flops / seconds
+
+    def affords(self, flops: float) -> bool:
+        """Would a run end before the time for scoring begins?"""
+        if self.seconds is None:
+            return True
+        left = FOR_RUNS * self.seconds - (time.monotonic() - self.start)
+        return left > 0 if self.speed is None else left > flops / self.speed
 
 
 class _Watch:

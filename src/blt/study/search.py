@@ -162,30 +162,28 @@ class Search:
             return min(self.bits(point) for point in points)
 
         start = self._first_size(family, budget)
-        sizes = bracket(len(family.sizes), start, bits)
+        sizes = climbed(len(family.sizes), start, self.study.tries("size", budget), bits)
         return [point for size in sizes for point in self._rates(family, budget, size)]
 
     def _rates(self, family: Family, budget: float, size: int) -> list[Point]:
         lrs = self.study.lrs
         points = [self.study.point(family, budget, size, lr, 0) for lr in lrs]
-        start, count = self._first_rate(family, budget, size), self.study.rates_at(budget)
-        if count < 3:
-            return points[max(0, start + 1 - count) : start + 1]
+        start, tries = self._first_rate(family, budget, size), self.study.tries("rate", budget)
 
         def bits(index: int) -> float | None:
             name = points[index].name
             return self.bits(points[index]) if name in self.by_name else None
 
-        return [points[index] for index in bracket(len(lrs), start, bits)]
+        return [points[index] for index in climbed(len(lrs), start, tries, bits)]
 
     def _first_size(self, family: Family, budget: float) -> int:
-        """The best of the budget below."""
+        """The best of the budget below, or one above it."""
         below = self._below(budget)
         if not below:
             return min(family.first_size, len(family.sizes) - 1)
         best = self.best(family, below[-1])
         assert best is not None
-        return best.size
+        return min(best.size + self.study.climb, len(family.sizes) - 1)
 
     def _first_rate(self, family: Family, budget: float, size: int) -> int:
         """The best of the same size, or the one nearest to it, at the budget below."""
@@ -226,6 +224,16 @@ class Search:
                 free = sum(len(bits) - 1 for bits in groups)
                 return math.sqrt(sum(np.var(bits) * len(bits) for bits in groups) / free)
         return math.inf  # nothing is known: nobody is left out
+
+
+def climbed(count: int, start: int, tries: int, value: Callable[[int], float | None]) -> list[int]:
+    """Steps of a ladder to try: three or more as of :func:`bracket`, or the first and those below.
+
+    Arguments are those of :func:`bracket`, but for ``tries``: 1, 2, or 3 for a bracket.
+    """
+    if tries < 3:
+        return list(range(max(0, start + 1 - tries), start + 1))
+    return bracket(count, start, value)
 
 
 def bracket(count: int, start: int, value: Callable[[int], float | None]) -> list[int]:
