@@ -16,7 +16,7 @@ import blt
 from blt import cli
 from blt.errors import UserError
 from blt.evals import cute, cute_pairs
-from blt.evals.choices import Question, Term, credits, evenly, guess
+from blt.evals.choices import Question, Term, credits, credits_of, evenly, guess, option_values
 from blt.evals.cute import Item
 from blt.evals.cute_prompts import TASKS, prompt, without_question
 from blt.generate import Generation
@@ -143,7 +143,7 @@ def test_ties_are_shared_and_lengths_divide() -> None:
     question = Question.plain(b"a", [b" long choice", b" b", b" c"], 0)
     lm = Scripted(lambda _, text: -9.0 if b"long" in text else -1.0)
     assert credits(lm, [question]) == [0.0]
-    assert credits(lm, [question], per_byte=True) == [1.0]  # 9 / 11 < 1
+    assert credits_of([question], option_values(lm, [question]), per_byte=True) == [1.0]
     assert credits(Scripted(lambda *_: -1.0), [question]) == [1 / 3]
     assert evenly(list(range(10)), 3) == [0, 3, 6]
     assert evenly([1, 2], None) == evenly([1, 2], 5) == [1, 2]

@@ -17,7 +17,7 @@ import torch
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.choices import Question, credits
+from blt.evals.choices import Question, credits_of, option_values
 from pages import ROOT
 from shapes import random_blt
 from texts import MULTILINGUAL
@@ -116,8 +116,9 @@ def test_scores_are_those_of_the_model(model: Path, swag: list[dict[str, Any]]) 
         for ctx, endings, label in (row.values() for row in swag)
     ]
     found, lm = evaluate(model), blt.load(model)
-    assert found["acc,none"] == pytest.approx(fmean(credits(lm, asked)))
-    assert found["acc_norm,none"] == pytest.approx(fmean(credits(lm, asked, per_byte=True)))
+    values = option_values(lm, asked)
+    assert found["acc,none"] == pytest.approx(fmean(credits_of(asked, values)))
+    assert found["acc_norm,none"] == pytest.approx(fmean(credits_of(asked, values, per_byte=True)))
 
 
 @pytest.mark.parametrize("where", ["prompt", "completion", "both"])

@@ -23,18 +23,20 @@ def eval(
     limit: int | None = None,
     generate: bool = False,
     typos: Path | None = None,
+    noise: bool = False,
     device: Device = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
     json: bool = False,
     plot: Path | None = None,
 ) -> None:
-    """Measure models: bits per byte, noise, languages, valid UTF-8, CUTE.
+    """Measure models: bits per byte, noise, languages, valid UTF-8, CUTE, BLiMP and more.
 
     Args:
         task: bpb: texts, one row each. noise: texts, disturbed in eight ways. languages: a folder
             of parallel text, one file per language. utf8: what the model writes, after nothing and
-            after each text. cute: the folder of its .tsv files.
+            after each text. cute: the folder of its .tsv files. blimp: its .zip. lambada,
+            hellaswag: a .jsonl file.
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
@@ -42,6 +44,7 @@ def eval(
         max_bytes: bpb: of each text. noise: of all. Left out: 262144, and 65536.
         limit: At most so many questions, sentences or samples.
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
+        noise: hellaswag: with the paper's five noises in the context too.
         generate: cute: let the model write its answers, as published.
         precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
             float32 on a CPU.
@@ -66,9 +69,14 @@ def eval(
     given: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
     for name, count in given.items():
         require_whole(_option(name), count, 1)
-    flags = {"generate": generate, "precision": precision != "auto", "typos": typos is not None}
+    flags = {
+        "generate": generate,
+        "noise": noise,
+        "precision": precision != "auto",
+        "typos": typos is not None,
+    }
     _refuse_idle(task, [*given, *(name for name in flags if flags[name])], asked.takes)
-    options = Options(**given, generate=generate, precision=precision, typos=typos)
+    options = Options(**given, generate=generate, precision=precision, typos=typos, noise=noise)
     models = model or (PRETRAINED,)
     rows = compare(task, models, paths, options, chosen(device), compile)
     found = (print_json if json else print_table)(rows)

@@ -33,27 +33,41 @@ class Question:
         return cls(tuple((Term(prompt, choice),) for choice in choices), answer)
 
 
-def credits(
-    lm: LanguageModel, questions: Sequence[Question], per_byte: bool = False
-) -> list[float]:
+def credits(lm: LanguageModel, questions: Sequence[Question]) -> list[float]:
     """What each question is worth: 1 where the right answer is likeliest, else 0.
 
     Answers that are equally likely share it, so that a model without opinion gets the share of a
-    guess. All questions are scored together: what they begin with is read once.
+    guess.
+    """
+    return credits_of(questions, option_values(lm, questions))
 
-    Args:
-        per_byte: compare log-probabilities divided by the bytes of each answer, a space in front
-            not counted.
+
+def option_values(lm: LanguageModel, questions: Sequence[Question]) -> list[list[float]]:
+    """How likely each answer of each question is, in nats.
+
+    All questions are scored together: what they begin with is read once.
     """
     terms = [term for question in questions for option in question.options for term in option]
     scores = iter(lm.log_likelihoods([(term.prompt, term.continuation) for term in terms]))
+    return [
+        [sum(term.weight * next(scores) for term in option) for option in question.options]
+        for question in questions
+    ]
+
+
+def credits_of(
+    questions: Sequence[Question], values: Sequence[Sequence[float]], per_byte: bool = False
+) -> list[float]:
+    """Credits of questions by what :func:`option_values` said.
+
+    Args:
+        per_byte: compare them divided by the bytes of each answer, a space in front not counted.
+    """
     found = []
-    for question in questions:
-        values = []
-        for option in question.options:
-            value = sum(term.weight * next(scores) for term in option)
-            values.append(value / _length(option) if per_byte else value)
-        best = [index for index, value in enumerate(values) if value == max(values)]
+    for question, raw in zip(questions, values, strict=True):
+        sizes = [_length(option) if per_byte else 1 for option in question.options]
+        normed = [value / size for value, size in zip(raw, sizes, strict=True)]
+        best = [index for index, value in enumerate(normed) if value == max(normed)]
         found.append((question.answer in best) / len(best))
     return found
 

@@ -122,12 +122,14 @@ def only(paths: Sequence[str], what: str) -> str:
     return paths[0]
 
 
-def accuracy(about: Row, credits: Sequence[float], guess: float) -> Measured:
+def accuracy(
+    about: Row, credits: Sequence[float], guess: float, strata: Sequence[int] | None = None
+) -> Measured:
     """A row of so many questions: the share of right answers, and that of a model that guesses."""
     row: Row = {**about, "questions": len(credits)}
     row["acc"] = sum(credits) / max(1, len(credits))
     row["guess"] = guess
-    return Measured(row, "acc", credits)
+    return Measured(row, "acc", credits, None, strata)
 
 
 def mean_accuracy(name: str, rows: Sequence[Measured]) -> Measured:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from blt.data import read
 from blt.errors import UserError
+from blt.evals import benchmarks, cute_pairs, languages, robustness, samples
 from blt.evals import cute as cute_task
-from blt.evals import cute_pairs, languages, robustness, samples
 from blt.evals.choices import credits, evenly, guess
 from blt.evals.intervals import documents_of
 from blt.evals.patch_size import patch_size
@@ -98,6 +98,21 @@ def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
         yield Measured(row, "invalid_samples")
 
 
+def blimp(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
+    """BLiMP: is the good sentence of each pair likelier?"""
+    return benchmarks.blimp(lm, Path(only(paths, "BLiMP's .zip or .jsonl file")), options)
+
+
+def lambada(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
+    """LAMBADA: the last word of each passage."""
+    return benchmarks.lambada(lm, Path(only(paths, "LAMBADA's .jsonl file")), options)
+
+
+def hellaswag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
+    """HellaSwag: which of four endings follows?"""
+    return benchmarks.hellaswag(lm, Path(only(paths, "HellaSwag's .jsonl file")), options)
+
+
 TEXT = ("max_bytes", "context_bytes", "precision")  # options of tasks that score whole texts
 Measure = Callable[[LanguageModel, Sequence[str], Options], Rows]
 
@@ -120,16 +135,13 @@ TASKS: dict[str, Task] = {
         ("limit", "context_bytes", "precision"),
     ),
     "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
+    "blimp": Task(blimp, ("acc", "guess"), ("limit", "precision")),
+    "lambada": Task(lambada, ("value",), ("limit", "precision")),
+    "hellaswag": Task(hellaswag, ("acc", "robustness"), ("limit", "noise", "precision")),
     "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "precision")),
 }
 
-# Benchmarks that people ask for here, and what the harness calls them.
-HARNESS = {
-    "blimp": "blimp",
-    "hellaswag": "hellaswag",
-    "lambada": "lambada_openai",
-    "piqa": "piqa",
-}
+HARNESS = {"piqa": "piqa"}  # asked for here, and what lm-evaluation-harness calls it
 
 
 def find_task(name: str) -> Task:
