@@ -1,12 +1,15 @@
 """Measure this library on a GPU: what is needed besides torch and transformers lies here.
 
     python gpu-bundle/run.py [OUT_FOLDER] [--quick] [--smoke] [--only NAME ...]
+    python gpu-bundle/run.py study OUT_FOLDER [--minutes 8]
 
 Results go to the folder gpu-results, or OUT_FOLDER. No network is needed, and nothing is installed.
+The second form compares families of models (recipes/study/gpu.toml), if the text for it was packed.
 """
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import zipfile
@@ -14,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+RECIPE = "recipes/study/gpu.toml"
 
 
 def unpack(wheel: Path, folder: Path) -> bool:
@@ -42,7 +46,20 @@ def main() -> None:
             f"this bundle has wheels for Python {python}, and this is {here}, which lacks some; "
             f"pack another with: python tools/gpu_bundle.py --python {here}"
         )
-    runpy.run_path(str(HERE / "benchmarks" / "gpu.py"), run_name="__main__")
+    if sys.argv[1:2] == ["study"]:
+        study(sys.argv[2:])
+    else:
+        runpy.run_path(str(HERE / "benchmarks" / "gpu.py"), run_name="__main__")
+
+
+def study(arguments: list[str]) -> None:
+    """Run the study of the bundle, whose text lies beside it."""
+    if not arguments or arguments[0].startswith("-"):
+        sys.exit("name a folder for the results: run.py study OUT_FOLDER [--minutes 8]")
+    out, recipe = os.path.abspath(arguments[0]), RECIPE
+    os.chdir(HERE)
+    sys.argv[1:] = ["study", recipe, "--out", out, *arguments[1:]]
+    runpy.run_module("blt", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def study(
         minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
     """
     from blt.study import read_study, run_study
-    from blt.study.report import write_report
 
     folder = out or Path("runs") / file.stem
     made = read_study(file, changes_for(device))
@@ -46,6 +45,8 @@ def study(
         with runs(Console()) as show:
             seconds = None if minutes is None else 60 * minutes
             run_study(made, folder, seconds=seconds, on_point=show)
+    from blt.study.report import write_report  # needs matplotlib, which runs themselves do not
+
     for path in write_report(made, folder):
         say(path)
 

@@ -6,6 +6,7 @@ no other has.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
@@ -94,8 +95,13 @@ def check_needs(study: Study) -> None:
     """Find out before the first run what would stop a later one.
 
     Raises:
-        UserError: an entropy model or tokenizer that is not there, a library that is missing.
+        UserError: an entropy model, tokenizer or evaluation's file that is not there, a library
+            that is missing.
     """
+    for one in study.evaluations:
+        for path in (*one.paths, *([one.typos] if one.typos else [])):
+            if not glob.glob(path, recursive=True):
+                raise UserError(f"{study.where}: evaluations: {one.name}: {path}: no such file")
     for family in study.families:
         recipe = study.point(family, study.budgets[0], 0, study.lrs[0], 0).recipe
         with named(f"{study.where}: {family.name}"):
