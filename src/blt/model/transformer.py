@@ -110,10 +110,14 @@ class CausalTransformer(nn.Module):
         self, ids: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
     ) -> Tensor:
         """ids [N] → what the output head reads  # [N, d]."""
-        x = F.embedding(ids, getattr(self, self.config.embedding_name))
+        x = self.embed(ids)
         if caches is not None:
             return self.states_of(x, documents, caches)
         return self.whole(self, x, documents)  # type: ignore[no-any-return]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [N] → [N, d]."""
+        return F.embedding(ids, getattr(self, self.config.embedding_name))
 
     def states_of(
         self, x: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None
