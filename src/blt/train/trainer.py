@@ -25,7 +25,7 @@ from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
 from blt.train.state import RNG, TrainerValues
-from blt.train.update import Guard, total_norm, update
+from blt.train.update import Guard, RowGradients, total_norm, update
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Trainer:
         decay = config.decay if config.schedule == "wsd" else None
         lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
         nats, patch_size, num_bytes, extra_flops = self._gradients(batches)
-        norm = total_norm(self.parameters, rows_once=config.accumulate == 1)
+        norm = total_norm(self.parameters, rows_once=True)
         out = self.guard.leaves_out(nats, norm)
         update(self.optimizers, self.parameters, lr=lr, clip=config.clip, norm=norm, out=out)
         per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
@@ -156,6 +156,7 @@ class Trainer:
                 sum(size or 0.0 for size in sizes) / len(sizes),
             ]
         )
+        rows = RowGradients(self.parameters)
         nats, extra_flops = torch.zeros((), dtype=torch.float32, device=self.model.device), 0.0
         for number, ready in enumerate(batches, 1):
             last_backward(self.model, number == len(batches))
@@ -164,6 +165,9 @@ class Trainer:
             extra_flops += loss.extra_flops
             # FSDP2 takes the mean over processes.
             (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
+            if len(batches) > 1:
+                rows.take()
+        rows.give_back()
         self.parallel.add_up(nats)
         (extra_flops,) = self.parallel.sums([extra_flops])
         return nats / targets, size / world or None, int(num_bytes), extra_flops
