@@ -16,6 +16,8 @@ from torch._inductor import metrics
 from torch.nn.attention.varlen import varlen_attn
 
 import blt
+from blt.generate import Engine
+from blt.generate.compiled import compiled_forward
 from blt.lm import LanguageModel, TokenLM
 from blt.model import compiling
 from blt.model.compiling import compile_model, wants_compiling
@@ -31,6 +33,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "blt": lambda: blt.BLT(tiny_config(**SHALLOW)),
     "blt without cross-attention": lambda: blt.BLT(
         tiny_config(encoder_cross_attention="none", decoder_cross_attention="none", **SHALLOW)
+    ),
+    "lines": lambda: blt.BLT(
+        tiny_config(patching=blt.PatchingConfig(threshold=4.6, newline_reset=True), **SHALLOW)
     ),
     "byte": lambda: blt.ByteLM(
         blt.ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=48, sliding_window=64)
@@ -79,7 +84,7 @@ def gradients(model: LanguageModel, documents: list[Tensor]) -> tuple[Tensor, di
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["one graph", "layer by layer"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "lines"])
 def test_compiled_equals_plain_and_later_batches_compile_nothing(
     kind: str, whole: bool, graphs: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +117,72 @@ def test_what_is_scored_and_cut_runs_compiled_too(graphs: CompileCounterWithBack
         if number == 0:
             first = graphs.frame_count
     assert graphs.frame_count == first == 2  # entropies, and the rest
+
+
+PROMPTS = [bytes((n * 7 + i * i) % 200 + 30 for i in range(n)) for n in (90, 1, 2, 64, 65, 300)]
+# Few and many ids, one prompt and several, lines and none: 20 prompts.
+GROUPS = [[PROMPTS[n % 6], *PROMPTS[:2][: n % 3], b"\n" * n][: 1 + n % 4] for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "captured", "whole"),
+    [
+        ("blt", False, True),
+        ("blt", True, False),
+        ("blt without cross-attention", True, True),
+        ("byte", False, True),
+        ("lines", False, True),
+    ],
+)
+def test_prompts_are_read_compiled_and_later_ones_compile_nothing(
+    kind: str,
+    captured: bool,
+    whole: bool,
+    graphs: CompileCounterWithBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiling, "WHOLE_LAYERS", 16 if whole else 0)
+    fast, plain = twins(kind)
+    compile_model(fast)
+    engines = [Engine(model, captured=captured) for model in (fast, plain)]
+    first = 0
+    for prompts in GROUPS:
+        found, wanted = (write(engine, prompts) for engine in engines)
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert ours.data == theirs.data
+            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+        first = first or graphs.frame_count
+    write(Engine(fast, captured=captured), GROUPS[0])
+    assert graphs.frame_count == first  # neither later prompts nor another engine
+    is_blt = isinstance(fast, blt.BLT)
+    assert first <= ((1 + is_blt) if whole else (1 + 3 * is_blt + 2 * is_blt))
+
+
+def write(engine: Engine, prompts: list[bytes]) -> list[blt.Generation]:
+    handles = [engine.submit(prompt, max_bytes=2) for prompt in prompts]
+    engine.run()
+    return [handle.result() for handle in handles]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_narrow_weights_read_prompts_compiled(
+    precision: Any, graphs: CompileCounterWithBackend
+) -> None:
+    fast, plain = twins("blt")
+    compile_model(fast)
+    logits = []
+    for model in (fast, plain):
+        engine = Engine(model, precision=precision)
+        engine.model.read([blt.encode(prompt).tolist() for prompt in PROMPTS])
+        logits.append(engine.model.logits[: len(PROMPTS)])
+    assert graphs.frame_count == 2
+    torch.testing.assert_close(*logits, rtol=0, atol=0.1)
+
+
+def test_prompts_are_read_as_ever_where_nothing_is_compiled() -> None:
+    fast, _ = twins("blt")
+    assert Engine(fast).model.compiled is None
+    assert Engine(fast, captured=True).model.compiled is None  # on a CPU
 
 
 def test_a_copy_of_a_compiled_model_runs_with_its_own_weights() -> None:
@@ -148,6 +219,7 @@ def test_where_compiling_does_not_work_all_stays_plain_and_a_warning_says_why(
     with caplog.at_level(logging.WARNING):
         compile_model(fast)
         compile_model(fast)
+        assert compiled_forward(fast, narrow=False) is None  # prompts are read as ever, too
     compiling.prepared.cache_clear()
     assert [record.message for record in caplog.records] == [
         "torch.compile does not work here, so nothing is compiled: no C++ compiler"

@@ -24,7 +24,7 @@ from blt.model.config import TokenTransformerConfig
 from blt.model.kernels import blocks
 from blt.model.language import Batch, Ready
 from blt.train.optim import MatrixOptimizer, optimizers
-from blt.train.update import Guard, total_norm, update
+from blt.train.update import Guard, RowGradients, total_norm, update
 from shapes import TINY, tiny_config
 
 MODELS: dict[str, Callable[[], LanguageModel]] = {
@@ -55,31 +55,36 @@ def ready_of(model: LanguageModel) -> Ready:
     return ready._replace(inputs=(replace(packed, ngrams=groups),))
 
 
-def step(model: LanguageModel, ready: Ready, optimizer: MatrixOptimizer) -> torch.Tensor:
-    """Forward, loss, backward, norm, and the update; the norm."""
+def step(model: LanguageModel, batches: list[Ready], optimizer: MatrixOptimizer) -> torch.Tensor:
+    """Forward, loss and backward of each batch, norm, and the update; the norm."""
     made = optimizers(model, 1e-3, (0.9, 0.95), 0.1, optimizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
     guard = Guard.new(model.device, 10.0)
-    logits = model.predict(ready)
-    nats = F.cross_entropy(logits.float(), ready.targets, ignore_index=vocab.PAD)
-    nats.backward()  # type: ignore[no-untyped-call]
+    rows = RowGradients(parameters)
+    for ready in batches:
+        logits = model.predict(ready)
+        nats = F.cross_entropy(logits.float(), ready.targets, ignore_index=vocab.PAD)
+        nats.backward()  # type: ignore[no-untyped-call]
+        rows.take()
+    rows.give_back()
     norm = total_norm(parameters, rows_once=True)
     out = guard.leaves_out(nats.detach(), norm)
     update(made, parameters, lr=1e-3, clip=1.0, norm=norm, out=out)
     return norm
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_training_step_reads_nothing_from_the_device(
-    kind: str, optimizer: MatrixOptimizer
+    kind: str, optimizer: MatrixOptimizer, accumulate: int
 ) -> None:
     model = MODELS[kind]()
     if isinstance(model, blt.BLT):
         model.encoder.embedding.sparse_gradients = True
     ready = ready_of(model)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        norm = step(model, ready, optimizer)
+        norm = step(model, [ready] * accumulate, optimizer)
         with pytest.raises(DataDependentOutputException):
             norm.item()
 
@@ -90,4 +95,4 @@ def test_rows_that_were_not_grouped_ahead_would_be_read() -> None:
     (packed,) = (ready := ready_of(model)).inputs
     ready = ready._replace(inputs=(replace(packed, ngrams=None),))
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(DynamicOutputShapeException):
-        step(model, ready, "adamw")
+        step(model, [ready], "adamw")

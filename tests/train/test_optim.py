@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import blt
 from blt.train.muon import Muon, orthogonal
 from blt.train.optim import MatrixOptimizer, RowwiseAdam, learning_rate, optimizers
-from blt.train.update import Guard, total_norm, update
+from blt.train.update import Guard, RowGradients, total_norm, update
 from shapes import TINY_BLT
 
 ROWS, DIM = 12, 3
@@ -65,7 +65,10 @@ def test_rowwise_adam_takes_dense_gradients_for_sparse_ones() -> None:
     assert torch.equal(tables[1][0], torch.ones(DIM))
 
 
-@given(st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=9), min_size=1, max_size=6))
+rows_of_a_batch = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=9)
+
+
+@given(st.lists(rows_of_a_batch, min_size=1, max_size=6))
 def test_rowwise_adam_equals_a_dense_reference(steps: list[list[int]]) -> None:
     torch.manual_seed(0)
     table = nn.Parameter(torch.randn(ROWS, DIM))
@@ -84,6 +87,33 @@ def test_the_norm_counts_sparse_rows_by_their_sum() -> None:
     table.grad, matrix.grad = sparse([3, 3, 5], torch.randn(3, DIM)), torch.randn(4, 4)
     expected = (table.grad.to_dense().square().sum() + matrix.grad.square().sum()).sqrt()
     assert float(total_norm([table, matrix])) == pytest.approx(float(expected))
+
+
+@given(st.lists(st.lists(rows_of_a_batch, min_size=2, max_size=4), min_size=1, max_size=4))
+def test_rows_of_several_batches_add_up_as_pytorch_adds_them(
+    steps: list[list[list[int]]],
+) -> None:
+    """The same bits in tables and state; norms to rounding, as there are zeros between."""
+    torch.manual_seed(0)
+    ours, plain = (nn.Parameter(torch.ones(ROWS, DIM)) for _ in range(2))
+    optimizer, reference = RowwiseAdam([ours], lr=0.1), RowwiseAdam([plain], lr=0.1)
+    added = RowGradients([ours])
+    for batches in steps:
+        parts = [sparse(rows, torch.randn(len(rows), DIM)).coalesce() for rows in batches]
+        plain.grad = sum(parts[1:], parts[0])
+        for part in parts:
+            ours.grad = part
+            added.take()
+        added.give_back()
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad.to_dense(), plain.grad.to_dense())
+        norms = total_norm([ours], rows_once=True), total_norm([plain])
+        torch.testing.assert_close(*norms)
+        optimizer.step()
+        reference.step()
+        assert torch.equal(ours, plain)
+        for name, state in optimizer.state[ours].items():
+            assert torch.equal(state, reference.state[plain][name]), name
 
 
 def weights_of(kind: MatrixOptimizer) -> tuple[list[Any], list[nn.Parameter]]:

@@ -84,6 +84,24 @@ class Ring:
             for layer in layers
         ]
 
+    def keep(self, layers: range, new: Tensor, offsets: tuple[int, ...], first: int) -> None:
+        """Take keys and values of whole documents into rows from ``first`` on.
+
+        Args:
+            layers: which of the ring's.
+            new: [layers, 2, N, H, D]
+            offsets: of documents.
+            first: row of the first document.
+        """
+        for row, (start, end) in enumerate(pairwise(offsets), first):
+            kept = min(end - start, self.capacity)
+            positions = torch.arange(
+                end - start - kept, end - start, dtype=torch.int64, device=new.device
+            )
+            last = new[:, :, end - kept : end].transpose(2, 3).to(self.memory.dtype)
+            memory = self.memory[row, layers.start : layers.stop]
+            memory.index_copy_(3, positions % self.capacity, last)
+
     def copy_row(self, source: int, target: int) -> None:
         self.memory[target] = self.memory[source]
 
@@ -317,6 +335,12 @@ class PatchMemory:
             grown = self.memory.new_empty(shape)
             grown[:, :, :, : self.length] = self.memory[:, :, :, : self.length]
             self.memory = grown
+
+    def keep(self, new: Tensor) -> None:
+        """Take the first patches' keys and values [layers, 2, P, H, D]."""
+        self.reserve(new.shape[2])
+        self.memory[:, :, :, : new.shape[2]] = new.transpose(2, 3)
+        self.length = new.shape[2]
 
     def copy(self) -> PatchMemory:
         other = object.__new__(PatchMemory)

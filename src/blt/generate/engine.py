@@ -16,6 +16,7 @@ from blt.errors import UserError, require, require_whole
 from blt.generate.admission import Admission, RefusedError
 from blt.generate.cache import MAX_ROWS
 from blt.generate.captured.writer import CapturedWriter, refusal
+from blt.generate.compiled import compiled_forward
 from blt.generate.driven import DrivenWriter
 from blt.generate.incremental import CachedModel, State, working_memory
 from blt.generate.incremental_blt import CachedBLT, cached
@@ -26,6 +27,7 @@ from blt.generate.weights import Precision, cache_dtype, packed
 from blt.machine.hardware import cache_memory
 from blt.machine.precision import reading_dtype
 from blt.model.blt import ByteLatentTransformer
+from blt.model.compiling import is_compiled
 from blt.model.language import ByteModel, CausalLM
 from blt.model.transformer import CausalTransformer
 
@@ -58,7 +60,8 @@ class Engine:
             the last patch's output and then verified together; 0 turns it off.
         native: steps in C++ (CPU); None: where they can be compiled.
         captured: steps that the host only launches, as CUDA graphs (:mod:`blt.generate.captured`);
-            None: on a GPU. The bytes are the same, but for rounding.
+            None: on a GPU. The bytes are the same, but for rounding. On a GPU, and after
+            ``lm.compile()``, prompts are then read by a compiled forward.
 
     Attributes:
         on_step: called in the engine's thread after each step; must return at once.
@@ -91,6 +94,8 @@ class Engine:
         captured = _captures(whole, captured)
         model = packed(whole, precision, False if captured else native)
         self.model: CachedModel = cached(model, max_batch + captured, cache_dtype(model, precision))
+        if (captured and _on_gpu(whole)) or is_compiled(whole):
+            self.model.compiled = compiled_forward(model, narrow=precision == "bfloat16")
         own = cache_memory(self.model.device) if memory_budget is None else memory_budget
         self.memory_budget = own
         kept = self.model.dtype

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
+from blt.generate.compiled import CompiledForward
 from blt.generate.lookback import looking_back
 from blt.generate.steps import ByteSteps
 from blt.model.language import ByteModel
@@ -69,7 +70,11 @@ class State:
 
 
 class CachedModel:
-    """A batch of texts and what the model remembers of them, one row per text."""
+    """A batch of texts and what the model remembers of them, one row per text.
+
+    Attributes:
+        compiled: reads whole documents; None: the model does it as it is.
+    """
 
     def __init__(self, model: ByteModel, max_batch: int, dtype: torch.dtype) -> None:
         self.max_batch, self.dtype = max_batch, dtype
@@ -77,6 +82,7 @@ class CachedModel:
         self.counts = Counts()
         self.texts: list[Text] = []
         self.rings: list[Ring] = []
+        self.compiled: CompiledForward | None = None
         self.logits = torch.zeros(max_batch, VOCAB_SIZE, dtype=torch.float32, device=model.device)
 
     # --- to be given by the models ---------------------------------------------------------------
@@ -181,6 +187,37 @@ class CachedModel:
     def _load_row(self, row: int, saved: Sequence[Tensor]) -> None:
         pass
 
+    # --- whole documents -------------------------------------------------------------------------
+
+    def _goes_compiled(self, count: int) -> bool:
+        """Is a batch of so many ids read by graphs? A single one would be a size of its own."""
+        return self.compiled is not None and count > 1
+
+    def _read_bytes(
+        self,
+        model: CausalTransformer,
+        ids: Tensor,
+        spans: Spans,
+        ring: Ring,
+        layers: range,
+        offsets: tuple[int, ...],
+        first: int,
+    ) -> Tensor:
+        """Read ids [N] with a byte transformer, whose keys and values go into a ring → [N, 260].
+
+        Args:
+            spans: within which ids see each other.
+            layers: of the ring.
+            offsets: of documents.
+            first: row of the first document.
+        """
+        if not self._goes_compiled(len(ids)):
+            return model(ids, spans, ring.prefill(layers, spans.offsets, offsets, first))  # type: ignore[no-any-return]
+        assert self.compiled is not None
+        found = self.compiled.read_bytes(ids, spans)
+        ring.keep(layers, found.layers, offsets, first)
+        return found.logits
+
     # --- steps -----------------------------------------------------------------------------------
 
     def _positions(self, texts: Sequence[Text], n: int) -> Tensor:
@@ -239,8 +276,9 @@ class CachedByteLM(CachedModel):
         flat = torch.tensor(
             [i for ids in documents for i in ids], dtype=torch.int64, device=self.device
         )
-        caches = self.rings[0].prefill(self.layers, spans.offsets, spans.offsets, first)
-        logits = self.model(flat, spans, caches)
+        logits = self._read_bytes(
+            self.model, flat, spans, self.rings[0], self.layers, spans.offsets, first
+        )
         self.counts.decoder += len(flat)
         self.logits[first : len(self.texts)] = logits[[end - 1 for end in spans.offsets[1:]]]
 

@@ -25,7 +25,7 @@ from blt.generate.lookback import looking_back
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
 from blt.model.blt import ByteLatentTransformer
 from blt.model.language import ByteModel
-from blt.model.packing import Spans, pack
+from blt.model.packing import PackedBatch, Spans, pack
 from blt.model.transformer import entropy, entropy_contexts
 from blt.patching.streaming import Boundaries
 
@@ -102,51 +102,37 @@ class CachedBLT(CachedModel):
 
     @torch.inference_mode()
     def prefill(self, documents: Sequence[list[int]]) -> None:
-        model, first = self.model, len(self.texts)
-        tensors = [torch.tensor(ids, dtype=torch.int64, device=self.device) for ids in documents]
+        first = len(self.texts)
+        tensors = [torch.tensor(ids, dtype=torch.int64, device="cpu") for ids in documents]
         cuts = self._cut_documents(documents, tensors, first)
         decisions = [
-            torch.tensor(
-                [True, *(cut.opens for cut in document)], dtype=torch.bool, device=self.device
-            )
+            torch.tensor([True, *(cut.opens for cut in document)], dtype=torch.bool, device="cpu")
             for document in cuts
         ]
-        batch = pack(tensors, decisions)
-        offsets = batch.documents.offsets
-        x = model.encoder.transformer(
-            model.encoder.embedding(batch.ids, batch.documents.positions),
-            batch.documents,
-            self.local.prefill(self.encoder_layers, offsets, offsets, first),
-        )
+        host = pack(tensors, decisions)
+        batch = host.to(self.device)
         # Only complete patches go on: the last one of a document may still be open.
         complete = [
             count - (not document[-1].opens)
             for count, document in zip(batch.patches.lengths, cuts, strict=True)
         ]
-        kept = torch.cat(
-            [
-                torch.arange(start, start + count, dtype=torch.int64, device=self.device)
-                for start, count in zip(batch.patches.offsets, complete, strict=False)
-            ]
-        )
-        patches = model.encoder.patches(x, batch.patch_ids, batch.num_patches)[kept]
-        spans = Spans.from_lengths(complete, self.device)
-        memories = [PatchMemory(model.global_transformer.transformer, self.dtype) for _ in cuts]
-        for memory, count in zip(memories, complete, strict=True):
-            memory.reserve(count)
-        layers = range(model.global_transformer.transformer.depth)
-        caches = [PatchPrefill(layer, memories, spans.offsets) for layer in layers]
-        latents = model.global_transformer(patches, spans, caches)
-        seen = model.decoder.keys_values(latents)
-        seen_ids = torch.searchsorted(kept, batch.decoder_patch_ids)
-        logits = model.decoder.logits(
-            x,
-            seen,
-            seen_ids,
-            batch.documents,
-            self.local.prefill(self.decoder_layers, offsets, offsets, first),
-        )
-        self._count(bytes_read=len(x), decoded=len(x), patches=len(kept))
+        memories = [
+            PatchMemory(self.model.global_transformer.transformer, self.dtype) for _ in cuts
+        ]
+        if self._goes_compiled(len(host.ids)):
+            x, seen, logits = self._read_compiled(batch, complete, memories)
+            seen_ids = host.decoder_patch_ids
+        else:
+            kept = torch.cat(
+                [
+                    torch.arange(start, start + count, dtype=torch.int64, device="cpu")
+                    for start, count in zip(batch.patches.offsets, complete, strict=False)
+                ]
+            )
+            seen_ids = torch.searchsorted(kept, host.decoder_patch_ids)
+            x, seen, logits = self._read(batch, kept, complete, seen_ids, memories)
+        offsets = batch.documents.offsets
+        self._count(bytes_read=len(x), decoded=len(x), patches=sum(complete))
         for row, (document, cut, memory) in enumerate(
             zip(documents, cuts, memories, strict=True), first
         ):
@@ -154,25 +140,87 @@ class CachedBLT(CachedModel):
             memory.length = complete[row - first]
             text = Text(list(document), cut[-1], memory)
             if not cut[-1].opens:
-                text.open_patch = [x[int(batch.patch_offsets[batch.patch_ids[end - 1]]) : end]]
+                text.open_patch = [x[int(host.patch_offsets[host.patch_ids[end - 1]]) : end]]
             self.texts.append(text)
             self.logits[row] = logits[end - 1]
             last = int(seen_ids[end - 1])
             self._see(row, [(k[last], v[last]) for k, v in seen])
 
+    def _read(
+        self,
+        batch: PackedBatch,
+        kept: Tensor,
+        complete: Sequence[int],
+        seen_ids: Tensor,
+        memories: Sequence[PatchMemory],
+    ) -> tuple[Tensor, KeysValues, Tensor]:
+        """Read a batch into new rows.
+
+        Args:
+            kept: [K] the complete patches.
+            complete: how many of them each document has.
+            seen_ids: [N] which of them each byte sees.
+            memories: for the patches of each document.
+
+        Returns:
+            states [N, d] of bytes; what they see of the complete patches; logits [N, 260].
+        """
+        model, offsets, first = self.model, batch.documents.offsets, len(self.texts)
+        x = model.encoder.transformer(
+            model.encoder.embedding(batch.ids, batch.documents.positions),
+            batch.documents,
+            self.local.prefill(self.encoder_layers, offsets, offsets, first),
+        )
+        patches = model.encoder.patches(x, batch.patch_ids, batch.num_patches)
+        spans = Spans.from_lengths(complete, self.device)
+        for memory, count in zip(memories, complete, strict=True):
+            memory.reserve(count)
+        layers = range(model.global_transformer.transformer.depth)
+        caches = [PatchPrefill(layer, memories, spans.offsets) for layer in layers]
+        latents = model.global_transformer(patches[kept.to(self.device)], spans, caches)
+        seen = model.decoder.keys_values(latents)
+        logits = model.decoder.logits(
+            x,
+            seen,
+            seen_ids.to(self.device),
+            batch.documents,
+            self.local.prefill(self.decoder_layers, offsets, offsets, first),
+        )
+        return x, seen, logits
+
+    def _read_compiled(
+        self, batch: PackedBatch, complete: Sequence[int], memories: Sequence[PatchMemory]
+    ) -> tuple[Tensor, KeysValues, Tensor]:
+        """As :meth:`_read`; what bytes see is of all patches."""
+        assert self.compiled is not None
+        offsets, first = batch.documents.offsets, len(self.texts)
+        found = self.compiled.read_patches(batch)
+        self.local.keep(self.encoder_layers, found.encoder, offsets, first)
+        self.local.keep(self.decoder_layers, found.decoder, offsets, first)
+        for memory, start, count in zip(memories, batch.patches.offsets, complete, strict=False):
+            memory.keep(found.latent[:, :, start : start + count])
+        return found.x, found.seen, found.logits
+
     def _cut_documents(
         self, documents: Sequence[list[int]], tensors: Sequence[Tensor], first: int
     ) -> list[list[Boundaries]]:
-        """Boundaries after each id of whole documents."""
+        """Boundaries after each id of whole documents, which are on the CPU."""
         entropies = [[0.0] * len(ids) for ids in documents]
         if self.patching.needs_entropies:
             assert self.model.entropy_model is not None
             ids = torch.cat(list(tensors))
-            spans = Spans.from_lengths([len(document) for document in documents], self.device)
-            contexts = entropy_contexts(ids, spans, self.patching.newline_reset)
+            spans = Spans.from_lengths([len(document) for document in documents])
+            contexts = entropy_contexts(ids, spans, self.patching.newline_reset).to(self.device)
             ring, layers = self.entropy_ring, self.entropy_layers
-            caches = ring.prefill(layers, contexts.offsets, spans.offsets, first)
-            logits = self.model.entropy_model(ids, contexts, caches)
+            logits = self._read_bytes(
+                self.model.entropy_model,
+                ids.to(self.device),
+                contexts,
+                ring,
+                layers,
+                spans.offsets,
+                first,
+            )
             entropies = [part.tolist() for part in spans.split(entropy(logits))]
             self.counts.entropy_model += len(ids)
         return [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from blt.errors import UserError
 from blt.generate.cpp import library
-from blt.generate.cpp.products import is_native, with_native_products
+from blt.generate.cpp.products import NativeLinear, is_native, with_native_products
 from blt.generate.linears import CastLinear, Int8Linear, PackedLinear
 from blt.model.embedding import NgramTables
 
@@ -56,6 +56,15 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     return copied
 
 
+def of_many_rows(model: Model) -> Model:
+    """A copy of what :func:`packed` gives, with the same weights, that ``torch.compile`` takes."""
+    shared: dict[int, object] = {id(x): x for x in (*model.parameters(), *model.buffers())}
+    for module in model.modules():
+        if isinstance(module, CastLinear | PackedLinear | Int8Linear | NativeLinear):
+            shared[id(module)] = module.of_many_rows()  # what deepcopy takes in its place
+    return copy.deepcopy(model, shared)
+
+
 def _widen(model: nn.Module) -> None:
     """Let activations be float32: what is not a product is small, but for the hash tables."""
     for module in model.modules():
@@ -72,7 +81,7 @@ def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Mod
         return Int8Linear(weight)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     packs = not native and _packs(dtype, weight.device)  # C++ reads weights as they are
-    return PackedLinear(weight.to(dtype)) if packs else CastLinear(weight.to(dtype).contiguous())
+    return PackedLinear(weight, dtype) if packs else CastLinear(weight.to(dtype).contiguous())
 
 
 def _packs(dtype: torch.dtype, device: torch.device) -> bool:

@@ -58,12 +58,32 @@ def compile_model(model: nn.Module, *, divided: bool = False, recompute: bool = 
         if not divided and _depth(part) <= WHOLE_LAYERS:
             part.whole = compiled(type(part).whole)
         else:
-            for module in _own_modules(part):
-                if isinstance(module, TransformerLayer | CrossAttention):
-                    module.compile(dynamic=True)
-                elif isinstance(module, Transformer):
-                    module.begins_with_zeros = True
+            _compile_layers(part)
     return True
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Has :func:`compile_model` done it?"""
+    return "loss" in vars(model)
+
+
+def compiled_function(function: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
+    """A function of a model that runs compiled: one graph, or one for each layer of a deep model.
+
+    Wants :func:`prepared`.
+    """
+    if _depth(model) <= WHOLE_LAYERS:
+        return compiled(function)
+    _compile_layers(model)
+    return function
+
+
+def _compile_layers(model: nn.Module) -> None:
+    for module in _own_modules(model):
+        if isinstance(module, TransformerLayer | CrossAttention):
+            module.compile(dynamic=True)
+        elif isinstance(module, Transformer):
+            module.begins_with_zeros = True
 
 
 def wants_compiling(how: Compile, device: torch.device) -> bool:
@@ -71,7 +91,7 @@ def wants_compiling(how: Compile, device: torch.device) -> bool:
     return device.type == "cuda" if how == "auto" else how
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function over tensors as one graph for all sizes."""
     return torch.compile(function, dynamic=True)
 

@@ -28,7 +28,8 @@ class RowwiseAdam(Optimizer):
 
     Args:
         params: tables [rows, d], whole with sparse COO gradients over rows, or divided along rows
-            with dense ones, of which rows that are all zero count as untouched.
+            with dense ones, of which rows that are all zero count as untouched. Of a sparse one,
+            rows that repeat the one before are none.
         lr: step length, as root mean square per element.
         beta: decay of the second moment.
         eps: added to the root of the second moment.
@@ -63,11 +64,14 @@ class RowwiseAdam(Optimizer):
             return
         grad = coalesced(table.grad)
         rows, values = grad.indices()[0], scaled(self, grad.values())  # [R], [R, d]
+        is_new = rows.diff(prepend=rows[:1] - 1) != 0
+        own = is_new.cumsum(0) - 1  # where the row of each is named first
         square = values.float().square().mean(-1)
         share = taken_share(self, 1 - beta, square)
-        mean_square[rows] = mean_square[rows].lerp_(square, share)
+        mean_square[rows] = mean_square[rows].lerp_(square, share)[own]
         weight[rows] = weight[rows].lerp_(torch.ones_like(square), share)
         scale = _step_length(mean_square[rows], weight[rows].clamp_min_(1e-30), lr, eps)
+        scale = torch.where(is_new, scale, 0.0)
         table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))
 
     @staticmethod

@@ -27,7 +27,7 @@ from blt.train.parallel import Parallel, last_backward
 from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
 from blt.train.state import RNG, TrainerValues
-from blt.train.update import Guard, total_norm, update
+from blt.train.update import Guard, RowGradients, total_norm, update
 
 
 @dataclass
@@ -137,7 +137,7 @@ class Trainer:
         decay = config.decay if config.schedule == "wsd" else None
         lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
         nats, patch_size, num_bytes, extra_flops = self._gradients(batches, progress)
-        norm = total_norm(self.parameters, rows_once=config.accumulate == 1)
+        norm = total_norm(self.parameters, rows_once=True)
         out = self.guard.leaves_out(nats, norm)
         update(self.optimizers, self.parameters, lr=lr, clip=config.clip, norm=norm, out=out)
         per_byte = self.meter.flops_per_byte(patch_size) + self.meter.entropy_flops_per_byte
@@ -159,6 +159,7 @@ class Trainer:
         targets, num_bytes = self.parallel.sums(
             [sum(text.num_targets for text in texts), sum(text.num_bytes for text in texts)]
         )
+        rows = RowGradients(self.parameters)
         nats = torch.zeros((), dtype=torch.float32, device=self.model.device)
         extra_flops = size = 0.0
         for number, ready in enumerate(batches, 1):
@@ -169,6 +170,9 @@ class Trainer:
             size += loss.patch_size or 0.0
             # FSDP2 takes the mean over processes.
             (loss.minimised * (world / targets)).backward()  # type: ignore[no-untyped-call]
+            if len(batches) > 1:
+                rows.take()
+        rows.give_back()
         self.parallel.add_up(nats)
         extra_flops, size = self.parallel.sums([extra_flops, size])
         return nats / targets, size / len(batches) / world or None, int(num_bytes), extra_flops

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from blt.model.kernels.bags import merge_rows
 from blt.train.optim import LR_SHARE, coalesced
 from blt.train.parallel import whole
 
@@ -58,6 +59,35 @@ class Guard:
         skipped, in_a_row = values["skipped"], values["skipped_in_a_row"]
         self.counts = self.counts.new_tensor([steps - skipped, skipped, in_a_row])
         self.usual_norm = self.usual_norm.new_tensor(values["usual_norm"])
+
+
+class RowGradients:
+    """Sparse gradients of several backward passes, which are added up without waiting for a device.
+
+    PyTorch would lay them end to end, and then have to know how many rows there are.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self._parts: dict[Tensor, list[Tensor]] = {}
+
+    def take(self) -> None:
+        """Put aside what the last backward pass has left."""
+        for parameter in self.parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                self._parts.setdefault(parameter, []).append(parameter.grad)
+                parameter.grad = None
+
+    def give_back(self) -> None:
+        """Make the sums the gradients; their last row may be repeated, with zeros."""
+        for parameter, parts in self._parts.items():
+            rows, values = merge_rows(
+                [part._indices()[0] for part in parts], [part._values() for part in parts]
+            )
+            parameter.grad = torch.sparse_coo_tensor(
+                rows[None], values, parts[0].shape, is_coalesced=True, check_invariants=False
+            )
+        self._parts.clear()
 
 
 def total_norm(parameters: Sequence[Tensor], rows_once: bool = False) -> Tensor:

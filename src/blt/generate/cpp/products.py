@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.generate import cpp
-from blt.generate.linears import CastLinear, Int8Linear
+from blt.generate.linears import CastLinear, Int8Linear, ManyRowsLinear
 from blt.model.embedding import PRIMES, ByteEmbedding
 from blt.model.layers import RMSNorm
 
@@ -65,6 +65,9 @@ class NativeLinear(nn.Module):
             ctypes.byref(self.native), pointer(x), ctypes.c_int64(rows), pointer(y), threads()
         )
         return y
+
+    def of_many_rows(self) -> ManyRowsLinear:
+        return self.inner.of_many_rows()
 
 
 class Kept:

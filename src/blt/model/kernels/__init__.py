@@ -97,7 +97,7 @@ def attend_to_own_patch(
     q: Tensor, k: Tensor, v: Tensor, patch_ids: Tensor, heads: int, scale: float
 ) -> Tensor:
     """q [N, d] of bytes, k and v [P, k, d] of patches, one of which each byte sees → [N, d]."""
-    if is_step(q) and (torch.compiler.is_compiling() or not operators.usable(q.device)):
+    if is_step(q) and not operators.usable(q.device):
         return plain.attend_to_own_patch(q, k, v, patch_ids, heads, scale)
     return operators.attend_to_own_patch(q, k, v, patch_ids, heads, scale)[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,15 +44,42 @@ class SparseRowSum(torch.autograd.Function):
         rows, *groups = ctx.saved_tensors  # [N, C]
         touched, order, first = groups or group_rows(rows)
         # The gradient of a row is the sum of those of the bytes that used it: again a bag.
-        gpu = in_triton(grad, "row_sums")
-        if gpu is None:
-            values = F.embedding_bag(order // rows.shape[1], grad, first[:-1], mode="sum")
-        else:
-            values = gpu.backward(grad, order, first, rows.shape[1])
+        values = _sums_of_runs(grad, order, first, rows.shape[1])
         sparse = torch.sparse_coo_tensor(
             touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False
         )
         return sparse, None, None
+
+
+def merge_rows(rows: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows [U] and their values [U, d], of several parts, with the values of each row added up.
+
+    How many rows there are is not asked for, so that nobody waits for a device.
+
+    Returns:
+        rows [S], ascending, as many as all parts have together: behind the last one it is repeated,
+        with values of zero; and values [S, d].
+    """
+    ascending, order = torch.cat(list(rows)).sort(stable=True)
+    number = (ascending.diff(prepend=ascending[:1]) > 0).cumsum(0)  # [S] of the rows, from 0
+    size = len(ascending)
+    wanted = torch.arange(size + 1, dtype=torch.int64, device=ascending.device)
+    first = torch.searchsorted(number, wanted)  # [S + 1] size, where there are no more
+    values = torch.cat(list(values))
+    return ascending[first[:-1].clamp_max(size - 1)], _sums_of_runs(values, order, first, 1)
+
+
+def _sums_of_runs(grad: Tensor, order: Tensor, first: Tensor, count: int) -> Tensor:
+    """Rows of ``grad`` [N, d] added up by runs of uses  # [U, d].
+
+    Args:
+        order: [N * count] use u is of row u // count.
+        first: [U + 1] where each run begins in ``order``, and N * count.
+    """
+    gpu = in_triton(grad, "row_sums")
+    if gpu is None:
+        return F.embedding_bag(order // count, grad, first[:-1], mode="sum")
+    return gpu.backward(grad, order, first, count)  # type: ignore[no-any-return]
 
 
 def sum_of_rows(table: Tensor, rows: Tensor) -> Tensor:

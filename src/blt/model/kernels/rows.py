@@ -20,7 +20,12 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_step(x: Tensor) -> bool:
-    """A few rows without gradients: generation, where each operation costs more than its work."""
+    """A few rows without gradients: generation, where each operation costs more than its work.
+
+    Never while something is traced: one graph is for few rows and for many.
+    """
+    if torch.compiler.is_compiling():
+        return False
     return not torch.is_grad_enabled() and x.shape[0] <= FEW_ROWS
 
 
