@@ -20,6 +20,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from blt import vocab
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.data.text import weighted_sources
 from blt.evals.languages import read_languages
@@ -48,13 +49,13 @@ def patchers(sample: Sample, entropy_model: EntropyModel) -> dict[str, Callable[
         "BPE 8192": partial(_bpe, sample),
     }
     for order in (2, 3):
-        for fair, longest in product((False, True), LONGEST):
+        for fair, longest in product((True, False), LONGEST):
             config = PatchingConfig(
                 "lookup", lookup_order=order, fair_scripts=fair, max_patch_length=longest
             )
             name = f"counts of {order} bytes{', fair' * fair}{_limit(longest)}"
             found[name] = partial(_table, sample, None, config)
-    for longest in LONGEST:
+    for longest in (None, LONGEST[-1]):
         config = PatchingConfig(max_patch_length=longest)
         found[f"entropy{_limit(longest)}"] = partial(_entropy, sample, entropy_model, config)
     for fair in (False, True):
@@ -69,7 +70,7 @@ def _limit(longest: int | None) -> str:
 
 
 def _lengths(patcher: Patcher) -> Lengths:
-    return lambda piece: patcher.cut(piece).lengths
+    return lambda piece: patcher.patch(vocab.encode(piece)).lengths[1:].tolist()  # without BOS
 
 
 def _entropy(sample: Sample, entropy_model: EntropyModel, config: PatchingConfig) -> Lengths:
