@@ -69,9 +69,13 @@ def test_a_table_of_counts_needs_no_model_and_cuts_its_text_as_asked(
     text, table = "How much wood would a woodchuck chuck? " * 20, tmp_path / "table.safetensors"
     made = ("patch", text, "--make-table", str(table), "--counts", "--target", "3", "--order", "1")
     assert cli.main([*made]) == 0
-    assert "of the 1-grams in 780 bytes" in capsys.readouterr().out
+    assert "of 260 1-grams, learned from 780 bytes" in capsys.readouterr().out
     cut = blt_json(text, "--rule", "lookup", "--table", table)
     assert cut["mean_patch_size"] == pytest.approx(3, rel=0.15)
+    assert cli.main([*made[:-1], "2", "--fair-scripts"]) == 0
+    assert "2-grams" in capsys.readouterr().out
+    assert "1 byte knows no scripts" in fails(capsys, *made, "--fair-scripts")
+    assert "--counts" in fails(capsys, "patch", text, "--make-table", table, "--fair-scripts")
     assert "--make-table" in fails(capsys, "patch", text, "--counts")
     assert "--threshold" in fails(capsys, *made, "--threshold", 2)
     assert "--rule" in fails(capsys, *made, "--rule", "space")

@@ -425,9 +425,15 @@ def test_a_lookup_table_is_learned_from_an_entropy_model_and_cuts_as_asked(
     assert written.starts == whole.starts[2:].tolist()  # after BOS and the prompt
 
 
-def test_a_lookup_table_needs_no_entropy_model(lookup_recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fair", [False, True])
+def test_a_lookup_table_needs_no_entropy_model(
+    fair: bool, lookup_recipe: Recipe, tmp_path: Path
+) -> None:
+    assert lookup_recipe.model is not None
+    patching = replace(lookup_recipe.model.patching, fair_scripts=fair)
+    recipe = replace(lookup_recipe, model=replace(lookup_recipe.model, patching=patching))
     told: list[str] = []
-    train_recipe(lookup_recipe, tmp_path / "run", on_prepare=lambda what, _: told.append(what))
+    train_recipe(recipe, tmp_path / "run", on_prepare=lambda what, _: told.append(what))
     assert set(told) == {"learning the table"}
     lm = blt.load(tmp_path / "run" / "checkpoint")
     assert isinstance(lm, blt.BLT)

@@ -73,6 +73,8 @@ class Needs:
     counts: bool = False
     """--make-table: learn it from plain counts of bytes, without a model; patches of this text then
     have --target bytes (4.5 where it is left out)."""
+    fair_scripts: bool = False
+    """--counts: patches carry the same information in every script, and end with characters."""
     order: int = 2
     """--make-table: how many of the last bytes the table looks at, 1 to 3."""
 
@@ -97,6 +99,8 @@ def patch(
     from blt.checkpoint.pretrained import patcher_of
 
     data = _read_input(text, file)
+    if model.fair_scripts and not model.counts:
+        raise UserError("--fair-scripts is for --make-table FILE --counts")
     if model.counts:
         say(_count_table(data, rule, model))
         return
@@ -132,12 +136,15 @@ def _count_table(data: bytes, rule: Rule, model: Needs) -> str:
     for name in (name for name, given in others.items() if given):
         raise UserError(f"{name}: does nothing with --counts; leave one of them out")
     config = PatchingConfig(
-        "lookup", lookup_order=model.order, max_patch_length=rule.max_patch_length
+        "lookup",
+        lookup_order=model.order,
+        fair_scripts=model.fair_scripts,
+        max_patch_length=rule.max_patch_length,
     )
     target = COUNTS_TARGET if rule.target is None else rule.target
     whole: Any = {"context_bytes": max(1, len(data)), "sample_bytes": None}
-    found, table = learn_lookup_table(None, [data], target, config, **whole)
-    return write_lookup_table(model.make_table, table, len(data), found.threshold)
+    _, table = learn_lookup_table(None, [data], target, config, **whole)
+    return write_lookup_table(model.make_table, table, len(data))
 
 
 def _read_input(text: str | None, file: Path | None) -> bytes:

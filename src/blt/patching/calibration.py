@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from blt.patching.counts import count_entropies
+from blt.patching.fairness import fair_table
 from blt.patching.patcher import SAMPLE_BYTES, EntropyModel, OnShare, Patcher
 from blt.patching.rules import PatchingConfig
 from blt.patching.tables import lookup_entropies
@@ -75,7 +76,8 @@ def learn_lookup_table(
     Other arguments are those of :func:`calibrate`.
 
     Returns:
-        the config with the θ that was used, and the table [260 ** order] bool.
+        the config with the θ that was used (with ``fair_scripts`` as it was: scripts have their
+        own), and the table [260 ** order] bool.
 
     Raises:
         UserError: no text, or a target below 1.
@@ -90,6 +92,8 @@ def learn_lookup_table(
     else:
         taught = [(ids, entropies) for ids, entropies in seen if entropies is not None]
         values = lookup_entropies(taught, order)
+    if config.fair_scripts:
+        return config, fair_table(values, ids, target, config.max_patch_length)
     threshold = table_threshold(values, ids, target, config.max_patch_length)
     return replace(config, threshold=threshold), values > threshold
 

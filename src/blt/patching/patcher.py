@@ -224,6 +224,5 @@ class Patcher:
         if entropies is None:
             raise UserError(f"rule {self.config.rule!r} has no entropies, and no threshold")
         require_within("--order", order, 1, MAX_ORDER)
-        threshold = self.config.threshold
-        table = lookup_entropies([(ids, entropies)], order) > threshold
-        return write_lookup_table(path, table, len(data), threshold)
+        table = lookup_entropies([(ids, entropies)], order) > self.config.threshold
+        return write_lookup_table(path, table, len(data))

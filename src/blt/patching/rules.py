@@ -36,6 +36,7 @@ class PatchingConfig:
     threshold_add: float = 0.0  # θ_add of "entropy-combined": threshold of the rise
     stride: int = 4  # bytes per patch of "static"
     lookup_order: int = 2  # how many of the last bytes the table of "lookup" looks at
+    fair_scripts: bool = False  # its table is learned so that all scripts are cut as finely
     max_patch_length: int | None = None  # longer patches are split into runs of this length
     newline_reset: bool = False  # entropy model's context restarts after each newline (paper §4.4)
 
@@ -45,6 +46,10 @@ class PatchingConfig:
         for name, (least, most) in RANGES.items():
             if (value := getattr(self, name)) is not None:
                 require_within(f"patching.{name}", value, least, most)
+        require(
+            not (self.fair_scripts and self.rule == "lookup") or self.lookup_order > 1,
+            "patching.fair_scripts: a table of 1 byte knows no scripts; give lookup_order 2 or 3",
+        )
 
     @property
     def needs_entropies(self) -> bool:

@@ -87,14 +87,12 @@ def read_lookup_table(path: Path | None) -> Tensor:
     return table
 
 
-def write_lookup_table(path: Path, table: Tensor, size: int, threshold: float) -> str:
+def write_lookup_table(path: Path, table: Tensor, size: int) -> str:
     """Write a table learned from ``size`` bytes, whole or not at all; returns a line about it."""
     with durable.beside(path) as new:
         save_file({TABLE: table}, new)
-    return (
-        f"{path}: patches start after {int(table.sum())} of the {order_of(table)}-grams in {size} "
-        f"bytes, where they leave more than {threshold:.4f} nats"
-    )
+    grams = f"{int(table.sum())} of {len(table)} {order_of(table)}-grams"
+    return f"{path}: patches start after {grams}, learned from {size} bytes"
 
 
 def token_offsets(path: Path | None) -> Callable[[bytes], list[int]]:
