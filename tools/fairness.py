@@ -1,6 +1,6 @@
 """Patches that the same sentences are cut into, per language, by patchers of one training mix.
 
-    python tools/fairness.py recipes/study/equal-flops.toml runs/study-entropy/checkpoint \\
+    python tools/fairness.py recipes/study/tables-or-patches.toml runs/study-entropy/checkpoint \\
         ../shared/data/bench-flores200/dev results/fairness/patches.jsonl [NAME]
 
 The second is the folder of the entropy model that entropy rules and taught tables need. The
