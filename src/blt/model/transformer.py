@@ -104,7 +104,7 @@ class CausalTransformer(nn.Module):
         together = PIECE if self.device.type == "cpu" else GPU_PIECE
         trail = None
         if self.tables is not None:
-            trail = self.tables.trail(ids, previous_rows(documents.positions))
+            trail = self.tables.trail(ids, previous_rows(on(documents.positions, ids.device)))
         parts = []
         for pieces in _pieces(documents.offsets, reach, together):
             firsts, kept, ends = np.array(pieces).T
