@@ -31,13 +31,16 @@ def shape_of(fold: tuple[str, ...]) -> blt.ByteTransformerConfig:
     )
 
 
-def model_of(kind: str, fold: tuple[str, ...], reset: bool = True) -> Any:
+def model_of(kind: str, fold: tuple[str, ...], gated: bool = False) -> Any:
     """Its n-grams matter: rows of tables are as large as embeddings."""
     torch.manual_seed(0)
+    shape = replace(shape_of(fold), hash_gate=gated)
     if kind == "byte":
-        return blt.ByteLM(shape_of(fold)).eval()
-    patching = blt.PatchingConfig(threshold=4.6, newline_reset=reset)
-    lm = blt.BLT(tiny_config(hash_fold=fold, entropy_model=shape_of(fold), patching=patching))
+        return blt.ByteLM(shape).eval()
+    patching = blt.PatchingConfig(threshold=4.6, newline_reset=True)
+    lm = blt.BLT(
+        tiny_config(hash_fold=fold, hash_gate=gated, entropy_model=shape, patching=patching)
+    )
     assert lm.entropy_model is not None
     with torch.no_grad():
         lm.entropy_model.head.weight *= 2
@@ -55,12 +58,14 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("native", NATIVE)
-@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize(
+    ("fold", "gated"), [*((f, False) for f in FOLDS), ((), True), (("repeats",), True)]
+)
 @pytest.mark.parametrize("kind", ["byte", "blt"])
 def test_cached_steps_give_the_logits_of_a_full_forward(
-    kind: str, fold: tuple[str, ...], native: bool
+    kind: str, fold: tuple[str, ...], gated: bool, native: bool
 ) -> None:
-    lm = model_of(kind, fold)
+    lm = model_of(kind, fold, gated)
     ids = encode(TEXT)
     expected = lm.logits(ids)
     for size in (1, 7, MAX_ROWS + 9):  # one at a time, some as drafts, and pieces
@@ -135,5 +140,7 @@ def test_captured_steps_write_the_same_bytes(kind: str, fold: tuple[str, ...]) -
 
 def test_captured_steps_refuse_what_they_cannot_look_back_to() -> None:
     for kind in ("byte", "blt"):
-        with pytest.raises(UserError, match="captured steps are not possible: .*hash_fold"):
+        with pytest.raises(UserError, match=r"captured steps are not possible: .*hash_fold"):
             Engine(model_of(kind, ("repeats",)), captured=True)
+        with pytest.raises(UserError, match=r"captured steps are not possible: .*hash_gate"):
+            Engine(model_of(kind, (), gated=True), captured=True)

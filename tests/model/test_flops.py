@@ -166,17 +166,25 @@ def random_ids(values: int) -> torch.Tensor:
     return torch.randint(4, values, (LENGTH,), generator=torch.Generator().manual_seed(0))
 
 
+TABLES = {"hash_ngram_sizes": (2, 3), "hash_rows": 50}
+HASHED = [{}, TABLES, TABLES | {"hash_gate": True}]  # look-ups cost nothing, a gate's products do
+
+
+@pytest.mark.parametrize("tables", HASHED)
 @pytest.mark.parametrize("window", [256, 512])
-def test_a_byte_transformer_costs_what_pytorch_counts(window: int):
-    shape = ByteTransformerConfig(dim=64, heads=2, layers=3, ff_dim=172, sliding_window=window)
+def test_a_byte_transformer_costs_what_pytorch_counts(window: int, tables: dict):
+    shape = ByteTransformerConfig(
+        dim=64, heads=2, layers=3, ff_dim=172, sliding_window=window, **tables
+    )
     ours = byte_transformer_flops(shape, LENGTH) * LENGTH
     ours -= attention_flops(64, 3, window) * LENGTH
     ours += 3 * block_attention(64, window, LENGTH) + 2 * 64 * 4 * LENGTH
     assert counted(blt.ByteLM(shape), [random_ids(260)]) == pytest.approx(ours, rel=0.001)
 
 
-def test_a_token_transformer_costs_what_pytorch_counts():
-    shape = TokenTransformerConfig(vocab_size=500, dim=64, heads=2, layers=3, ff_dim=172)
+@pytest.mark.parametrize("tables", HASHED)
+def test_a_token_transformer_costs_what_pytorch_counts(tables: dict):
+    shape = TokenTransformerConfig(vocab_size=500, dim=64, heads=2, layers=3, ff_dim=172, **tables)
     token_size = 4.0
     per_byte = token_transformer_flops(shape, token_size, round(LENGTH * token_size))
     ours = per_byte * token_size * LENGTH - attention_flops(64, 3, LENGTH) * LENGTH
@@ -194,6 +202,7 @@ def test_a_blt_costs_what_pytorch_counts_with_its_entropy_model(where: str):
         global_heads=4, global_layers=4, global_ff_dim=512, cross_attention_k=k, hash_rows=100,
         encoder_cross_attention=where, decoder_cross_attention="all" if where == "last" else "none",
         patching=PatchingConfig(rule="static", stride=stride), entropy_model=patcher,
+        hash_gate=where == "none",
     )  # fmt: skip
     ids = random_ids(260)
     model = blt.BLT(config)

@@ -21,8 +21,10 @@ import blt
 from blt import vocab
 from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
+from blt.model.embedding import NgramTables
 from blt.model.kernels import blocks
 from blt.model.language import Batch, Ready
+from blt.model.transformer import CausalTransformer
 from blt.train.optim import MatrixOptimizer, optimizers
 from blt.train.update import Guard, RowGradients, total_norm, update
 from shapes import TINY, tiny_config
@@ -31,7 +33,16 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "blt": lambda: blt.BLT(tiny_config()),
     "byte": lambda: blt.ByteLM(TINY),
     "token": lambda: TokenLM(TokenTransformerConfig(vocab_size=300, dim=16, heads=2, layers=1)),
-}
+    "byte with tables": lambda: blt.ByteLM(
+        replace(TINY, hash_ngram_sizes=(2, 4), hash_rows=50, hash_fold=("case", "repeats"))
+    ),
+    "token with tables": lambda: TokenLM(
+        TokenTransformerConfig(
+            vocab_size=300, dim=16, heads=2, layers=1, hash_ngram_sizes=(2, 4), hash_rows=50,
+            hash_of="bytes", hash_fold=("repeats",), hash_gate=True,
+        )
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +59,13 @@ def ready_of(model: LanguageModel) -> Ready:
     targets = torch.cat([F.pad(ids[1:], (0, 1), value=vocab.PAD) for ids in documents])
     batch = Batch(documents, targets)
     if not isinstance(model, blt.BLT):
-        return LanguageModel.ready(model, batch)
+        ready = LanguageModel.ready(model, batch)
+        assert isinstance(model, CausalTransformer)
+        if model.tables is None:
+            return ready
+        ids, spans = ready.inputs
+        groups = model.tables.groups(ids, spans.positions)
+        return ready._replace(inputs=(ids, spans, None, groups))
     ready = model.ready(batch)
     (packed,) = ready.inputs
     groups = model.encoder.embedding.groups(packed.ids, packed.documents.positions)
@@ -80,8 +97,9 @@ def test_a_training_step_reads_nothing_from_the_device(
     kind: str, optimizer: MatrixOptimizer, accumulate: int
 ) -> None:
     model = MODELS[kind]()
-    if isinstance(model, blt.BLT):
-        model.encoder.embedding.sparse_gradients = True
+    for module in model.modules():
+        if isinstance(module, NgramTables):
+            module.sparse_gradients = True
     ready = ready_of(model)
     with FakeTensorMode(allow_non_fake_inputs=True):
         norm = step(model, [ready] * accumulate, optimizer)

@@ -25,8 +25,24 @@ from shapes import TINY, tiny_config
 
 FOLDS = [(), ("case",), ("repeats",), ("case", "repeats")]
 SIZES = (2, 3, 5)
+PARTS = [
+    b"Hello",
+    b"hello,",
+    b"l",
+    b"lo",
+    b"h",
+    b"e",
+    b"he",
+    b"the",
+    b" theatre",
+    b"LL",
+    b"\n",
+    b"\xc3",
+]
 TEXTS = [b"Hello, hello, HELLLO world!\n\nAaaa bbb\n" * 3, b"the theatre and the other thing " * 4]
 BYTES = st.lists(st.sampled_from(list(b"aAbBlL \n\xc3")), max_size=40).map(bytes)
+# Tokens that begin with the byte that the one before ends with.
+WORDS = st.lists(st.sampled_from(PARTS), max_size=12).map(b"".join)
 
 
 def slowly(ids: list[int], fold: tuple[str, ...], reach: int) -> list[list[int]]:
@@ -77,7 +93,7 @@ def test_ngrams_are_made_of_what_their_hash_sees(fold: tuple[str, ...], texts: l
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-@given(texts=st.lists(BYTES, min_size=1, max_size=3))
+@given(texts=st.lists(WORDS, min_size=1, max_size=3))
 def test_bytes_that_end_with_a_token_hash_as_in_the_document_as_bytes(
     tokenizer: ByteTokenizer, fold: tuple[str, ...], texts: list[bytes]
 ) -> None:
@@ -116,6 +132,33 @@ def test_a_special_token_hashes_as_it_is_written() -> None:
     assert back[-1, 0] == 3
 
 
+def test_a_gate_adds_what_the_stream_asks_for_after_the_first_layer() -> None:
+    lm = byte_lm(hash_gate=True)
+    plain = byte_lm(hash_ngram_sizes=(), hash_fold=())
+    plain.load_state_dict({k: v for k, v in lm.state_dict().items() if k in plain.state_dict()})
+    ids = blt.encode(TEXTS[0])
+    spans = Spans.from_lengths([len(ids)])
+    stack, gate = plain.transformer, lm.transformer.gate
+    assert lm.tables is not None
+    assert gate is not None
+    with torch.no_grad():
+        gate.key_norm.weight.uniform_(0.5, 2.0)
+        gate.state_norm.weight.uniform_(0.5, 2.0)
+        rows = lm.tables(lm.tables.back(ids, spans.positions))
+        rope = stack.rope(spans)
+        x, delta = stack.layers[0](plain.byte[ids], None, rope, spans)
+        x = x + delta
+
+        def normed(y: torch.Tensor, norm: Any) -> torch.Tensor:
+            return y * (y.square().mean(-1, keepdim=True) + norm.eps).rsqrt() * norm.weight
+
+        key = normed(rows @ gate.key.weight.T, gate.key_norm)
+        fit = (normed(x, gate.state_norm) * key).sum(-1, keepdim=True) / 16**0.5
+        x = x + torch.sigmoid(fit) * (rows @ gate.value.weight.T)
+        x, delta = stack.layers[1](x, None, rope, spans)
+        torch.testing.assert_close(lm.logits(ids), plain.head(plain.norm(x + delta)))
+
+
 def test_the_embedding_adds_the_rows_of_all_ngrams() -> None:
     lm = byte_lm(("repeats",), hash_functions=2)
     ids = blt.encode(b"Helllo")
@@ -150,20 +193,22 @@ def test_entropies_are_those_of_whole_documents_in_any_pieces(
         torch.testing.assert_close(a, alone)
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("fold", FOLDS)
 def test_texts_that_share_a_start_are_scored_as_each_alone(
-    tokenizer: ByteTokenizer, fold: tuple[str, ...]
+    tokenizer: ByteTokenizer, fold: tuple[str, ...], gated: bool
 ) -> None:
     start = b"Hello, aaaaaaaaaaaaaaaa theatre"
     texts = sorted(start + end for end in (b"", b"ee and", b"ee AND aaaa", b"EE other"))
-    bytewise: dict[str, Any] = {"hash_of": "bytes", "hash_fold": fold}
+    gate: dict[str, Any] = {"hash_gate": gated}
+    bytewise: dict[str, Any] = {"hash_of": "bytes", "hash_fold": fold, **gate}
     models: list[Any] = [
-        byte_lm(fold),
+        byte_lm(fold, **gate),
         token_lm(tokenizer, hash_ngram_sizes=SIZES, **bytewise),
-        blt.BLT(tiny_config(hash_fold=fold, entropy_model=byte_lm(fold).config)).eval(),
+        blt.BLT(tiny_config(hash_fold=fold, entropy_model=byte_lm(fold).config, **gate)).eval(),
     ]
     if not fold:
-        models.append(token_lm(tokenizer, hash_ngram_sizes=(2, 3)))
+        models.append(token_lm(tokenizer, hash_ngram_sizes=(2, 3), **gate))
     for lm in models:
         documents = sorted((lm.ids_of(text) for text in texts), key=torch.Tensor.tolist)
         tree = PrefixTree.of(documents)
@@ -208,6 +253,7 @@ def test_other_layouts_refuse_tables_that_they_do_not_have(
         ("token", token, "no hash n-gram tables .* of a token transformer"),
         ("blt", within, "no hash n-gram tables .* of a byte transformer"),
         ("fold", blt.BLT(tiny_config(hash_fold=("case",))), "has no hash_fold"),
+        ("gate", blt.BLT(tiny_config(hash_gate=True)), "has no hash_gate"),
     ]:
         lm.save(tmp_path / name)
         with pytest.raises(UserError, match=said):
@@ -222,6 +268,7 @@ def test_other_layouts_refuse_tables_that_they_do_not_have(
         ({"hash_ngram_sizes": (33,)}, "hash_ngram_sizes"),
         ({"hash_fold": ("accents",)}, "hash_fold: case, repeats"),
         ({"hash_ngram_sizes": (), "hash_fold": ("case",)}, "hash_ngram_sizes names none"),
+        ({"hash_ngram_sizes": (), "hash_gate": True}, "hash_ngram_sizes names none"),
         ({"hash_functions": 12}, "hash_functions"),
     ],
 )

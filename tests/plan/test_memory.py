@@ -43,6 +43,7 @@ UNCROSSED = replace(WIDE, encoder_cross_attention="none", decoder_cross_attentio
 UNHASHED = replace(TINY, hash_ngram_sizes=(), encoder_layers=2, encoder_cross_attention="all")
 BYTES = blt.ByteTransformerConfig(dim=128, layers=3, ff_dim=352, sliding_window=128)
 NGRAMS = replace(BYTES, hash_ngram_sizes=(3, 5), hash_rows=2000)
+GATED = replace(NGRAMS, hash_gate=True)
 
 
 class Counted(TorchDispatchMode):
@@ -101,7 +102,7 @@ def four_processes() -> Iterator[Parallel]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch", [(4096, 1024), (512, 512)], ids=["long", "short"])
-@pytest.mark.parametrize("config", [WIDE, DEEP, UNCROSSED, UNHASHED, BYTES, NGRAMS])
+@pytest.mark.parametrize("config", [WIDE, DEEP, UNCROSSED, UNHASHED, BYTES, NGRAMS, GATED])
 def test_the_peak_is_that_of_a_real_step(
     config: Any, batch: tuple[int, int], precision: str
 ) -> None:

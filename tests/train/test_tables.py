@@ -19,11 +19,15 @@ TABLES: dict[str, Any] = {"hash_ngram_sizes": (2, 4), "hash_rows": 97}
 OF_BYTES: dict[str, Any] = {**TABLES, "hash_of": "bytes", "hash_fold": ("case", "repeats")}
 
 
-@pytest.fixture(params=["byte", "token", "token bytes"])
+GATED: dict[str, Any] = {**TABLES, "hash_gate": True}
+
+
+@pytest.fixture(params=["byte", "byte gated", "token", "token bytes"])
 def recipe(request: pytest.FixtureRequest, byte_recipe: Recipe, token_recipe: Recipe) -> Recipe:
-    if request.param == "byte":
+    if "byte" in request.param.split():
         assert byte_recipe.byte_model is not None
-        return replace(byte_recipe, byte_model=replace(byte_recipe.byte_model, **TABLES))
+        tables = GATED if "gated" in request.param else TABLES
+        return replace(byte_recipe, byte_model=replace(byte_recipe.byte_model, **tables))
     assert token_recipe.token_model is not None
     tables = OF_BYTES if "bytes" in request.param else TABLES
     return replace(token_recipe, token_model=replace(token_recipe.token_model, **tables))

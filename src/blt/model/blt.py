@@ -28,7 +28,7 @@ from blt.patching.patcher import Patcher
 from blt.vocab import VOCAB_SIZE
 
 
-def local_transformer(config: Config, layers: int, ff_dim: int) -> Transformer:
+def local_transformer(config: Config, layers: int, ff_dim: int, gated: bool = False) -> Transformer:
     """Layers over bytes, each of which sees a window."""
     return Transformer(
         config.local_dim,
@@ -38,6 +38,7 @@ def local_transformer(config: Config, layers: int, ff_dim: int) -> Transformer:
         rope_theta=config.rope_theta,
         eps=config.norm_eps,
         window=config.sliding_window,
+        gated=gated,
     )
 
 
@@ -53,8 +54,11 @@ class LocalEncoder(nn.Module):
             config.hash_functions,
             config.hash_rows,
             config.hash_fold,
+            config.hash_gate,
         )
-        self.transformer = local_transformer(config, config.encoder_layers, config.encoder_ff_dim)
+        self.transformer = local_transformer(
+            config, config.encoder_layers, config.encoder_ff_dim, config.hash_gate
+        )
         self.patch_projection = Linear(dim, self.k * dim)
         # Patch states start anew from the bytes after every layer, so of "all" only the last
         # cross-attention reaches the output; the others are kept for released checkpoints.
@@ -69,7 +73,7 @@ class LocalEncoder(nn.Module):
         return x, self.patches(x, batch.patch_ids, batch.num_patches)
 
     def embed(self, batch: PackedBatch | Laid) -> Tensor:
-        """Embeddings of bytes and of the n-grams that end in them  # [N, d]."""
+        """Embeddings of bytes and of the n-grams that end in them  # [N, d]; or [N, 2 d]."""
         return self.embedding(batch.ids, batch.documents.positions, batch.ngrams)  # type: ignore[no-any-return]
 
     def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:

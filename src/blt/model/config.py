@@ -54,10 +54,11 @@ def _check_hashes(config: Any) -> None:
         require_within("hash_ngram_sizes", size, *NGRAM_SIZES)
     for rule in config.hash_fold:
         require(rule in ("case", "repeats"), "hash_fold: case, repeats, both or none")
-    require(
-        bool(config.hash_ngram_sizes) or not config.hash_fold,
-        "hash_fold is about n-grams, and hash_ngram_sizes names none",
-    )
+    for name in ("hash_fold", "hash_gate"):
+        require(
+            bool(config.hash_ngram_sizes) or not getattr(config, name),
+            f"{name} is about n-grams, and hash_ngram_sizes names none",
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class ByteTransformerConfig:
     hash_functions: int = 1
     hash_rows: int = 50000
     hash_fold: tuple[Fold, ...] = ()
+    hash_gate: bool = False
 
     kind: ClassVar[str] = "byte"
     num_ids: ClassVar[int] = VOCAB_SIZE
@@ -140,6 +142,7 @@ class TokenTransformerConfig:
     hash_functions: int = 1
     hash_rows: int = 50000
     hash_fold: tuple[Fold, ...] = ()  # of "bytes"
+    hash_gate: bool = False
 
     kind: ClassVar[str] = "token"
     sliding_window: ClassVar[None] = None
@@ -196,6 +199,7 @@ class Config:
     hash_functions: int = 1
     hash_rows: int = 50000
     hash_fold: tuple[Fold, ...] = ()  # what they do not see
+    hash_gate: bool = False  # they are added after the first layer, which says how much
     rope_theta: float = 500000.0
     global_rope_scaling: RopeScaling | None = None  # of positions of patches
     norm_eps: float = 1e-5

@@ -80,16 +80,23 @@ class NgramTables(nn.Module):
         functions: hash functions.
         rows: of the table of one size and function.
         fold: what hashes do not see; see :class:`blt.Config`.
+        gated: they are not added to an embedding, but go beside it.
     """
 
     ngram: nn.Parameter  # [functions * len(sizes) * rows, d]
 
     def __init__(
-        self, dim: int, sizes: Sequence[int], functions: int, rows: int, fold: Sequence[str] = ()
+        self,
+        dim: int,
+        sizes: Sequence[int],
+        functions: int,
+        rows: int,
+        fold: Sequence[str] = (),
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.sizes, self.functions, self.rows = tuple(sizes), functions, rows
-        self.fold = tuple(fold)
+        self.fold, self.gated = tuple(fold), gated
         self.reach = max(sizes, default=1)  # ids that an n-gram is made of
         self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
         self._first(dim)
@@ -134,6 +141,10 @@ class NgramTables(nn.Module):
         rows = ngram_rows(back, self.sizes, self.functions, self.rows)
         return kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients, groups)
 
+    def joined(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Embeddings [N, d] with the sum of rows [N, d] added; for a gate, beside it: [N, 2 d]."""
+        return torch.cat((x, rows), -1) if self.gated else x + rows
+
     @torch.no_grad()
     def groups(self, ids: Tensor, positions: Tensor) -> RowGroups | None:
         """What the sparse gradient of a batch [N] needs to know, ahead; None: there is none."""
@@ -158,7 +169,7 @@ class ByteEmbedding(NgramTables):
     def read(self, ids: Tensor, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
         """Ids of bytes, and what :meth:`back` gives for them → [N, d]."""
         x = F.embedding(ids, self.byte)
-        return x + self.sum(back, groups) if self.sizes else x
+        return self.joined(x, self.sum(back, groups)) if self.sizes else x
 
 
 class NgramEmbedding(NgramTables):
@@ -216,7 +227,7 @@ class TokenByteNgrams(NgramEmbedding):
 def ngrams_of(config: ByteTransformerConfig | TokenTransformerConfig) -> NgramEmbedding | None:
     """The tables of a transformer without patches; None: it has none."""
     c = config
-    how = (c.dim, c.hash_ngram_sizes, c.hash_functions, c.hash_rows, c.hash_fold)
+    how = (c.dim, c.hash_ngram_sizes, c.hash_functions, c.hash_rows, c.hash_fold, c.hash_gate)
     if not c.hash_ngram_sizes:
         return None
     if isinstance(c, ByteTransformerConfig):

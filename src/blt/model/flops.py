@@ -54,6 +54,11 @@ def cross_attention_flops(dim: int, layers: int, keys: float, kv_per_query: floa
     return attention_flops(dim, layers, keys) + projections
 
 
+def gate_flops(dim: int, gated: bool) -> float:
+    """FLOPs per position of the two products of a gate on hash n-grams (ours, not the paper's)."""
+    return 4 * dim * dim * gated
+
+
 @dataclass(frozen=True)
 class FlopsPerByte:
     """FLOPs of one forward pass per byte of text, by part."""
@@ -89,7 +94,8 @@ def byte_transformer_flops(
     """Forward FLOPs per byte of an entropy model or of a baseline without patches."""
     keys = _window(shape.sliding_window, context_bytes)
     ff_dim = shape.ff_dim if ff == "actual" else None
-    return transformer_flops(shape.dim, shape.layers, keys, BYTE_VALUES, ff_dim)
+    per_byte = transformer_flops(shape.dim, shape.layers, keys, BYTE_VALUES, ff_dim)
+    return per_byte + gate_flops(shape.dim, shape.hash_gate)
 
 
 def token_transformer_flops(
@@ -98,7 +104,7 @@ def token_transformer_flops(
     """Forward FLOPs per byte of a transformer over tokens of ``token_size`` bytes on average."""
     keys = context_bytes / token_size
     per_token = transformer_flops(shape.dim, shape.layers, keys, shape.vocab_size, shape.ff_dim)
-    return per_token / token_size
+    return (per_token + gate_flops(shape.dim, shape.hash_gate)) / token_size
 
 
 def flops_per_byte(
@@ -135,7 +141,8 @@ def flops_per_byte(
     entropy = config.entropy_model
     return FlopsPerByte(
         global_=per_patch / patch_size,
-        encoder=transformer_flops(dim, config.encoder_layers, keys, ff_dim=encoder_ff),
+        encoder=transformer_flops(dim, config.encoder_layers, keys, ff_dim=encoder_ff)
+        + gate_flops(dim, config.hash_gate),
         decoder=transformer_flops(dim, config.decoder_layers, keys, BYTE_VALUES, decoder_ff),
         # k queries per patch read its bytes; each byte is one query that reads k slices.
         encoder_cross=cross_attention_flops(dim, config.encoder_crosses, patch_size, patch_size / k)

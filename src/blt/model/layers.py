@@ -148,8 +148,29 @@ class TransformerLayer(nn.Module):
         return x, self.ff(normed)
 
 
+class NgramGate(nn.Module):
+    """What hash n-grams add to the residual stream, as much as it asks for (Engram, arXiv
+    2601.07372)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.key, self.value = Linear(dim, dim), Linear(dim, dim)
+        self.state_norm, self.key_norm = RMSNorm(dim, eps), RMSNorm(dim, eps)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The stream [N, d], and the sum of each position's rows [N, d] → [N, d]."""
+        fit = (self.state_norm(x) * self.key_norm(self.key(rows))).float().sum(-1, keepdim=True)
+        value = self.value(rows)
+        return torch.sigmoid(fit * x.shape[-1] ** -0.5).to(value.dtype) * value
+
+
 class Transformer(nn.Module):
-    """A stack of layers over a flat packed stream, with one table of rotations for all."""
+    """A stack of layers over a flat packed stream, with one table of rotations for all.
+
+    Args:
+        gated: what it reads has hash n-grams beside it, [N, 2 d]; a gate adds them after the first
+            layer.
+    """
 
     def __init__(
         self,
@@ -162,6 +183,7 @@ class Transformer(nn.Module):
         eps: float,
         window: int | None = None,
         rope_scaling: RopeScaling | None = None,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.head_dim = heads, dim // heads
@@ -171,6 +193,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, ff_dim, eps, window) for _ in range(layers)
         )
+        self.gate = NgramGate(dim, eps) if gated else None
 
     def frequencies(self, device: torch.device) -> Tensor:
         return rope_frequencies(self.head_dim, self.rope_theta, self.rope_scaling, device)
@@ -188,8 +211,13 @@ class Transformer(nn.Module):
     def forward(
         self, x: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
     ) -> Tensor:  # x [N, d]
+        if self.gate is not None:
+            x, rows = (half.contiguous() for half in x.chunk(2, -1))
         rope, delta = self.rope(spans), self.first_delta(x)
         for index, layer in enumerate(self.layers):
             cache = None if caches is None else caches[index]
             x, delta = layer(x, delta, rope, spans, cache)
+            if index == 0 and self.gate is not None:
+                x = x + delta
+                delta = self.gate(x, rows)
         return x if delta is None else x + delta

@@ -50,6 +50,7 @@ class CausalTransformer(nn.Module):
             eps=config.norm_eps,
             window=config.sliding_window,
             rope_scaling=config.rope_scaling,
+            gated=config.hash_gate,
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = Linear(config.dim, config.num_ids)
@@ -103,7 +104,7 @@ class CausalTransformer(nn.Module):
         together = PIECE if self.device.type == "cpu" else GPU_PIECE
         trail = None
         if self.tables is not None:
-            trail = self.tables.trail(ids, previous_rows(documents.positions))
+            trail = self.tables.trail(ids, previous_rows(on(documents.positions, ids.device)))
         parts = []
         for pieces in _pieces(documents.offsets, reach, together):
             firsts, kept, ends = np.array(pieces).T
@@ -137,12 +138,12 @@ class CausalTransformer(nn.Module):
         back: list[Tensor] | None = None,
         groups: RowGroups | None = None,
     ) -> Tensor:
-        """Embeddings of ids [N] and of the n-grams that end in them  # [N, d]."""
+        """Embeddings of ids [N] and of the n-grams that end in them  # [N, d]; or [N, 2 d]."""
         x = F.embedding(ids, getattr(self, self.config.embedding_name))
         if self.tables is None:
             return x
         back = self.tables.back(ids, documents.positions) if back is None else back
-        return x + self.tables(back, groups)  # type: ignore[no-any-return]
+        return self.tables.joined(x, self.tables(back, groups))
 
     def _states(
         self, x: Tensor, documents: Spans, caches: Sequence[KeyValueCache] | None = None

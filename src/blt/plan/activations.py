@@ -16,7 +16,7 @@ from blt.lm import BLT, ByteLM, LanguageModel
 from blt.model.blt import GlobalTransformer, LocalDecoder, LocalEncoder
 from blt.model.embedding import NgramTables
 from blt.model.kernels.rows import FF_CHUNK
-from blt.model.layers import Transformer, TransformerLayer
+from blt.model.layers import NgramGate, Transformer, TransformerLayer
 from blt.vocab import VOCAB_SIZE
 
 FLOAT, INT = 4, 8  # bytes of a number
@@ -77,7 +77,10 @@ class Activations:
     def _layers(self, stack: Transformer, rows: int) -> Iterator[Part]:
         """Complex rotations of queries and keys, which all layers share; and the layers."""
         yield Part([], 2 * FLOAT * rows * stack.head_dim)
-        yield from (self._layer(layer, rows) for layer in stack.layers)
+        for index, layer in enumerate(stack.layers):
+            yield self._layer(layer, rows)
+            if index == 0 and stack.gate is not None:
+                yield self._gate(stack.gate, rows)
 
     def _layer(self, layer: Any, rows: int) -> Part:
         dim, wide = layer.ff.down.weight.shape
@@ -88,6 +91,12 @@ class Activations:
         widest = max(8 * dim * rows, (3 * rows + 4 * copied) * wide)
         backward = self.width * widest + rows * (self.width + 2 * FLOAT) * dim
         return Part([layer], rows * kept + self._casts(layer), backward=backward)
+
+    def _gate(self, gate: NgramGate, rows: int) -> Part:
+        """What it reads of n-grams, two norms with their scales, and the value."""
+        dim = gate.key.in_features
+        kept = rows * (4 * self.width * dim + 3 * FLOAT) + self._casts(gate)
+        return Part([gate], kept, backward=rows * (3 * self.width + FLOAT) * dim)
 
     def _kept(self, dim: int, wide: int) -> int:
         """What a layer keeps of each row."""

@@ -67,10 +67,11 @@ def refuse_tables(config: Any, where: str, layout: str) -> None:
         f"{where}: the layout {layout!r} has no hash n-gram tables (hash_ngram_sizes) of a "
         f"{'token' if token else 'byte'} transformer; keep it in ours, --to blt",
     )
-    require(
-        not config.hash_fold,
-        f"{where}: the layout {layout!r} has no hash_fold; keep the model in ours, --to blt",
-    )
+    for name in ("hash_fold", "hash_gate"):
+        require(
+            not getattr(config, name),
+            f"{where}: the layout {layout!r} has no {name}; keep the model in ours, --to blt",
+        )
 
 
 def layers_of(config: Any) -> list[int]:

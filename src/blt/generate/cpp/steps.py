@@ -134,7 +134,7 @@ class NativeByteSteps(ByteSteps):
 
     def __init__(self, model: CausalTransformer) -> None:
         super().__init__(model)
-        kept = Kept()
+        kept, self.gated = Kept(), model.transformer.gate is not None
         # With tables of n-grams PyTorch embeds, and C++ does the rest.
         ids: dict[str, Any] = {} if model.tables else {"embedding": kept.bytes(model.byte)}
         self.stack = Stack(
@@ -146,16 +146,22 @@ class NativeByteSteps(ByteSteps):
         )
 
     def logits(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
-        if not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS:
+        if self._in_pytorch(ids, caches):
             return super().logits(ids, spans, caches, back)
+        assert isinstance(caches, CacheLayers)
         return self.stack.run(self._source(ids, spans, back), 1, spans, caches)
 
     def entropies(self, ids: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
-        if not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS:
+        if self._in_pytorch(ids, caches):
             return super().entropies(ids, spans, caches, back)
+        assert isinstance(caches, CacheLayers)
         entropies = torch.empty(len(ids), dtype=torch.float32, device="cpu")
         self.stack.run(self._source(ids, spans, back), 1, spans, caches, entropies)
         return entropies
+
+    def _in_pytorch(self, ids: Tensor, caches: Caches) -> bool:
+        """Other caches, many rows, or a gate within the layers: only its products are in C++."""
+        return not isinstance(caches, CacheLayers) or len(ids) > MAX_NATIVE_ROWS or self.gated
 
     def _source(self, ids: Tensor, spans: Spans, back: Back) -> Tensor:
         """What C++ reads: ids, or their embeddings."""
@@ -194,7 +200,8 @@ class NativeBLTSteps(BLTSteps):
 
     def encode(self, windows: Tensor, spans: Spans, caches: Caches, back: Back = None) -> Tensor:
         rows = len(spans.positions)
-        if not isinstance(caches, CacheLayers) or rows > MAX_NATIVE_ROWS:
+        gated = self.model.encoder.transformer.gate is not None
+        if not isinstance(caches, CacheLayers) or rows > MAX_NATIVE_ROWS or gated:
             return super().encode(windows, spans, caches, back)
         if not self.embeds:
             return self.encoder.run(self.embed(windows, back).float(), 1, spans, caches)
