@@ -57,27 +57,29 @@ class CompiledForward:
     """
 
     def __init__(self, model: ByteModel, *, narrow: bool) -> None:
-        self.model, self.narrow = of_many_rows(model), narrow
-        if isinstance(self.model, ByteLatentTransformer):
-            self._patches = compiled_function(read_patches, self.model)
-        byte = getattr(self.model, "entropy_model", self.model)
+        copied, self.device, self.narrow = of_many_rows(model), model.device, narrow
+        byte: CausalTransformer | None
+        if isinstance(copied, ByteLatentTransformer):
+            self._whole, byte = copied, copied.entropy_model
+            self._patches = compiled_function(read_patches, copied)
+        else:
+            byte = copied
         if byte is not None:
-            self._bytes = compiled_function(read_bytes, byte)
+            self._byte, self._bytes = byte, compiled_function(read_bytes, byte)
 
     def read_patches(self, batch: PackedBatch) -> ReadPatches:
         """Of a Byte Latent Transformer."""
         with self._precision():
-            x = self.model.encoder.embed(batch)
-            return ReadPatches(*self._patches(self.model, x, batch))
+            x = self._whole.encoder.embed(batch)
+            return ReadPatches(*self._patches(self._whole, x, batch))
 
     def read_bytes(self, ids: Tensor, spans: Spans) -> ReadBytes:
         """Of a byte transformer, or of the entropy model: ids [N]."""
-        model = getattr(self.model, "entropy_model", self.model)
         with self._precision():
-            return ReadBytes(*self._bytes(model, model.embed(ids, spans), spans))
+            return ReadBytes(*self._bytes(self._byte, self._byte.embed(ids, spans), spans))
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.narrow)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.narrow)
 
 
 def compiled_forward(model: ByteModel, *, narrow: bool) -> CompiledForward | None:

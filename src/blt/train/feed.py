@@ -14,6 +14,7 @@ from blt.data.prefetch import Prefetch
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 from blt.model.language import Batch, Ready
+from blt.train.stale import withheld
 
 
 class Feed(Iterator[Ready]):
@@ -26,10 +27,17 @@ class Feed(Iterator[Ready]):
         model: what reads the batches.
         loader: of the batches.
         dtype: of matrix products, those of an entropy model among them.
+        stale_patches: share of patches that come late to the bytes that would see them.
     """
 
-    def __init__(self, model: LanguageModel, loader: Loader, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
+    def __init__(
+        self,
+        model: LanguageModel,
+        loader: Loader,
+        dtype: torch.dtype,
+        stale_patches: float = 0.0,
+    ) -> None:
+        self.model, self.dtype, self.stale_patches = model, dtype, stale_patches
         self.on_gpu = model.device.type == "cuda"
         self.ahead: Prefetch[Any] = Prefetch(loader, self._copied if self.on_gpu else _itself)
         self._stream: torch.cuda.Stream | None = None
@@ -47,7 +55,8 @@ class Feed(Iterator[Ready]):
 
     def _laid_out(self, batch: Batch) -> Ready:
         with torch.no_grad(), autocast(self.model.device, self.dtype):
-            return self.model.ready(batch)
+            ready = self.model.ready(batch)
+            return withheld(ready, self.stale_patches) if self.stale_patches else ready
 
     def _copied(self, batch: Batch) -> tuple[Ready, torch.cuda.Event]:
         """In the thread that reads ahead."""

@@ -69,6 +69,7 @@ class TrainConfig:
     clip: float = 1.0  # norm of all gradients together
     most_norm: float | None = None  # skip steps whose norm is so many times the usual one
     most_skipped: int = 10  # skipped steps in a row that end the training
+    stale_patches: float = 0.0  # share of a BLT's patches that its decoder gets late, as in drafts
     recompute: bool = False  # global layers keep nothing for backward: less memory, more time
     compile: Compile = "auto"  # fuse layers with torch.compile; "auto": on a GPU
     precision: Precision = "auto"
@@ -89,7 +90,7 @@ class TrainConfig:
         for name in POSITIVE:
             value = getattr(self, name)
             require(value is None or value > 0, f"train.{name} must be positive, got {value}")
-        for name in ("min_lr_ratio", "warmup", "decay"):
+        for name in ("min_lr_ratio", "warmup", "decay", "stale_patches"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"train.{name} must be between 0 and 1, got {value}")
         for beta in self.betas:
@@ -204,6 +205,10 @@ class Recipe:
         for name, kind in owners.items():
             fits = getattr(self, name) is None or self.kind == kind
             require(fits, f"{name}: only for kind {kind!r}, this is {self.kind!r}")
+        require(
+            self.train.stale_patches == 0 or self.kind == "blt",
+            f"train.stale_patches: only for kind 'blt', this is {self.kind!r}",
+        )
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -108,7 +108,7 @@ class Trainer:
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.dtype = choose_dtype(config.precision, model.device)
-        feed = Feed(model, loader, self.dtype)
+        feed = Feed(model, loader, self.dtype, config.stale_patches)
         self.feed, self.loader = feed, feed.ahead
         self.meter = Meter(model, loader.context_bytes, self.dtype, self.parallel.world)
         self.guard = Guard.new(model.device, config.most_norm)

@@ -65,8 +65,8 @@ def merge_rows(rows: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor
     size = len(ascending)
     wanted = torch.arange(size + 1, dtype=torch.int64, device=ascending.device)
     first = torch.searchsorted(number, wanted)  # [S + 1] size, where there are no more
-    values = torch.cat(list(values))
-    return ascending[first[:-1].clamp_max(size - 1)], _sums_of_runs(values, order, first, 1)
+    sums = _sums_of_runs(torch.cat(list(values)), order, first, 1)
+    return ascending[first[:-1].clamp_max(size - 1)], sums
 
 
 def _sums_of_runs(grad: Tensor, order: Tensor, first: Tensor, count: int) -> Tensor:
