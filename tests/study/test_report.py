@@ -27,7 +27,7 @@ SIZES = tuple((f"byte_model.layers={n}",) for n in (1, 2, 3))
 def study() -> Study:
     base = {"data": {"sources": ["text.txt"], "batch_bytes": 256}, "train": {}}
     families = (Family("flat", "flat", RECIPE, SIZES), Family("deep", "deep", RECIPE, SIZES))
-    heldout = {kind: {text: ("x.txt",) for text in texts} for kind, texts in KINDS.items()}
+    heldout = {kind: dict.fromkeys(texts, ("x.txt",)) for kind, texts in KINDS.items()}
     return Study(BUDGETS, (SEEDS,) * 2, LRS, base, heldout, families)
 
 

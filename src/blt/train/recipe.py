@@ -209,6 +209,11 @@ class Recipe:
             self.train.stale_patches == 0 or self.kind == "blt",
             f"train.stale_patches: only for kind 'blt', this is {self.kind!r}",
         )
+        learned = self.model is not None and self.model.patching.is_learned
+        require(
+            self.train.stale_patches == 0 or not learned,
+            "train.stale_patches: not with the patching rule 'learned', which cannot draft",
+        )
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
