@@ -190,8 +190,10 @@ def test_mistakes_are_named(
     for args, message in (
         (["cuddle", "x"], "choose one of"),
         (["cute", str(tmp_path / "model")], "no spell.tsv"),
-        (["blimp", "a.jsonl"], "use blt lm-eval --model blt --model_args pretrained=FOLDER "),
-        (["lambada"], "--tasks lambada_openai"),
+        (["piqa", "a.jsonl"], "use blt lm-eval --model blt --model_args pretrained=FOLDER "),
+        (["blimp", "none.jsonl"], "none.jsonl"),
+        (["lambada"], "name its texts or data"),
+        (["bpb", "x", "--typos", "list"], "--typos: means nothing for bpb"),
         (["cute", "a", "b"], "nothing else"),
         (["bpb", str(tmp_path / "none")], "no such file"),
         (["bpb"], "name its texts"),
