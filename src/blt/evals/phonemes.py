@@ -47,9 +47,10 @@ def read_folder(folder: Path) -> dict[str, tuple[list[Word], list[Word]]]:
         raise UserError(f"{folder}: no LANGUAGE{TEST} in it; name the folder of SIGMORPHON's data")
     found = {}
     for path in tests:
-        train = path.with_name(path.name.replace(TEST, TRAIN))
-        require(train.is_file(), f"{path}: there is no {train.name} beside it, for the examples")
-        found[path.name.split(TEST)[0]] = (read_words(train), read_words(path))
+        language = path.name.split(TEST)[0]
+        train = sorted(path.parent.glob(f"{language}{TRAIN}*"))  # packed as it may be
+        require(bool(train), f"{path}: no {language}{TRAIN} beside it, for the examples")
+        found[language] = (read_words(train[0]), read_words(path))
     return found
 
 
