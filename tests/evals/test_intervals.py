@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.evals.intervals import DRAWS, FEW, Interval, documents_of, interval, paired
-from blt.evals.rows import Measured, Shown, accuracy, mean_accuracy
+from blt.evals.rows import Measured, Shown, accuracy, mean_of
 
 numbers = st.lists(st.tuples(st.floats(0, 100), st.integers(1, 50)), min_size=1, max_size=30)
 
@@ -120,6 +120,6 @@ def test_a_mean_weighs_every_row_the_same() -> None:
         accuracy({"task": "b"}, [1.0, 0.0, 0.0, 0.0], 0.25),
         accuracy({"task": "of nothing"}, [], 0.0),
     ]
-    mean = mean_accuracy("mean", rows)
+    mean = mean_of("mean", rows)
     assert mean.row == {"task": "mean", "questions": 6, "acc": 0.625, "guess": 0.375}
     assert interval(mean.values, mean.sizes, mean.strata).value == pytest.approx(0.625)

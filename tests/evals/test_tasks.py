@@ -18,8 +18,6 @@ from blt.errors import UserError
 from blt.evals import cute
 from blt.evals.compare import short_names
 from blt.evals.languages import read_languages
-from blt.evals.samples import prompts, validity
-from blt.generate import Generation
 from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.tokens.tokenizer import ByteTokenizer
@@ -182,30 +180,6 @@ def test_lines_that_a_limit_leaves_out_must_be_parallel_too(tmp_path: Path) -> N
         read_languages(tmp_path, 1)
 
 
-def test_invalid_utf8_is_counted_in_samples_and_characters() -> None:
-    class Scripted(blt.ByteLM):
-        def generate(self, prompts: object, **_: object) -> object:
-            texts = [b"abc", b"a\xffb\xfe", "é€".encode(), "xé".encode()[:-1]]
-            return [Generation(data, "length", [], [], b"") for data in texts]
-
-    found = validity(Scripted(TINY), [b""] * 4)
-    assert found.samples == 1 / 4  # a character that the limit cut off is no mistake
-    assert found.characters == pytest.approx(2 / (3 + 4 + 2 + 1))
-
-
-def test_samples_begin_with_whole_characters(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: list[LanguageModel], model: Path
-) -> None:
-    assert prompts(["é".encode() * 100], 2) == ["é".encode() * 64] * 2
-    assert prompts(["aé€".encode() + b"x" * 200, b""], 3)[2] == "aé€".encode() + b"x" * 122
-    assert prompts([], 1) == [b""]
-    text = tmp_path / "text.txt"
-    text.write_bytes(MULTILINGUAL[:200])
-    found = rows(capsys, "utf8", text, "--model", model, "--limit", 2)
-    assert [row["after"] for row in found] == ["nothing", str(text)]
-    assert validity(models[2], [b"One", b"Two"]).bytes > 0  # a token model
-
-
 def test_mistakes_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
 ) -> None:
@@ -216,8 +190,10 @@ def test_mistakes_are_named(
     for args, message in (
         (["cuddle", "x"], "choose one of"),
         (["cute", str(tmp_path / "model")], "no spell.tsv"),
-        (["blimp", "a.jsonl"], "use blt lm-eval --model blt --model_args pretrained=FOLDER "),
-        (["lambada"], "--tasks lambada_openai"),
+        (["piqa", "a.jsonl"], "use blt lm-eval --model blt --model_args pretrained=FOLDER "),
+        (["blimp", "none.jsonl"], "none.jsonl"),
+        (["lambada"], "name its texts or data"),
+        (["bpb", "x", "--typos", "list"], "--typos: means nothing for bpb"),
         (["cute", "a", "b"], "nothing else"),
         (["bpb", str(tmp_path / "none")], "no such file"),
         (["bpb"], "name its texts"),

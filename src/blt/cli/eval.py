@@ -36,7 +36,7 @@ def eval(
         task: bpb: texts, one row each. noise: texts, disturbed in eight ways. languages: a folder
             of parallel text, one file per language. utf8: what the model writes, after nothing and
             after each text. cute: the folder of its .tsv files. blimp: its .zip. lambada,
-            hellaswag: a .jsonl file.
+            hellaswag: a .jsonl file. g2p: a folder of SIGMORPHON's .tsv files.
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
@@ -45,7 +45,7 @@ def eval(
         limit: At most so many questions, sentences or samples.
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
         noise: hellaswag: with the paper's five noises in the context too.
-        generate: cute: let the model write its answers, as published.
+        generate: cute: let the model write its answers, as published. g2p: too.
         precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
             float32 on a CPU.
         compile: Let torch.compile fuse the model first: for much text on a GPU, as it takes up to a

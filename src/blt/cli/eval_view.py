@@ -22,6 +22,7 @@ from blt.texts.printable import printable
 FIGURES = (".png", ".svg", ".pdf")
 RANGE = "95 %"  # over the columns of intervals, which spaces behind tell apart
 WIDE = 1000  # characters
+TINY = 0.0005  # of which three places would show nothing
 GAP = 0.6  # between the bars of one name and the next, in bars
 
 
@@ -148,5 +149,5 @@ def _label(name: str) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.1e}" if 0 < abs(value) < TINY else f"{value:.3f}"
     return "" if value is None else str(value)

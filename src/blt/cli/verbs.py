@@ -29,7 +29,8 @@ GROUPS = {
         "as its layers.",
     },
     "measure": {
-        "eval": "Measure models: bits per byte, noise, languages, valid UTF-8, CUTE, BLiMP and more.",
+        "eval": "Measure models: bits per byte, noise, languages, valid UTF-8, CUTE, BLiMP and "
+        "more.",
         "lm-eval": "Run lm-evaluation-harness with --model blt; the arguments are those of its "
         "lm_eval.",
         "study": "Train a grid of models at equal FLOPs, score them, and draw what comes out.",

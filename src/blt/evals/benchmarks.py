@@ -70,8 +70,9 @@ def blimp(lm: LanguageModel, path: Path, options: Options) -> Iterator[Measured]
         found = credits_of(asked, option_values(lm, asked))
     names = sorted({row["UID"] for row in rows})
     strata = [names.index(row["UID"]) for row in rows]
-    for field in sorted({row["field"] for row in rows}):
-        own = [index for index, row in enumerate(rows) if row["field"] == field]
+    fields = [row["field"].replace("/", "_") for row in rows]  # one of two has both spellings
+    for field in sorted(set(fields)):
+        own = [index for index, other in enumerate(fields) if other == field]
         yield _pairs(field, [found[n] for n in own], [strata[n] for n in own])
     yield _pairs("all", found, strata)
 

@@ -132,17 +132,28 @@ def accuracy(
     return Measured(row, "acc", credits, None, strata)
 
 
-def mean_accuracy(name: str, rows: Sequence[Measured]) -> Measured:
-    """A last row: the mean of accuracies, each of which counts the same however many questions."""
+def mean_of(name: str, rows: Sequence[Measured]) -> Measured:
+    """A last row: means of columns, in which each row counts the same however large it is.
+
+    Whole numbers are added up. What a row has no number for is left out of it.
+    """
     found = [one for one in rows if len(one.values)]
-    row: Row = {key: name for key, value in rows[0].row.items() if isinstance(value, str)}
-    row["questions"] = sum(len(one.values) for one in found)
-    for key in ("acc", "guess"):
-        row[key] = sum(one.row[key] for one in found) / max(1, len(found))
+    row: Row = {}
+    for key, value in rows[0].row.items():
+        numbers = [one.row[key] for one in found if isinstance(one.row[key], int | float)]
+        if isinstance(value, str):
+            row[key] = name
+        elif isinstance(value, int):
+            row[key] = sum(numbers)
+        elif key.endswith(("_low", "_high")):
+            row[key] = None
+        else:
+            row[key] = sum(numbers) / len(numbers) if numbers else None
     values: list[float] = []
     strata: list[int] = []
     for number, one in enumerate(found):
-        values += [value / len(one.values) for value in one.values]
+        whole = len(one.values) if one.sizes is None else sum(one.sizes)
+        values += [value / whole for value in one.values]
         strata += [number] * len(one.values)
     scale = len(values) / max(1, len(found))  # so that the mean of all is the mean of the means
-    return Measured(row, "acc", [value * scale for value in values], None, strata)
+    return Measured(row, rows[0].key, [value * scale for value in values], None, strata)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blt.data import read
 from blt.errors import UserError
-from blt.evals import benchmarks, cute_pairs, languages, robustness, samples
+from blt.evals import benchmarks, cute_pairs, languages, phonemes, robustness, samples
 from blt.evals import cute as cute_task
 from blt.evals.choices import credits, evenly, guess
 from blt.evals.intervals import documents_of
@@ -20,7 +20,7 @@ from blt.evals.rows import (
     Options,
     Row,
     accuracy,
-    mean_accuracy,
+    mean_of,
     only,
 )
 from blt.lm import LanguageModel
@@ -73,7 +73,7 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
             with autocast(lm.device, options.dtype(lm)):
                 rows.append(accuracy(about, credits(lm, pairs), guess(pairs)))
         yield rows[-1]
-    yield mean_accuracy("mean", rows)
+    yield mean_of("mean", rows)
 
 
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -87,15 +87,12 @@ def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     count = options.limit or samples.SAMPLES
     for path in ("", *paths):
         texts = read((path,)).documents if path else []
-        found = samples.validity(lm, samples.prompts(texts, count))
-        row: Row = {
-            "after": path or "nothing",
-            "samples": count,
-            "bytes": found.bytes,
-            "invalid_samples": found.samples,
-            "invalid_characters": found.characters,
-        }
-        yield Measured(row, "invalid_samples")
+        yield from samples.rows(lm, path or "nothing", samples.prompts(texts, count))
+
+
+def g2p(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
+    """Grapheme to phoneme: bits of the right answer, and what the model writes."""
+    return phonemes.rows(lm, Path(only(paths, "a folder of SIGMORPHON's .tsv files")), options)
 
 
 def blimp(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -134,7 +131,10 @@ TASKS: dict[str, Task] = {
         ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
         ("limit", "context_bytes", "precision"),
     ),
-    "utf8": Task(utf8, ("invalid_samples", "invalid_characters")),
+    "utf8": Task(utf8, ("invalid_characters", "masked_per_byte")),
+    "g2p": Task(
+        g2p, ("bits_per_byte", "phoneme_errors", "exact"), ("limit", "generate", "precision")
+    ),
     "blimp": Task(blimp, ("acc", "guess"), ("limit", "precision")),
     "lambada": Task(lambada, ("value",), ("limit", "precision")),
     "hellaswag": Task(hellaswag, ("acc", "robustness"), ("limit", "noise", "precision")),
