@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from blt.errors import UserError
 from blt.generate.cache import (
     MAX_ROWS,
     PatchMemory,
@@ -22,9 +22,11 @@ from blt.generate.cpp import steps as in_cpp
 from blt.generate.cpp.products import is_native
 from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat, step_of
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
+from blt.generate.trails import Trail, next_probabilities, next_smoothed, weight
 from blt.model.blt import ByteLatentTransformer
 from blt.model.language import ByteModel
 from blt.model.packing import Spans, pack
+from blt.model.routing import smooth
 from blt.model.transformer import entropy, entropy_contexts
 from blt.patching.streaming import Boundaries
 
@@ -40,6 +42,7 @@ class _Extension:
     cuts: list[list[Boundaries]]  # [B][n] after each id
     x: Tensor  # [B, n, d] encoder states
     seen_ids: list[list[int]]  # [B][n] patch of ``CachedBLT.seen`` that each id sees
+    latents: Tensor  # [P, global_dim] of the patches that the new ids complete
 
 
 class CachedBLT(CachedModel):
@@ -66,8 +69,6 @@ class CachedBLT(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
-        if self.patching.is_learned:
-            raise UserError("patching rule 'learned' cannot write text yet")
         self.beginning = model.patcher.stream()  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
@@ -103,7 +104,14 @@ class CachedBLT(CachedModel):
     def prefill(self, documents: Sequence[list[int]]) -> None:
         model, first = self.model, len(self.texts)
         tensors = [torch.tensor(ids, dtype=torch.int64, device=self.device) for ids in documents]
-        cuts = self._cut_documents(documents, tensors, first)
+        spans = Spans.from_lengths([len(ids) for ids in tensors], self.device)
+        offsets = spans.offsets
+        x = model.encoder.transformer(
+            model.encoder.embedding(torch.cat(tensors), spans.positions),
+            spans,
+            self.local.prefill(self.encoder_layers, offsets, offsets, first),
+        )
+        cuts = self._cut_documents(documents, tensors, first, x, spans)
         decisions = [
             torch.tensor(
                 [True, *(cut.opens for cut in document)], dtype=torch.bool, device=self.device
@@ -111,12 +119,6 @@ class CachedBLT(CachedModel):
             for document in cuts
         ]
         batch = pack(tensors, decisions)
-        offsets = batch.documents.offsets
-        x = model.encoder.transformer(
-            model.encoder.embedding(batch.ids, batch.documents.positions),
-            batch.documents,
-            self.local.prefill(self.encoder_layers, offsets, offsets, first),
-        )
         # Only complete patches go on: the last one of a document may still be open.
         complete = [
             count - (not document[-1].opens)
@@ -129,13 +131,16 @@ class CachedBLT(CachedModel):
             ]
         )
         patches = model.encoder.patches(x, batch.patch_ids, batch.num_patches)[kept]
-        spans = Spans.from_lengths(complete, self.device)
+        of_patches = Spans.from_lengths(complete, self.device)
         memories = [PatchMemory(model.global_transformer.transformer, self.dtype) for _ in cuts]
         for memory, count in zip(memories, complete, strict=True):
             memory.reserve(count)
         layers = range(model.global_transformer.transformer.depth)
-        caches = [PatchPrefill(layer, memories, spans.offsets) for layer in layers]
-        latents = model.global_transformer(patches, spans, caches)
+        caches = [PatchPrefill(layer, memories, of_patches.offsets) for layer in layers]
+        latents = model.global_transformer(patches, of_patches, caches)
+        if self.patching.is_learned:
+            p = [weight(cut.entropy) for cut in chain(*cuts) if cut.opens]
+            latents = smooth(latents, latents.new_tensor(p, dtype=torch.float32))
         seen = model.decoder.keys_values(latents)
         seen_ids = torch.searchsorted(kept, batch.decoder_patch_ids)
         logits = model.decoder.logits(
@@ -152,6 +157,9 @@ class CachedBLT(CachedModel):
             end = offsets[row - first + 1]
             memory.length = complete[row - first]
             text = Text(list(document), cut[-1], memory)
+            if self.patching.is_learned:
+                patch = of_patches.offsets[row - first + 1] - 1
+                text.trail = Trail(x[end - 1].clone(), latents[patch].clone())
             if not cut[-1].opens:
                 text.open_patch = [x[int(batch.patch_offsets[batch.patch_ids[end - 1]]) : end]]
             self.texts.append(text)
@@ -160,10 +168,18 @@ class CachedBLT(CachedModel):
             self._see(row, [(k[last], v[last]) for k, v in seen])
 
     def _cut_documents(
-        self, documents: Sequence[list[int]], tensors: Sequence[Tensor], first: int
+        self,
+        documents: Sequence[list[int]],
+        tensors: Sequence[Tensor],
+        first: int,
+        x: Tensor,
+        local: Spans,
     ) -> list[list[Boundaries]]:
-        """Boundaries after each id of whole documents."""
+        """Boundaries after each id of whole documents, which the encoder made x [N, d] of."""
         entropies = [[0.0] * len(ids) for ids in documents]
+        if self.model.router is not None:
+            p = self.model.router.along(x, local)
+            entropies = [part.tolist() for part in local.split(p)]
         if self.patching.needs_entropies:
             assert self.model.entropy_model is not None
             ids = torch.cat(list(tensors))
@@ -185,12 +201,13 @@ class CachedBLT(CachedModel):
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
         spans, step = flat(positions), step_of(self.local, positions, first)
-        cuts = self._cut(texts, new_ids, step, spans)
         x = self._encode(texts, new_ids, spans, step)
-        seen_ids = self._complete_patches(texts, cuts, x, first)
+        cuts = self._cut(texts, new_ids, step, spans, x)
+        seen_ids, latents = self._complete_patches(texts, cuts, x, first)
         logits = self._decode(x, seen_ids, spans, step)
         self._count(bytes_read=len(texts) * n, decoded=len(texts) * n)
-        self._pending = _Extension(first, new_ids, cuts, x.unflatten(0, (-1, n)), seen_ids)
+        states = x.unflatten(0, (-1, n))
+        self._pending = _Extension(first, new_ids, cuts, states, seen_ids, latents)
         return logits.unflatten(0, (len(texts), n))
 
     @torch.inference_mode()
@@ -213,10 +230,14 @@ class CachedBLT(CachedModel):
         new_ids: Sequence[Sequence[int]],
         step: RingStep | RingPiece,
         spans: Spans,
+        x: Tensor,
     ) -> list[list[Boundaries]]:
-        """Boundaries after each new id."""
+        """Boundaries after each new id, which the encoder made x [B * n, d] of."""
         befores = [text.boundaries for text in texts]
         entropies = [[0.0] * len(ids) for ids in new_ids]
+        if self.model.router is not None:
+            p = next_probabilities(self.model.router, _trails(texts), x, spans.positions)
+            entropies = p.tolist()
         if self.patching.needs_entropies:
             assert self.entropy_steps is not None
             starts = None
@@ -258,11 +279,12 @@ class CachedBLT(CachedModel):
 
     def _complete_patches(
         self, texts: Sequence[Text], cuts: list[list[Boundaries]], x: Tensor, first: int
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], Tensor]:
         """Take the patches that new bytes complete through the global transformer, into ``seen``.
 
         Returns:
-            which patch of ``seen`` each new byte sees  # [B][n]
+            which patch of ``seen`` each new byte sees  # [B][n]; and what the global transformer,
+            and a router, made of the patches  # [P, global_dim]
         """
         rows = x.unflatten(0, (len(texts), -1))
         pieces: list[Tensor] = []
@@ -281,14 +303,18 @@ class CachedBLT(CachedModel):
                     parts, start = [], j + 1
                 seen_ids[-1].append(now)
             counts.append(len(sizes) - before)
+        latents = x[:0]
         if sizes:
             patches = self.steps.pool(torch.cat(pieces), sizes)
             latents = self._globally(texts, counts, patches)
+            if self.patching.is_learned:
+                weights = [weight(cut.entropy) for cut in chain(*cuts) if cut.opens]
+                latents = next_smoothed(_trails(texts), counts, latents, weights)
             self._reserve(self.max_batch + len(sizes))
             self._see(
                 slice(self.max_batch, self.max_batch + len(sizes)), self.steps.keys_values(latents)
             )
-        return seen_ids
+        return seen_ids, latents
 
     def _globally(self, texts: Sequence[Text], counts: Sequence[int], patches: Tensor) -> Tensor:
         """Output of the global transformer for new patches, so many of each text  # [P, d]."""
@@ -329,14 +355,16 @@ class CachedBLT(CachedModel):
             text, cuts = self.texts[done.first + index], done.cuts[index][:count]
             text.ids += done.new_ids[index][:count]
             text.boundaries = cuts[-1]
+            last = done.seen_ids[index][count - 1]
             closed = [j for j, cut in enumerate(cuts) if cut.opens]
             after = 0
             if closed and text.patches is not None:
                 text.patches.length += len(closed)
                 text.open_patch, after = [], closed[-1] + 1
-                self.seen[:, :, done.first + index] = self.seen[
-                    :, :, done.seen_ids[index][count - 1]
-                ]
+                self.seen[:, :, done.first + index] = self.seen[:, :, last]
+            if text.trail is not None:
+                smoothed = done.latents[last - self.max_batch].clone() if closed else None
+                text.trail = text.trail.after(done.x[index, count - 1].clone(), smoothed)
             if after < count:
                 text.open_patch.append(done.x[index, after:count])
             if len(text.open_patch) > COMPACT_AFTER:
@@ -385,6 +413,10 @@ def _read_all(
         boundaries = boundaries.read(token_id, h)
         cuts.append(boundaries)
     return cuts
+
+
+def _trails(texts: Sequence[Text]) -> list[Trail]:
+    return [text.trail for text in texts if text.trail is not None]
 
 
 def cached(model: ByteModel, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:

@@ -221,7 +221,7 @@ class Patcher:
         """Write a table for the ``lookup`` rule, observed on ``data``; returns a line about it."""
         ids = vocab.encode(data).to(self.device)
         (entropies,) = self.entropies([ids])
-        if entropies is None:
+        if entropies is None or self.config.is_learned:
             raise UserError(f"rule {self.config.rule!r} has no entropies, and no threshold")
         count = write_lookup_table(path, ids, entropies, order, self.config.threshold)
         return f"{path}: patches start after {count} of the {order}-grams in {len(data)} bytes"
