@@ -19,6 +19,7 @@ import blt
 from blt import cli
 from blt.checkpoint import pretrained
 from commands import fails
+from shapes import random_blt
 
 
 def blt_json(*args: object) -> dict[str, object]:
@@ -139,6 +140,24 @@ def test_pipe_in_and_broken_pipe_out() -> None:
     quiet = f"{' '.join(command)} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", quiet], input=b"a b " * 100_000, capture_output=True)
     assert done.stderr == b""
+
+
+def test_a_model_that_learned_to_cut_shows_how_likely_each_patch_was(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    random_blt("learned", max_patch_length=9).save(tmp_path / "model")
+    text, model = "some text to cut", ("--model", tmp_path / "model")
+    cut = blt_json(text, *model)
+    assert cut["entropies"] is None
+    assert len(cut["probabilities"]) == len(text)  # type: ignore[arg-type]
+    assert cli.main(["patch", text, *map(str, model)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{cut['probabilities'][0]:.3f}" in shown  # type: ignore[index]
+    assert "rule: learned" in shown
+    assert "--model" in fails(capsys, "patch", "x", "--rule", "learned")
+    assert "threshold" in fails(capsys, "patch", "x", *model, "--threshold", "1")
+    table = ("--make-table", tmp_path / "table")
+    assert "no entropies" in fails(capsys, "patch", "x", *model, *table)
 
 
 def test_patch_mistakes(

@@ -20,7 +20,7 @@ from shapes import TINY, TINY_BLT, random_blt, tiny_config
 from texts import MULTILINGUAL
 
 ENTROPY_RULES = ("entropy", "entropy-monotonic", "entropy-combined")
-RULES = (*ENTROPY_RULES, "space", "static", "byte", "lookup")
+RULES = (*ENTROPY_RULES, "space", "static", "byte", "lookup", "learned")
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -18,11 +18,20 @@ from blt.patching import RULES, Patcher, PatchingConfig, Rule
 from blt.patching.rules import Place
 from blt.serve.analysis import Analysis
 from blt.serve.schemas import RuleIn
-from shapes import tiny_config
+from shapes import random_blt, tiny_config
 
 
-@given(st.binary(min_size=1, max_size=80))
-def test_bytes_per_patch_are_the_same_wherever_they_are_told(lm: blt.BLT, text: bytes) -> None:
+@pytest.fixture(scope="module")
+def learned() -> blt.BLT:
+    return random_blt("learned", max_patch_length=9)
+
+
+@pytest.mark.parametrize("cutter", ["lm", "learned"])
+@given(text=st.binary(min_size=1, max_size=80))
+def test_bytes_per_patch_are_the_same_wherever_they_are_told(
+    request: pytest.FixtureRequest, cutter: str, text: bytes
+) -> None:
+    lm: blt.BLT = request.getfixturevalue(cutter)
     ids = blt.encode(text)
     size = lm.patch(text).mean_size
     assert lm.patcher.cut(text).mean_size == size

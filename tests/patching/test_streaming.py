@@ -14,7 +14,10 @@ from blt.patching import Patcher, PatchingConfig, decide
 from blt.patching.rules import RULES as KNOWN
 from blt.patching.streaming import Boundaries, contexts_after, opens_after
 
-RULES = ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte", "lookup")
+RULES = (
+    *("entropy", "entropy-monotonic", "entropy-combined"),
+    *("space", "static", "byte", "lookup", "learned"),
+)
 LEVELS = (0.0, 0.5, 1.0, 1.5, 2.0)  # few, and exact in floats: thresholds are met exactly
 
 

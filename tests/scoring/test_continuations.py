@@ -35,6 +35,7 @@ RULES = {
     "static": {"stride": 3},
     "byte": {},
     "lookup": {"lookup_order": 2},
+    "learned": {"max_patch_length": 8},
 }
 
 

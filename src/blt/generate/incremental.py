@@ -18,6 +18,7 @@ from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
 from blt.generate.compiled import CompiledForward
 from blt.generate.lookback import looking_back
 from blt.generate.steps import ByteSteps
+from blt.generate.trails import Trail
 from blt.model.language import ByteModel
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer
@@ -47,6 +48,7 @@ class Text:
     boundaries: Boundaries | None = None  # None: a model without patches
     patches: PatchMemory | None = None
     open_patch: list[Tensor] = field(default_factory=list)  # states [m, d] of its bytes
+    trail: Trail | None = None  # of a text that a router cuts
 
     def copy(self) -> Text:
         patches = None if self.patches is None else self.patches.copy()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from blt.errors import UserError
 from blt.generate.cache import (
     MAX_ROWS,
     PatchMemory,
@@ -23,9 +23,11 @@ from blt.generate.cpp.products import is_native
 from blt.generate.incremental import CachedByteLM, CachedModel, Text, flat, step_of
 from blt.generate.lookback import looking_back
 from blt.generate.steps import BLTSteps, ByteSteps, KeysValues
+from blt.generate.trails import Trail, next_probabilities, next_smoothed, weight
 from blt.model.blt import ByteLatentTransformer
 from blt.model.language import ByteModel
 from blt.model.packing import PackedBatch, Spans, pack
+from blt.model.routing import smooth
 from blt.model.transformer import entropy, entropy_contexts
 from blt.patching.streaming import Boundaries
 
@@ -41,6 +43,7 @@ class _Extension:
     cuts: list[list[Boundaries]]  # [B][n] after each id
     x: Tensor  # [B, n, d] encoder states
     seen_ids: list[list[int]]  # [B][n] patch of ``CachedBLT.seen`` that each id sees
+    latents: Tensor  # [P, global_dim] of the patches that the new ids complete
 
 
 class CachedBLT(CachedModel):
@@ -67,8 +70,6 @@ class CachedBLT(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
-        if self.patching.is_learned:
-            raise UserError("patching rule 'learned' cannot write text yet")
         self.beginning = model.patcher.stream()  # raises where the rule is not incremental
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
@@ -104,7 +105,8 @@ class CachedBLT(CachedModel):
     def prefill(self, documents: Sequence[list[int]]) -> None:
         first = len(self.texts)
         tensors = [torch.tensor(ids, dtype=torch.int64, device="cpu") for ids in documents]
-        cuts = self._cut_documents(documents, tensors, first)
+        routed = self._encoded(tensors, first) if self.patching.is_learned else None
+        cuts = self._cut_documents(documents, tensors, first, routed)
         decisions = [
             torch.tensor([True, *(cut.opens for cut in document)], dtype=torch.bool, device="cpu")
             for document in cuts
@@ -119,7 +121,8 @@ class CachedBLT(CachedModel):
         memories = [
             PatchMemory(self.model.global_transformer.transformer, self.dtype) for _ in cuts
         ]
-        if self._goes_compiled(len(host.ids)):
+        latents = None
+        if self._goes_compiled(len(host.ids)) and routed is None:
             x, seen, logits = self._read_compiled(batch, complete, memories)
             seen_ids = host.decoder_patch_ids
         else:
@@ -130,7 +133,12 @@ class CachedBLT(CachedModel):
                 ]
             )
             seen_ids = torch.searchsorted(kept, host.decoder_patch_ids)
-            x, seen, logits = self._read(batch, kept, complete, seen_ids, memories)
+            x = self._encoded(tensors, first) if routed is None else routed
+            latents = self._latents(x, batch, kept, complete, memories)
+            if self.patching.is_learned:
+                p = [weight(cut.entropy) for cut in chain(*cuts) if cut.opens]
+                latents = smooth(latents, latents.new_tensor(p, dtype=torch.float32))
+            seen, logits = self._decoded(x, latents, seen_ids, batch.documents)
         offsets = batch.documents.offsets
         self._count(bytes_read=len(x), decoded=len(x), patches=sum(complete))
         for row, (document, cut, memory) in enumerate(
@@ -139,6 +147,9 @@ class CachedBLT(CachedModel):
             end = offsets[row - first + 1]
             memory.length = complete[row - first]
             text = Text(list(document), cut[-1], memory)
+            if latents is not None and self.patching.is_learned:
+                patch = sum(complete[: row - first + 1]) - 1
+                text.trail = Trail(x[end - 1].clone(), latents[patch].clone())
             if not cut[-1].opens:
                 text.open_patch = [x[int(host.patch_offsets[host.patch_ids[end - 1]]) : end]]
             self.texts.append(text)
@@ -146,52 +157,58 @@ class CachedBLT(CachedModel):
             last = int(seen_ids[end - 1])
             self._see(row, [(k[last], v[last]) for k, v in seen])
 
-    def _read(
+    def _encoded(self, tensors: Sequence[Tensor], first: int) -> Tensor:
+        """Ids [T] of new documents → encoder states of all  # [N, d]; they go into the cache."""
+        model = self.model
+        spans = Spans.from_lengths([len(ids) for ids in tensors], self.device)
+        return model.encoder.transformer(  # type: ignore[no-any-return]
+            model.encoder.embedding(torch.cat(list(tensors)).to(self.device), spans.positions),
+            spans,
+            self.local.prefill(self.encoder_layers, spans.offsets, spans.offsets, first),
+        )
+
+    def _latents(
         self,
+        x: Tensor,
         batch: PackedBatch,
         kept: Tensor,
         complete: Sequence[int],
-        seen_ids: Tensor,
         memories: Sequence[PatchMemory],
-    ) -> tuple[Tensor, KeysValues, Tensor]:
-        """Read a batch into new rows.
+    ) -> Tensor:
+        """Encoder states x [N, d] → global output of the complete patches  # [K, D].
 
         Args:
             kept: [K] the complete patches.
             complete: how many of them each document has.
-            seen_ids: [N] which of them each byte sees.
             memories: for the patches of each document.
-
-        Returns:
-            states [N, d] of bytes; what they see of the complete patches; logits [N, 260].
         """
-        model, offsets, first = self.model, batch.documents.offsets, len(self.texts)
-        x = model.encoder.transformer(
-            model.encoder.embedding(batch.ids, batch.documents.positions),
-            batch.documents,
-            self.local.prefill(self.encoder_layers, offsets, offsets, first),
-        )
-        patches = model.encoder.patches(x, batch.patch_ids, batch.num_patches)
+        patches = self.model.encoder.patches(x, batch.patch_ids, batch.num_patches)
         spans = Spans.from_lengths(complete, self.device)
         for memory, count in zip(memories, complete, strict=True):
             memory.reserve(count)
-        layers = range(model.global_transformer.transformer.depth)
+        layers = range(self.model.global_transformer.transformer.depth)
         caches = [PatchPrefill(layer, memories, spans.offsets) for layer in layers]
-        latents = model.global_transformer(patches[kept.to(self.device)], spans, caches)
-        seen = model.decoder.keys_values(latents)
-        logits = model.decoder.logits(
-            x,
-            seen,
-            seen_ids.to(self.device),
-            batch.documents,
-            self.local.prefill(self.decoder_layers, offsets, offsets, first),
+        return self.model.global_transformer(  # type: ignore[no-any-return]
+            patches[kept.to(self.device)], spans, caches
         )
-        return x, seen, logits
+
+    def _decoded(
+        self, x: Tensor, latents: Tensor, seen_ids: Tensor, documents: Spans
+    ) -> tuple[KeysValues, Tensor]:
+        """Encoder states [N, d] and global output [K, D] → what bytes see, and logits [N, 260].
+
+        ``seen_ids`` [N] is the patch that each byte sees.
+        """
+        offsets, first = documents.offsets, len(self.texts)
+        seen = self.model.decoder.keys_values(latents)
+        caches = self.local.prefill(self.decoder_layers, offsets, offsets, first)
+        ids = seen_ids.to(self.device)
+        return seen, self.model.decoder.logits(x, seen, ids, documents, caches)
 
     def _read_compiled(
         self, batch: PackedBatch, complete: Sequence[int], memories: Sequence[PatchMemory]
     ) -> tuple[Tensor, KeysValues, Tensor]:
-        """As :meth:`_read`; what bytes see is of all patches."""
+        """States [N, d] of bytes, what they see, of all patches, and logits [N, 260]."""
         assert self.compiled is not None
         offsets, first = batch.documents.offsets, len(self.texts)
         found = self.compiled.read_patches(batch)
@@ -202,10 +219,21 @@ class CachedBLT(CachedModel):
         return found.x, found.seen, found.logits
 
     def _cut_documents(
-        self, documents: Sequence[list[int]], tensors: Sequence[Tensor], first: int
+        self,
+        documents: Sequence[list[int]],
+        tensors: Sequence[Tensor],
+        first: int,
+        x: Tensor | None,
     ) -> list[list[Boundaries]]:
-        """Boundaries after each id of whole documents, which are on the CPU."""
+        """Boundaries after each id of whole documents, which are on the CPU.
+
+        ``x`` [N, d] is what the encoder made of them, for a router.
+        """
         entropies = [[0.0] * len(ids) for ids in documents]
+        if self.model.router is not None and x is not None:
+            local = Spans.from_lengths([len(ids) for ids in tensors], self.device)
+            p = self.model.router.along(x, local)
+            entropies = [part.tolist() for part in local.split(p)]
         if self.patching.needs_entropies:
             assert self.model.entropy_model is not None
             ids = torch.cat(list(tensors))
@@ -234,12 +262,13 @@ class CachedBLT(CachedModel):
         texts, n = self.texts[first : first + len(new_ids)], len(new_ids[0])
         positions = self._positions(texts, n)
         spans, step = flat(positions), step_of(self.local, positions, first)
-        cuts = self._cut(texts, new_ids, step, spans)
         x = self._encode(texts, new_ids, spans, step)
-        seen_ids = self._complete_patches(texts, cuts, x, first)
+        cuts = self._cut(texts, new_ids, step, spans, x)
+        seen_ids, latents = self._complete_patches(texts, cuts, x, first)
         logits = self._decode(x, seen_ids, spans, step)
         self._count(bytes_read=len(texts) * n, decoded=len(texts) * n)
-        self._pending = _Extension(first, new_ids, cuts, x.unflatten(0, (-1, n)), seen_ids)
+        states = x.unflatten(0, (-1, n))
+        self._pending = _Extension(first, new_ids, cuts, states, seen_ids, latents)
         return logits.unflatten(0, (len(texts), n))
 
     @torch.inference_mode()
@@ -262,10 +291,14 @@ class CachedBLT(CachedModel):
         new_ids: Sequence[Sequence[int]],
         step: RingStep | RingPiece,
         spans: Spans,
+        x: Tensor,
     ) -> list[list[Boundaries]]:
-        """Boundaries after each new id."""
+        """Boundaries after each new id, which the encoder made x [B * n, d] of."""
         befores = [text.boundaries for text in texts]
         entropies = [[0.0] * len(ids) for ids in new_ids]
+        if self.model.router is not None:
+            p = next_probabilities(self.model.router, _trails(texts), x, spans.positions)
+            entropies = p.tolist()
         if self.patching.needs_entropies:
             assert self.entropy_steps is not None
             starts, contexts = None, None
@@ -314,11 +347,12 @@ class CachedBLT(CachedModel):
 
     def _complete_patches(
         self, texts: Sequence[Text], cuts: list[list[Boundaries]], x: Tensor, first: int
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], Tensor]:
         """Take the patches that new bytes complete through the global transformer, into ``seen``.
 
         Returns:
-            which patch of ``seen`` each new byte sees  # [B][n]
+            which patch of ``seen`` each new byte sees  # [B][n]; and what the global transformer,
+            and a router, made of the patches  # [P, global_dim]
         """
         rows = x.unflatten(0, (len(texts), -1))
         pieces: list[Tensor] = []
@@ -337,14 +371,18 @@ class CachedBLT(CachedModel):
                     parts, start = [], j + 1
                 seen_ids[-1].append(now)
             counts.append(len(sizes) - before)
+        latents = x[:0]
         if sizes:
             patches = self.steps.pool(torch.cat(pieces), sizes)
             latents = self._globally(texts, counts, patches)
+            if self.patching.is_learned:
+                weights = [weight(cut.entropy) for cut in chain(*cuts) if cut.opens]
+                latents = next_smoothed(_trails(texts), counts, latents, weights)
             self._reserve(self.max_batch + len(sizes))
             self._see(
                 slice(self.max_batch, self.max_batch + len(sizes)), self.steps.keys_values(latents)
             )
-        return seen_ids
+        return seen_ids, latents
 
     def _globally(self, texts: Sequence[Text], counts: Sequence[int], patches: Tensor) -> Tensor:
         """Output of the global transformer for new patches, so many of each text  # [P, d]."""
@@ -385,14 +423,16 @@ class CachedBLT(CachedModel):
             text, cuts = self.texts[done.first + index], done.cuts[index][:count]
             text.ids += done.new_ids[index][:count]
             text.boundaries = cuts[-1]
+            last = done.seen_ids[index][count - 1]
             closed = [j for j, cut in enumerate(cuts) if cut.opens]
             after = 0
             if closed and text.patches is not None:
                 text.patches.length += len(closed)
                 text.open_patch, after = [], closed[-1] + 1
-                self.seen[:, :, done.first + index] = self.seen[
-                    :, :, done.seen_ids[index][count - 1]
-                ]
+                self.seen[:, :, done.first + index] = self.seen[:, :, last]
+            if text.trail is not None:
+                smoothed = done.latents[last - self.max_batch].clone() if closed else None
+                text.trail = text.trail.after(done.x[index, count - 1].clone(), smoothed)
             if after < count:
                 text.open_patch.append(done.x[index, after:count])
             if len(text.open_patch) > COMPACT_AFTER:
@@ -441,6 +481,10 @@ def _read_all(
         boundaries = boundaries.read(token_id, h)
         cuts.append(boundaries)
     return cuts
+
+
+def _trails(texts: Sequence[Text]) -> list[Trail]:
+    return [text.trail for text in texts if text.trail is not None]
 
 
 def cached(model: ByteModel, max_batch: int, dtype: torch.dtype = torch.float32) -> CachedModel:

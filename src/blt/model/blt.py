@@ -214,7 +214,8 @@ class ByteLatentTransformer(nn.Module):
         assert self.router is not None
         batch = Laid(*end_to_end(documents, self.device))
         x = self.encoder.transformer(self.encoder.embed(batch), batch.documents)
-        return batch.documents.split(self.router.along(x, batch.documents))
+        p = self.router.along(x, batch.documents)
+        return batch.documents.split(p.to(documents[0].device))
 
     def forward(self, batch: PackedBatch | Laid) -> Tensor:
         """N bytes in P patches → logits [N, 260]."""

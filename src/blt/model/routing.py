@@ -153,8 +153,3 @@ def smooth(z: Tensor, p: Tensor) -> Tensor:
         rest = torch.cat((rest[:reach], rest[reach:] * rest[:-reach]))
         reach *= 2
     return mixed.to(z.dtype)
-
-
-def next_smoothed(z: Tensor, p: float, before: Tensor | None) -> Tensor:
-    """As :func:`smooth`, of one patch z [D] after the smoothed one ``before``."""
-    return z if before is None else p * z + (1 - p) * before

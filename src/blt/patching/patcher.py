@@ -221,7 +221,7 @@ class Patcher:
         """Write a table for the ``lookup`` rule, observed on ``data``; returns a line about it."""
         ids = vocab.encode(data).to(self.device)
         (entropies,) = self.entropies([ids])
-        if entropies is None:
+        if entropies is None or self.config.is_learned:
             raise UserError(f"rule {self.config.rule!r} has no entropies, and no threshold")
         require_within("--order", order, 1, MAX_ORDER)
         table = lookup_entropies([(ids, entropies)], order) > self.config.threshold
