@@ -12,10 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
+from blt import vocab
+from blt.data.loader import Loader
+from blt.data.noised import with_noise
+from blt.data.segments import MemorySegments
 from blt.errors import UserError
 from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.scoring.bits import bits_per_byte
+from blt.texts.noises import NOISES
 from blt.tokens.tokenizer import ByteTokenizer
 from texts import MULTILINGUAL
 
@@ -56,6 +61,40 @@ def test_bits_per_byte_count_every_byte_from_the_first_token_on(lm: TokenLM, dat
     expected = nats / math.log(2) / len(data)
     assert lm.bits_per_byte(data) == pytest.approx(expected, rel=1e-4)
     assert bits_per_byte(lm, [data]) == pytest.approx(expected, rel=1e-4)
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=60) | st.just(TEXTS[1][:300]), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.integers(0, 99),
+)
+def test_it_is_asked_for_the_bytes_that_byte_models_are_but_for_tokens_with_noise(
+    lm: TokenLM, documents: list[bytes], share: float, seed: int
+) -> None:
+    source = with_noise(MemorySegments(documents, 100), share, list(NOISES))
+    loader = Loader([source], batch_bytes=200, context_bytes=100, seed=seed)
+    batch = next(loader)
+    ready = lm.ready(batch)
+    assert ready.batch.num_bytes == batch.num_bytes
+    at = of_bytes = 0
+    for ids in batch.documents:
+        text, span = vocab.decode(ids), slice(of_bytes, of_bytes + len(ids))
+        byte_targets, asked = batch.targets[span], ready.batch.targets[span]
+        tokens = lm.tokenizer.encode(text)
+        ended = int(ids[-1]) == vocab.EOS
+        of_tokens = ready.targets[at : at + 1 + len(tokens) + ended].tolist()
+        first = 0
+        for number, token in enumerate(tokens):
+            last = first + len(lm.tokenizer.decode([token]))
+            whole = bool((byte_targets[first:last] != vocab.PAD).all())
+            assert of_tokens[number] == (token if whole else vocab.PAD)
+            assert ((asked[first:last] != vocab.PAD) == whole).all()
+            first = last
+        assert torch.equal(asked[first:], byte_targets[first:])
+        assert of_tokens[len(tokens) :] == ([lm.eos] * ended + [vocab.PAD])
+        at, of_bytes = at + len(of_tokens), span.stop
+    if share == 0:
+        assert torch.equal(ready.batch.targets, batch.targets)
 
 
 def test_a_saved_model_is_the_same(lm: TokenLM, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import datasets
 
 from blt.evals import cute as cute_task
 from blt.evals import cute_pairs
-from blt.evals.noise import NOISES, disturb
+from blt.evals.noise import PAPER, disturb
 
 Splits = dict[str, datasets.Dataset]
 WHERE = ("prompt", "completion", "both")  # noise
@@ -41,8 +41,8 @@ def hellaswag(noise: str | None = None, where: str = "both", **_: Any) -> Splits
     found = _json("bench-hellaswag/*.jsonl*")["test"]
     if noise is None:
         return {"test": found}
-    if noise not in NOISES or where not in WHERE:
-        raise SystemExit(f"noise must be one of {', '.join(NOISES)}, where of {', '.join(WHERE)}")
+    if noise not in PAPER or where not in WHERE:
+        raise SystemExit(f"noise must be one of {', '.join(PAPER)}, where of {', '.join(WHERE)}")
     rows = [_noisy(row, noise, where, seed) for seed, row in enumerate(found)]
     return {"test": datasets.Dataset.from_list(rows)}
 

@@ -356,17 +356,39 @@ class TokenLM(TokenModel, CausalTransformer):
         return transformer_tree_logits(self, tree)
 
     def ready(self, batch: Batch) -> Ready:
-        documents, targets = [], []
-        for byte_ids in batch.documents:
-            ids = self.ids_of(vocab.decode(byte_ids))
+        documents, targets, of_bytes = [], [], []
+        wanted = batch.targets.split([len(byte_ids) for byte_ids in batch.documents])
+        for byte_ids, byte_targets in zip(batch.documents, wanted, strict=True):
+            text = vocab.decode(byte_ids)
+            ids = self.ids_of(text)
+            noised = byte_targets[: len(text)] == vocab.PAD  # [bytes]
+            tokens, spelled = self._noised_tokens(ids[1:], noised)
             if int(byte_ids[-1]) == vocab.EOS:
                 ids = F.pad(ids, (0, 1), value=self.eos)
             documents.append(ids)
             targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
-        tokens = sum(map(len, documents)) - len(documents)
-        size = batch.num_bytes / max(1, tokens)
+            targets[-1][: len(tokens)][tokens] = vocab.PAD
+            of_bytes.append(byte_targets.clone())
+            of_bytes[-1][: len(text)][spelled] = vocab.PAD
+        size = batch.num_bytes / max(1, sum(map(len, documents)) - len(documents))
         ready = super().ready(Batch(documents, torch.cat(targets)))
+        batch = replace(batch, targets=torch.cat(of_bytes))  # the bytes that are asked for
         return ready._replace(batch=batch, patch_size=size)
+
+    def _noised_tokens(self, ids: Tensor, noised: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens of a text have a noised byte  # [K] bool; all bytes of these  # [N] bool.
+
+        Args:
+            ids: of its tokens  # [K]
+            noised: which of its bytes are  # [N] bool
+        """
+        if not noised.any():
+            return torch.zeros_like(ids, dtype=torch.bool), noised
+        sizes = torch.tensor([self.tokenizer.sizes[i] for i in ids.tolist()], device="cpu")
+        token_of = torch.repeat_interleave(sizes)  # [N]
+        tokens = torch.zeros_like(ids, dtype=torch.bool)
+        tokens[token_of[noised]] = True
+        return tokens, tokens[token_of]
 
     def files(self) -> dict[str, str]:
         return {TOKENIZER: self.tokenizer.json}

@@ -16,21 +16,11 @@ from hypothesis import strategies as st
 import blt
 from blt.errors import UserError
 from blt.evals import robustness
-from blt.evals.channels import Choices, chosen_bits
-from blt.evals.noise import (
-    DROPPED,
-    HELD_OUT,
-    PAPER,
-    TIMES,
-    Noise,
-    channel_bits,
-    disturb,
-    keyboard,
-    ocr,
-    swap,
-)
+from blt.evals.channels import chosen_bits
+from blt.evals.noise import HELD_OUT, PAPER, TIMES, Noise, channel_bits, disturb
 from blt.evals.rows import Options
 from blt.evals.typos import misspelt, typos
+from blt.texts.noises import DROPPED, Choices, keyboard, ocr, swap
 from shapes import TINY
 from texts import MULTILINGUAL
 
@@ -178,7 +168,7 @@ def test_bits_are_those_of_clean_bytes_above_the_noises_own() -> None:
 def test_a_noise_that_changes_nothing_costs_nothing() -> None:
     lm = blt.ByteLM(TINY).eval()
     text = robustness.Text([b"a text of some bytes"] * 2, [0, 0], [(b"a", b" b")] * 2, [], [])
-    nothing = Noise(lambda text, _: text, lambda _, __: 0.0, random=False)
+    nothing = Noise(lambda text, _: [(text, True)], lambda _, __: 0.0, random=False)
     bits = [lm.bits_per_byte(piece) * len(piece) for piece in text.pieces]
     rest = robustness._after(lm, text.halves, Options())
     same = robustness.Text(text.pieces, text.strata, text.halves, bits, rest)

@@ -79,6 +79,15 @@ def test_shards_of_another_entropy_model_or_reset_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_stored_entropies_are_not_those_of_text_that_is_disturbed(
+    blt_recipe: Recipe, documents: str, entropy_folder: Path, tmp_path: Path
+) -> None:
+    prepare(tmp_path / "shards", Options((documents,), entropy_model=str(entropy_folder)))
+    with pytest.raises(UserError, match=r"shards: holds entropies .* leave out data\.noise"):
+        train_recipe(on(blt_recipe, tmp_path / "shards", noise=0.2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_sources_are_mixed_and_scored_one_by_one(
     byte_recipe: Recipe, documents: str, tmp_path: Path
 ) -> None:

@@ -69,6 +69,12 @@ def test_overrides_are_toml_values_and_strings_need_no_quotes(path: Path) -> Non
         ("train.betas=[0.9, 1.0]", r"train\.betas"),
         ("data.heldout=1.0", r"data\.heldout must be between"),
         ("data.sources=[]", r"data\.sources"),
+        ("data.noise=1.5", r"data\.noise must be between 0 and 1"),
+        ("data.noise=-0.1", r"data\.noise must be between 0 and 1"),
+        ('data.noises=["drop"]', r"data\.noises: no 'drop'; did you mean 'Drop'"),
+        ('data.noises=["Typos"]', r"data\.noises: no 'Typos'"),
+        ('data.noises=["Drop", "Drop"]', r"'Drop' is named twice"),
+        ('data.noises=["Drop"]', r"no text is disturbed; set data\.noise"),
         ("data.batch_bytes=1", r"data\.batch_bytes must be at least 2"),
         ("model.local_dim=33", r"local_dim 33 is not a multiple"),
         ("kind=bltt", "kind"),
@@ -90,6 +96,7 @@ def test_mistakes_name_file_and_key(path: Path, override: str, message: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (SMALL.replace("[train]", "noise = 0.2\nnoises = []\n[train]"), "data.noises names none"),
         ("kind = ", "not valid TOML"),
         ("\xff", "not valid TOML"),
         ("", "kind"),

@@ -34,25 +34,30 @@ class Position:
 class _Stream:
     """One source, in the order of its epoch."""
 
-    segments: Segments
+    source: Segments
     weight: float
     key: tuple[int, int]
     at: Position
 
     def __post_init__(self) -> None:
-        self.order = Permutation(len(self.segments), *self.key, self.at.epoch)
+        self._begin()
 
     def next_segment(self) -> None:
         self.at.index, self.at.offset = self.at.index + 1, 0
         if self.at.index == len(self.segments):
             self.at.index, self.at.epoch = 0, self.at.epoch + 1
-            self.order = Permutation(len(self.segments), *self.key, self.at.epoch)
+            self._begin()
+
+    def _begin(self) -> None:
+        """An epoch: in an order of its own, and maybe with noise of its own."""
+        self.segments = self.source.in_epoch(*self.key, self.at.epoch)
+        self.order = Permutation(len(self.segments), *self.key, self.at.epoch)
 
 
 class _Chunk(NamedTuple):
     """What is laid into a batch: bytes start..end of a segment, and EOS where it still fits."""
 
-    stream: _Stream
+    segments: Segments  # of an epoch
     segment: int
     start: int
     end: int
@@ -146,14 +151,14 @@ class Loader(Iterator[Batch]):
     def _chunk(self, room: int) -> _Chunk:
         stream = self._next_stream()
         segment, start = stream.order[stream.at.index], stream.at.offset
-        last = stream.segments.length(segment)
+        segments, last = stream.segments, stream.segments.length(segment)
         end = min(last, start + room - 1, start + self.context_bytes)
-        eos = end == last and stream.segments.ends(segment) and end - start + 2 <= room
+        eos = end == last and segments.ends(segment) and end - start + 2 <= room
         stream.at.given += end - start
         stream.at.offset = end
         if end == last:
             stream.next_segment()
-        return _Chunk(stream, segment, start, end, eos)
+        return _Chunk(segments, segment, start, end, eos)
 
     def _next_stream(self) -> _Stream:
         """One that is within a segment, or else the one that lags most behind its share."""
@@ -164,12 +169,15 @@ class Loader(Iterator[Batch]):
 
     def _build(self, chunks: Sequence[_Chunk], state: dict[str, Any]) -> Batch:
         documents, targets, entropies = [], [], []
-        for stream, segment, start, end, eos in chunks:
-            piece = stream.segments.read(segment, start, end)
+        for segments, segment, start, end, eos in chunks:
+            piece = segments.read(segment, start, end)
             ids = vocab.encode(piece.data, eos=eos)
             following = vocab.PAD if eos else piece.following
             documents.append(ids)
-            targets.append(torch.cat((ids[1:], ids.new_tensor([following]))))
+            wanted = torch.cat((ids[1:], ids.new_tensor([following])))
+            if piece.clean is not None:
+                wanted[: len(piece.data)][torch.from_numpy(~piece.clean)] = vocab.PAD
+            targets.append(wanted)
             if piece.entropies is not None:  # EOS ends the text: what comes after is never asked
                 known = torch.from_numpy(piece.entropies.copy())
                 entropies.append(torch.cat((known, known.new_zeros(1))) if eos else known)

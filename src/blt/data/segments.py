@@ -22,11 +22,14 @@ class Piece:
             cut and its rest is held out.
         entropies: [bytes + 1] nats, of the prediction of each byte given the document before it,
             and of the one after them; None: not known.
+        clean: [bytes] bool, which of them a noise left as they were; None: all. Others are read,
+            and never predicted.
     """
 
     data: bytes
     following: int
     entropies: np.ndarray | None = None
+    clean: np.ndarray | None = None
 
 
 class Segments(Protocol):
@@ -43,6 +46,10 @@ class Segments(Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+    def in_epoch(self, *key: int) -> Segments:
+        """The segments as one epoch of one stream reads them; the same numbers, the same text."""
+        ...
 
     def length(self, index: int) -> int:
         """Bytes of a segment; at least 1."""
@@ -91,6 +98,9 @@ class MemorySegments:
 
     def __len__(self) -> int:
         return len(self._where)
+
+    def in_epoch(self, *_: int) -> MemorySegments:
+        return self
 
     def length(self, index: int) -> int:
         document, first = self._where[index]

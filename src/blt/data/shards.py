@@ -146,6 +146,9 @@ class ShardSegments:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    def in_epoch(self, *_: int) -> ShardSegments:
+        return self
+
     def length(self, index: int) -> int:
         return int(self._lengths[index]) >> 1
 

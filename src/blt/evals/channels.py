@@ -10,8 +10,7 @@ the clean text and the noise would need so many bits; what it needs above them i
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from itertools import groupby
 
@@ -19,23 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blt.errors import UserError
-
-# What may be written for the characters at a place: how many are taken, the text, the probability.
-Choice = tuple[int, str, float]
-Choices = Callable[[str, int], list[Choice]]
-
-
-def written(choices: Choices, text: str, chance: random.Random) -> str:
-    """What the noise makes of a text, from its start to its end."""
-    found = []
-    at = 0
-    while at < len(text):
-        options = choices(text, at)
-        weights = [probability for _, _, probability in options]
-        taken, out, _ = options[0] if len(options) == 1 else chance.choices(options, weights)[0]
-        found.append(out)
-        at += taken
-    return "".join(found)
+from blt.texts.noises import Choices
 
 
 def chosen_bits(choices: Choices, clean: str, noisy: str) -> float:

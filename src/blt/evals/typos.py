@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blt.data.compressed import text_of
 from blt.errors import UserError
-from blt.evals.channels import Choice
 from blt.evals.noise import Noise, chosen
+from blt.texts.noises import Choice
 
 MISSPELT = 0.3  # share of words with known misspellings that are misspelt
 WORD = re.compile(r"[^\W\d_]+")

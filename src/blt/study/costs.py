@@ -14,6 +14,7 @@ from blt.data.text import Source
 from blt.lm import LanguageModel, TokenLM
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.embedding import NgramTables
+from blt.train.job import texts_of
 from blt.train.recipe import Recipe
 from blt.train.trainer import Trainer
 
@@ -35,8 +36,7 @@ def costs_of(model: LanguageModel, recipe: Recipe, sources: Sequence[Source]) ->
     """
     data = recipe.data
     sizes = {"batch_bytes": data.batch_bytes, "context_bytes": data.context_bytes}
-    texts = [source.train for source in sources]
-    loader = Loader(texts, data.weights, **sizes, seed=recipe.seed + 1)
+    loader = Loader(texts_of(sources, data), data.weights, **sizes, seed=recipe.seed + 1)
     trainer = Trainer(model.train(), loader, recipe.train)
     steps = [trainer.step(HALFWAY) for _ in range(WARM)]
     formula = sum(step.flops for step in steps) / sum(step.num_bytes for step in steps)

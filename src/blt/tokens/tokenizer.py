@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 from blt.errors import UserError, needed
@@ -108,6 +108,11 @@ class ByteTokenizer:
         for i, data in self._added.items():
             found[i] = data
         return found
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Bytes of each token in a text, by its id."""
+        return list(map(len, self.written()))
 
     def _bytes_of(self, token_id: int) -> bytes:
         values = _values()

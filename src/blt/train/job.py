@@ -11,7 +11,9 @@ from torch import nn
 
 from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
-from blt.data.loader import Loader, loader_of
+from blt.data.loader import Loader
+from blt.data.noised import with_noise
+from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
@@ -86,7 +88,7 @@ def train_recipe(
         for source in sources:
             run.log({"event": "data", "source": source.name, **source.facts})
     batches = Loader(
-        [source.train for source in sources],
+        texts_of(sources, recipe.data),
         recipe.data.weights,
         batch_bytes=recipe.data.batch_bytes,
         context_bytes=recipe.data.context_bytes,
@@ -131,13 +133,19 @@ def open_text(recipe: Recipe) -> list[Source]:
     )
 
 
+def texts_of(sources: Sequence[Source], data: DataConfig) -> list[Segments]:
+    """What batches are made of: the text of each source, a share of it disturbed."""
+    return [with_noise(source.train, data.noise, data.noises) for source in sources]
+
+
 def check_entropies(
     sources: Sequence[Source], recipe: Recipe, entropy_model: CausalTransformer | None
 ) -> None:
     """Stored entropies must be those that the recipe's entropy model would give.
 
     Raises:
-        UserError: another model's, or with another reset; names the folder.
+        UserError: another model's, with another reset, or of text that is yet to be disturbed;
+            names the folder.
     """
     if recipe.model is None or not recipe.model.patching.needs_entropies:
         return
@@ -145,6 +153,11 @@ def check_entropies(
         stored = source.train.entropy_model if isinstance(source.train, ShardSegments) else None
         if stored is None or not isinstance(source.train, ShardSegments):
             continue
+        if recipe.data.noise:
+            raise UserError(
+                f"{source.name}: holds entropies of its text as it is, and data.noise disturbs "
+                "it; prepare it again without an entropy model, or leave out data.noise"
+            )
         if entropy_model is None or identity(entropy_model) != stored:
             raise UserError(
                 f"{source.name}: was prepared with another entropy model than "
@@ -161,8 +174,13 @@ def check_entropies(
 
 def loader(parts: Split, data: DataConfig, seed: int) -> Loader:
     """Training batches of documents in memory, as a recipe asks for them."""
-    sizes = {"batch_bytes": data.batch_bytes, "context_bytes": data.context_bytes}
-    return loader_of(parts.train, parts.cut, **sizes, seed=seed)
+    text = MemorySegments(parts.train, data.context_bytes, parts.cut)
+    return Loader(
+        [with_noise(text, data.noise, data.noises)],
+        batch_bytes=data.batch_bytes,
+        context_bytes=data.context_bytes,
+        seed=seed,
+    )
 
 
 def _report_patches(

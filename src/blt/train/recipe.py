@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import tomli_w
 
-from blt.errors import UserError, require
+from blt.errors import UserError, nearest, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
 from blt.machine.precision import Precision
 from blt.model.compiling import Compile
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.texts.noises import NOISES, PAPER
 from blt.train.optim import MatrixOptimizer
 
 POSITIVE = (
@@ -36,6 +37,8 @@ class DataConfig:
     max_bytes: int | None = None  # of all sources together
     context_bytes: int = 2048  # longest piece of a document that the model sees at once
     batch_bytes: int = 8192  # ids per step
+    noise: float = 0.0  # share of segments that are disturbed, others in every epoch
+    noises: tuple[str, ...] = tuple(PAPER)  # how, each equally often
 
     def __post_init__(self) -> None:
         require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
@@ -48,6 +51,17 @@ class DataConfig:
             value = getattr(self, name)
             enough = value is None or value >= least
             require(enough, f"data.{name} must be at least {least}, got {value}")
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        """Each noise once and known, and a share of them where they are named."""
+        require(0 <= self.noise <= 1, f"data.noise must be between 0 and 1, got {self.noise}")
+        for name in self.noises:
+            require(name in NOISES, f"data.noises: no {name!r}; {nearest(name, [*NOISES])}")
+            require(self.noises.count(name) == 1, f"data.noises: {name!r} is named twice")
+        require(bool(self.noises) or not self.noise, "data.noise: data.noises names none")
+        unused = not self.noise and self.noises != tuple(PAPER)
+        require(not unused, "data.noises: no text is disturbed; set data.noise, such as 0.2")
 
 
 @dataclass(frozen=True)

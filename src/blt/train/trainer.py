@@ -159,6 +159,7 @@ class Trainer:
         targets, num_bytes = self.parallel.sums(
             [sum(text.num_targets for text in texts), sum(text.num_bytes for text in texts)]
         )
+        targets = max(1, targets)  # of noised text alone there may be none
         rows = RowGradients(self.parameters)
         nats = torch.zeros((), dtype=torch.float32, device=self.model.device)
         extra_flops = size = 0.0
