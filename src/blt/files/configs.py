@@ -27,7 +27,8 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str) -> T:
     _forbid_infinite(data, where, "")
     try:
         # As JSON, strict mode still takes lists for tuples and whole numbers for floats.
-        return _adapter(cls).validate_json(json.dumps(data), strict=True)  # type: ignore[no-any-return]
+        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # classes have hashes
+        return adapter.validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: {first_error(error)}") from None
     except (TypeError, ValueError, RecursionError) as error:
