@@ -153,7 +153,7 @@ def test_fewer_rates_are_those_of_the_budget_below(rates: int, tried: set[int]) 
 
 
 def test_a_patcher_is_trained_before_who_needs_it_and_once_for_all() -> None:
-    recipe = {"kind": "blt", "model": {"patching": {"rule": "entropy"}}, "entropy_model": "made"}
+    recipe = {"kind": "blt", "model": {"patching": {"rule": "entropy"}}}
     sizes = (("model.global_layers=1",), ("model.global_layers=2",))
     families = tuple(Family(name, name, recipe, sizes, patcher="small") for name in ("one", "two"))
     patcher = PatcherModel("small", {"kind": "byte"}, share=0.1)

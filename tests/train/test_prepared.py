@@ -11,6 +11,7 @@ import pytest
 
 import blt
 from blt.data.prepare import Options, prepare
+from blt.data.segments import MemorySegments
 from blt.errors import UserError
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES
@@ -113,6 +114,7 @@ def test_theta_is_set_on_the_mix_that_is_trained_on(
     class Text:
         def __init__(self, byte: bytes) -> None:
             self.documents = [byte * 300_000] * 2
+            self.train = MemorySegments(self.documents, 2048)
 
         def sample(self, size: int) -> list[bytes]:
             return self.documents

@@ -27,7 +27,7 @@ def study(
     minutes: float | None = None,
     device: RecipeDevice = None,
 ) -> None:
-    """Search sizes and rates of families of models, train them at equal FLOPs, score and draw.
+    """Search, train, score and draw families of models at equal FLOPs.
 
     Run again after a kill, it goes on where it was.
 

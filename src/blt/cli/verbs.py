@@ -33,7 +33,7 @@ GROUPS = {
         "more.",
         "lm-eval": "Run lm-evaluation-harness with --model blt; the arguments are those of its "
         "lm_eval.",
-        "study": "Train a grid of models at equal FLOPs, score them, and draw what comes out.",
+        "study": "Search, train, score and draw families of models at equal FLOPs.",
         "report": "Write an HTML report of a training, or one that compares several; no network "
         "needed.",
     },
