@@ -129,9 +129,9 @@ GROUPS = [[PROMPTS[n % 6], *PROMPTS[:2][: n % 3], b"\n" * n][: 1 + n % 4] for n 
     [
         ("blt", False, True),
         ("blt", True, False),
-        ("blt without cross-attention", True, True),
         ("byte", False, True),
-        ("lines", False, True),
+        pytest.param("blt without cross-attention", True, True, marks=pytest.mark.slow),
+        pytest.param("lines", False, True, marks=pytest.mark.slow),
     ],
 )
 def test_prompts_are_read_compiled_and_later_ones_compile_nothing(
@@ -164,7 +164,7 @@ def write(engine: Engine, prompts: list[bytes]) -> list[blt.Generation]:
     return [handle.result() for handle in handles]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_narrow_weights_read_prompts_compiled(
     precision: Any, graphs: CompileCounterWithBackend
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,8 @@ BLT = [
 ]
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
+def written(tmp_path: Path) -> Path:
+    """The file of a small study, with its text."""
     text, other = tmp_path / "text.txt", tmp_path / "other.txt"
     text.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
     other.write_text("".join(f"one more for number {n} of these. " for n in range(100)))
@@ -87,6 +88,19 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(STUDY.format(**names, blt=json.dumps(BLT)))
     return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study that has run to its end: its file, and the folder ``out`` beside it."""
+    file = written(tmp_path_factory.mktemp("study"))
+    run_study(read_study(file), file.parent / "out")
+    return file
 
 
 def changed(file: Path, old: str, new: str) -> Path:
@@ -129,10 +143,8 @@ def test_a_study_runs_to_its_end_and_goes_on_where_it_was_killed(
         assert kept == (name in chosen or line["family"].startswith("patcher")), name
 
 
-def test_scores_are_of_every_piece_and_the_same_for_all(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run_study(read_study(file), out)
-    folder = StudyFolder(out)
+def test_scores_are_of_every_piece_and_the_same_for_all(done: Path) -> None:
+    folder = StudyFolder(done.parent / "out")
     heldout = folder.json("heldout.json")
     for line in folder.lines(SCORES):
         for kind, texts in heldout.items():
@@ -177,9 +189,8 @@ def test_a_kill_while_a_run_is_judged_loses_nothing(
     assert steps == sorted(set(steps))
 
 
-def test_a_changed_study_does_not_reuse_runs(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run_study(read_study(file), out)
+def test_a_changed_study_does_not_reuse_runs(done: Path, tmp_path: Path) -> None:
+    out, file = done.parent / "out", Path(shutil.copy(done, tmp_path))
     text = file.read_text()
     for old, new, key in (
         ("batch_bytes = 256", "batch_bytes = 128", "data.batch_bytes"),
