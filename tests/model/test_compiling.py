@@ -164,7 +164,8 @@ def write(engine: Engine, prompts: list[bytes]) -> list[blt.Generation]:
     return [handle.result() for handle in handles]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_narrow_weights_read_prompts_compiled(
     precision: Any, graphs: CompileCounterWithBackend
 ) -> None:
