@@ -69,7 +69,10 @@ def bits_table(compared: Compared, kind: str) -> str:
     columns = {budget: cells(budget) for budget in compared.budgets}
     lines = [_head("family", "tables", *(f"{budget:g} FLOPs" for budget in columns))]
     for family in compared.families:
-        row = [_shown(of.get(family.name), of) for of in columns.values()]
+        row = [
+            _shown(of[family.name], of) if family.name in of else _missing(compared, family, budget)
+            for budget, of in columns.items()
+        ]
         lines.append(_row(family.name, tables_of(compared.study, family), *row))
     return "\n".join(lines) + "\n"
 
@@ -87,9 +90,13 @@ def tables_of(study: Study, family: Family) -> str:
     return f"{rows:,} rows, n = {', '.join(map(str, sizes))} {unit}"
 
 
-def _shown(cell: Cell | None, column: dict[str, Cell]) -> str:
-    if cell is None:
-        return "left out"
+def _missing(compared: Compared, family: Family, budget: float) -> str:
+    """Why there is no cell."""
+    out = any(out.family == family.name for out in compared.search.left_out if out.after < budget)
+    return "left out" if out else "not run"
+
+
+def _shown(cell: Cell, column: dict[str, Cell]) -> str:
     best = min(column.values()).value == cell.value
     text = f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
     return f"**{text}**" if best else text

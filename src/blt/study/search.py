@@ -58,16 +58,13 @@ class Search:
         return []
 
     def chosen(self) -> list[Point]:
-        """What is compared: each family's best size and rate at each budget that is done."""
-        done = [b for b in self.study.budgets if self._is_done(b)]
-        return [point for budget in done for point in self._finals(budget)]
+        """What is compared: each family's best size and rate, once all its seeds have ended."""
+        return [point for budget in self._begun() for point in self._finals(budget)]
 
     def beaten(self) -> list[Point]:
         """Runs of searches that have ended which found something better."""
         found = []
-        for budget in self.study.budgets:
-            if not all(self._is_done(below) for below in self._below(budget)):
-                break
+        for budget in self._begun():
             for family in self.families(budget):
                 best = self.best(family, budget)
                 if best is not None:
@@ -110,6 +107,13 @@ class Search:
         """Validation bits of the runs that are compared."""
         return [self.bits(point) for point in self._seeds(family, budget)]
 
+    def _begun(self) -> Iterator[float]:
+        """Budgets that are done, and the one that is being worked on."""
+        for budget in self.study.budgets:
+            yield budget
+            if not self._is_done(budget):
+                break
+
     def _below(self, budget: float) -> list[float]:
         return [other for other in self.study.budgets if other < budget]
 
@@ -140,13 +144,15 @@ class Search:
 
     def _finals(self, budget: float) -> Iterator[Point]:
         for family in self.families(budget):
-            yield from self._seeds(family, budget)
+            seeds = [] if self.best(family, budget) is None else self._seeds(family, budget)
+            if all(point.name in self.by_name for point in seeds):
+                yield from seeds
 
-    def _seeds(self, family: Family, budget: float) -> Iterator[Point]:
+    def _seeds(self, family: Family, budget: float) -> list[Point]:
         best = self.best(family, budget)
         assert best is not None
-        for seed in range(self.study.seeds[self.study.budgets.index(budget)]):
-            yield self.study.point(family, budget, best.size, best.lr, seed)
+        seeds = range(self.study.seeds[self.study.budgets.index(budget)])
+        return [self.study.point(family, budget, best.size, best.lr, seed) for seed in seeds]
 
     def _searched(self, family: Family, budget: float) -> list[Point]:
         """Sizes and rates to try, as far as is known by now."""
