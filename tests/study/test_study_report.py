@@ -137,6 +137,20 @@ def test_a_report_says_who_was_left_out_and_what_was_searched(tmp_path: Path) ->
     assert rows[0].startswith("name,family,budget,size,lr,seed")
 
 
+def test_a_study_that_is_not_done_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    flat = [
+        line for line in lines if '"family": "flat"' in line and '"budget": 1000000000.0' in line
+    ]
+    (out / "results.jsonl").write_text("".join(flat))
+    write_report(study(), out)
+    text = (out / "table.md").read_text()
+    assert "| flat | 1e+09 | 0 to 2 of 3 | 1 | 0.002 | 2.000 |" in text
+    assert "1e+10" not in text
+    assert "deep" not in text
+
+
 def test_no_family_of_the_study_lacks_what_another_has() -> None:
     """Each with and without tables, of equal rows; sizes, rates and text are the same."""
     made = read_study(ROOT / "recipes" / "study" / "tables-or-patches.toml")

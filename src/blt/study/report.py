@@ -182,7 +182,7 @@ def _search_rows(compared: Compared) -> Iterator[str]:
     yield "Validation bits: held-out text of the training sources, weighted as they are.\n"
     yield _head(*head, "validation bits", "parameters", "bytes read")
     by_name = {line["name"]: line for line in compared.lines}
-    for budget in compared.study.budgets:
+    for budget in search.begun():
         for family in search.families(budget):
             best = search.best(family, budget)
             if best is None or best.name not in by_name:

@@ -323,11 +323,11 @@ class _Watch:
 
 def warn_of_edges(study: Study, search: Search) -> None:
     """Something better may lie beyond the smallest and largest that could be tried."""
-    for budget in study.budgets:
+    for budget in search.begun():
         for family in search.families(budget):
             best = search.best(family, budget)
             if best is None:
-                return
+                continue
             sizes, lrs = len(family.sizes), study.lrs
             ends = {"size": (best.size, (0, sizes - 1)), "rate": (best.lr, (lrs[0], lrs[-1]))}
             for what, (value, ladder) in ends.items():

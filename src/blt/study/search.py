@@ -57,14 +57,21 @@ class Search:
                 return list({point.name: point for point in points}.values())
         return []
 
+    def begun(self) -> Iterator[float]:
+        """Budgets that are done, and the one that is being worked on."""
+        for budget in self.study.budgets:
+            yield budget
+            if not self._is_done(budget):
+                break
+
     def chosen(self) -> list[Point]:
         """What is compared: each family's best size and rate, once all its seeds have ended."""
-        return [point for budget in self._begun() for point in self._finals(budget)]
+        return [point for budget in self.begun() for point in self._finals(budget)]
 
     def beaten(self) -> list[Point]:
         """Runs of searches that have ended which found something better."""
         found = []
-        for budget in self._begun():
+        for budget in self.begun():
             for family in self.families(budget):
                 best = self.best(family, budget)
                 if best is not None:
@@ -106,13 +113,6 @@ class Search:
     def of_seeds(self, family: Family, budget: float) -> list[float]:
         """Validation bits of the runs that are compared."""
         return [self.bits(point) for point in self._seeds(family, budget)]
-
-    def _begun(self) -> Iterator[float]:
-        """Budgets that are done, and the one that is being worked on."""
-        for budget in self.study.budgets:
-            yield budget
-            if not self._is_done(budget):
-                break
 
     def _below(self, budget: float) -> list[float]:
         return [other for other in self.study.budgets if other < budget]
