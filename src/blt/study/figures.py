@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from blt.report.colours import COLOURS
 from blt.study.cells import Compared
@@ -109,6 +109,7 @@ def _bowls(compared: Compared, path: Path) -> Path:
                 x, y = zip(*bowl, strict=True)
                 axes.plot(x, y, linewidth=1.3, label=family.name, **_style(index))
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("FLOPs of a byte of training, forward and backward", fontsize=8)
         axes.set_ylabel("validation bits per byte", fontsize=8)
         axes.set_title(f"{_short(budget)} FLOPs", loc="left", fontsize=10)
