@@ -384,7 +384,7 @@ class TokenLM(TokenModel, CausalTransformer):
         """
         if not noised.any():
             return torch.zeros_like(ids, dtype=torch.bool), noised
-        sizes = torch.tensor([self.tokenizer.sizes[i] for i in ids.tolist()], device="cpu")
+        sizes = ids.new_tensor([self.tokenizer.sizes[i] for i in ids.tolist()])
         token_of = torch.repeat_interleave(sizes)  # [N]
         tokens = torch.zeros_like(ids, dtype=torch.bool)
         tokens[token_of[noised]] = True
