@@ -24,6 +24,21 @@ BROUGHT = {"torch", "numpy", "safetensors"}  # by torch and transformers
 NOT_USED = {"matplotlib"}
 YOUNG = {"pydantic", "pydantic-core", "annotated-types", "typing-inspection"}
 
+STUDY = """
+budgets = [1e9]
+seeds = [1]
+lrs = [1e-3]
+[base.data]
+sources = ["../data/[ab].txt", "builtin:python"]
+[heldout.books]
+one = ["../data/held.txt"]
+[[families]]
+name = "flat"
+group = "flat"
+recipe = { kind = "byte" }
+sizes = [["byte_model.layers=1"]]
+"""
+
 
 def unpacked(file: Path, folder: Path) -> Path:
     with tarfile.open(file) as bundle:
@@ -78,6 +93,22 @@ def test_wheels_for_another_python_are_refused_in_one_line(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "wheels for Python 3.9" in done.stderr
     assert f"--python {HERE}" in done.stderr
+
+
+def test_the_text_of_a_study_comes_along_where_its_recipe_looks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a.txt", "b.txt", "held.txt"):
+        (tmp_path / "data" / name).write_text(name)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "study.toml").write_text(STUDY)
+    texts = gpu_bundle.texts_of(gpu_bundle.read_study("study.toml"))
+    assert texts == ["../data/a.txt", "../data/b.txt", "../data/held.txt"]
+    gpu_bundle.pack(tmp_path / "bundle.tar.gz", [], HERE, texts)
+    bundle = unpacked(tmp_path / "bundle.tar.gz", tmp_path / "there")
+    assert all((bundle / text).is_file() for text in texts)
 
 
 @pytest.mark.slow
