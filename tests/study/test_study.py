@@ -209,6 +209,20 @@ def test_a_changed_study_does_not_reuse_runs(done: Path, tmp_path: Path) -> None
         run_study(read_study(changed(file, "strange = 200", "strange = 100")), out)
 
 
+def test_lines_alone_are_enough_to_go_on_and_lost_weights_are_named(
+    done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, kept = done.parent / "out", tmp_path / "out"
+    kept.mkdir()
+    for file in out.glob("*.json*"):
+        shutil.copy(file, kept)
+    (kept / COSTS).unlink()
+    run_study(read_study(done), kept)
+    assert StudyFolder(kept).lines() == StudyFolder(out).lines()
+    assert StudyFolder(kept).lines(COSTS) == []
+    assert "the weights of" in caplog.text
+
+
 def test_a_change_reaches_every_run(file: Path) -> None:
     study = read_study(file, ("train.device='cuda:1'",))
     points = Search(study, []).wanted()

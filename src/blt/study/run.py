@@ -86,8 +86,15 @@ def run_study(
     while jobs := runner.jobs():
         if not any(map(runner.takes, jobs)):
             time.sleep(WAIT)
-    warn_of_edges(study, Search(study, out.lines()))
-    if left := Search(study, out.lines()).wanted():
+    search = Search(study, out.lines())
+    warn_of_edges(study, search)
+    if gone := [point.name for point in search.chosen() if not runner.has_weights(point)]:
+        log.warning(
+            "%s: the weights of %d runs are gone, so what was not scored, asked or timed of them "
+            "is left out: %s",
+            *(folder, len(gone), ", ".join(gone)),
+        )
+    if left := search.wanted():
         log.warning("%s: not run in %g seconds: %s", folder, seconds, left[0].name)
 
 
@@ -129,7 +136,7 @@ class Runner:
     def jobs(self) -> list[Job]:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = Search(self.study, self.out.lines())
-        chosen = search.chosen()
+        chosen = [point for point in search.chosen() if self.has_weights(point)]
         scores = [self._job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
         runs = [
             self._job("train", RESULTS, p.name, partial(self._train, p))
@@ -155,6 +162,10 @@ class Runner:
 
         # One process at a time measures what a machine costs.
         return Job(what if what == "costs" else f"{what}-{slug(name)}", work, done)
+
+    def has_weights(self, point: Point) -> bool:
+        """Is a run's checkpoint there? It is not where only the lines of a study were kept."""
+        return (self.out.run(point.name) / CHECKPOINT).is_dir()
 
     def takes(self, job: Job) -> bool:
         """Do a job, unless another process is at it."""
