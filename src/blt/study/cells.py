@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blt.study.config import Family, Point, Study
-from blt.study.folder import HELDOUT, RESULTS, SCORES, Line, StudyFolder
+from blt.study.folder import COSTS, HELDOUT, RESULTS, SCORES, Line, StudyFolder
 from blt.study.search import Search
 
 DRAWS = 2000
@@ -38,16 +38,31 @@ class Compared:
     lines: Sequence[Line]  # of all runs
     scores: Mapping[str, Line]  # by the run's name
     heldout: Mapping[str, Mapping[str, Any]]  # kinds, texts, facts
+    costs: Mapping[str, Line]  # by the run's name
 
     @classmethod
     def read(cls, study: Study, folder: StudyFolder) -> Compared:
         """All that has ended by now."""
-        scores = {line["name"]: line for line in folder.lines(SCORES)}
-        return cls(study, folder.lines(RESULTS), scores, folder.json(HELDOUT))
+        scores, costs = (
+            {line["name"]: line for line in folder.lines(file)} for file in (SCORES, COSTS)
+        )
+        return cls(study, folder.lines(RESULTS), scores, folder.json(HELDOUT), costs)
 
     @cached_property
     def search(self) -> Search:
         return Search(self.study, self.lines)
+
+    @cached_property
+    def by_name(self) -> dict[str, Line]:
+        """The lines of all runs."""
+        return {line["name"]: line for line in self.lines}
+
+    def seconds(self, point: Point) -> float | None:
+        """Of one training: measured alone on the machine, times the bytes that it read."""
+        if point.name not in self.costs:
+            return None
+        per_megabyte = float(self.costs[point.name]["seconds_per_megabyte"])
+        return per_megabyte * float(self.by_name[point.name]["bytes_seen"]) / 1e6
 
     @cached_property
     def points(self) -> dict[tuple[str, float], list[Point]]:
@@ -96,7 +111,13 @@ class Compared:
         return (np.array(per_text) / np.array(sizes)[:, None]).mean(0)
 
     def _draws(self, family: str, budget: float, kind: str, text: str | None) -> np.ndarray:
-        """Bits per byte of resampled seeds and pieces  # [DRAWS]."""
+        """Bits per byte of resampled seeds and pieces  # [DRAWS]; the same whenever asked."""
+        key = (family, budget, kind, text)
+        if key not in self._resampled:
+            self._resampled[key] = self._resample(family, budget, kind, text)
+        return self._resampled[key]
+
+    def _resample(self, family: str, budget: float, kind: str, text: str | None) -> np.ndarray:
         texts = [text] if text else self.texts(kind)
         names = self._names(family, budget)
         total = np.zeros((DRAWS, len(names)))
@@ -117,6 +138,10 @@ class Compared:
             chance = np.random.default_rng(zlib.crc32(f"{kind} {text}".encode()))
             self._drawn[key] = chance.multinomial(pieces, [1 / pieces] * pieces, size=DRAWS)
         return self._drawn[key]
+
+    @cached_property
+    def _resampled(self) -> dict[tuple[str, float, str, str | None], np.ndarray]:
+        return {}
 
     @cached_property
     def _drawn(self) -> dict[tuple[str, str], np.ndarray]:

@@ -15,7 +15,7 @@ from blt.report.colours import COLOURS
 from blt.study.cells import Compared
 from blt.study.config import Family
 from blt.study.fit import band, fit
-from blt.study.folder import COSTS, Line, StudyFolder
+from blt.study.folder import Line
 
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
 FLOPS, SECONDS = "flops", "seconds"
@@ -28,7 +28,7 @@ LABELS = {
 def write_figures(compared: Compared, folder: Path) -> list[Path]:
     """Bits per byte over FLOPs and over seconds, a panel for each kind of text; and bowls."""
     paths = [_curves(compared, FLOPS, folder), _bowls(compared, folder / "bowls.png")]
-    if StudyFolder(folder).lines(COSTS):
+    if compared.costs:
         paths.append(_curves(compared, SECONDS, folder))
     return paths
 
@@ -51,7 +51,7 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
     for axes, kind in zip(panels, compared.heldout, strict=True):
         for index, family in enumerate(compared.families):
             style = {**_style(index), "label": family.name}
-            _curve(axes, compared, family, kind, axis, folder, style)
+            _curve(axes, compared, family, kind, axis, style)
         axes.set_xscale("log")
         if axis == FLOPS:
             axes.set_xticks(compared.budgets, [_short(b) for b in compared.budgets])
@@ -72,31 +72,20 @@ def _curve(
     family: Family,
     kind: str,
     axis: str,
-    folder: Path,
     style: dict[str, Any],
 ) -> None:
     budgets = [b for b in compared.budgets if (family.name, b) in compared.points]
     cells = [compared.cell(family.name, budget, kind) for budget in budgets]
-    x = budgets if axis == FLOPS else [_seconds(compared, family, b, folder) for b in budgets]
+    seconds = [compared.seconds(compared.points[family.name, b][0]) for b in budgets]
+    x = budgets if axis == FLOPS else [math.nan if s is None else s for s in seconds]
     y = [cell.value for cell in cells]
     errors = [[c.value - c.low for c in cells], [c.high - c.value for c in cells]]
-    dashes = style.pop("linestyle")
-    axes.errorbar(x, y, np.abs(errors), linestyle=dashes, linewidth=1.3, capsize=2, **style)
+    axes.errorbar(x, y, np.abs(errors), linewidth=1.3, capsize=2, **style)
     if axis == FLOPS and len(budgets) > 3:  # through fewer points any law fits
         grid = np.geomspace(budgets[0], budgets[-1], 50)
         axes.plot(grid, fit(budgets, y)(grid), color=style["color"], linewidth=0.7)
         low, high = band(budgets, y, grid)
         axes.fill_between(grid, low, high, color=style["color"], alpha=0.1, linewidth=0)
-
-
-def _seconds(compared: Compared, family: Family, budget: float, folder: Path) -> float:
-    """Of one run: measured alone on the machine, times the bytes that it read."""
-    name = compared.points[family.name, budget][0].name
-    costs = {line["name"]: line for line in StudyFolder(folder).lines(COSTS)}
-    if name not in costs:
-        return math.nan
-    line = next(line for line in compared.lines if line["name"] == name)
-    return float(costs[name]["seconds_per_megabyte"] * line["bytes_seen"] / 1e6)
 
 
 def _bowls(compared: Compared, path: Path) -> Path:

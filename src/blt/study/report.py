@@ -16,7 +16,7 @@ from blt.files import durable
 from blt.study.cells import Cell, Compared
 from blt.study.config import Family, Point, Study
 from blt.study.figures import write_figures
-from blt.study.folder import COSTS, EVALS, OVERLAP, StudyFolder, overrun
+from blt.study.folder import EVALS, OVERLAP, StudyFolder, overrun
 from blt.study.search import CLEARLY
 
 TABLE, RUNS_CSV = "table.md", "runs.csv"
@@ -54,7 +54,7 @@ def _sections(compared: Compared, out: StudyFolder) -> Iterator[str]:
     yield from _evaluations(compared, out)
     yield "## What the search found\n\n" + "\n".join(_search_rows(compared)) + "\n"
     yield "## Who was left out\n\n" + "\n".join(_rule_rows(compared)) + "\n"
-    yield from _costs(compared, out)
+    yield from _costs(compared)
     yield from _overruns(compared)
     yield "## What was scored\n\n" + "\n".join(_scored_rows(compared, out)) + "\n"
 
@@ -145,8 +145,9 @@ def _languages(compared: Compared) -> Iterator[str]:
 
 def _evaluations(compared: Compared, out: StudyFolder) -> Iterator[str]:
     """What the models were asked besides: at the largest budget that was, a column a family."""
+    every = out.lines(EVALS)
     for one in compared.study.evaluations:
-        lines = [line for line in out.lines(EVALS) if line["evaluation"] == one.name]
+        lines = [line for line in every if line["evaluation"] == one.name]
         rows = {line["run"]: {name_of(row): row for row in line["rows"]} for line in lines}
         asked = {key: of for key, of in compared.points.items() if any(p.name in rows for p in of)}
         if not asked:
@@ -181,13 +182,12 @@ def _search_rows(compared: Compared) -> Iterator[str]:
     search, head = compared.search, ("family", "FLOPs", "sizes tried", "best size", "best rate")
     yield "Validation bits: held-out text of the training sources, weighted as they are.\n"
     yield _head(*head, "validation bits", "parameters", "bytes read")
-    by_name = {line["name"]: line for line in compared.lines}
     for budget in search.begun():
         for family in search.families(budget):
             best = search.best(family, budget)
-            if best is None or best.name not in by_name:
+            if best is None:
                 continue
-            line, sizes = by_name[best.name], search.sizes(family, budget)
+            line, sizes = compared.by_name[best.name], search.sizes(family, budget)
             tried = f"{sizes[0]} to {sizes[-1]} of {len(family.sizes)}"
             facts = f"{line['validation_bits']:.3f}", f"{line['parameters']:,}"
             row = (family.name, f"{budget:g}", tried, str(best.size), f"{best.lr:g}")
@@ -206,11 +206,9 @@ def _rule_rows(compared: Compared) -> Iterator[str]:
         yield _row(out.family, f"{out.after:g}", out.best, *numbers)
 
 
-def _costs(compared: Compared, out: StudyFolder) -> Iterator[str]:
+def _costs(compared: Compared) -> Iterator[str]:
     """FLOPs counted and executed, tables, seconds."""
-    costs = {line["name"]: line for line in out.lines(COSTS)}
-    by_name = {line["name"]: line for line in compared.lines}
-    if not costs:
+    if not compared.costs:
         return
     yield "## Costs\n"
     yield (
@@ -224,10 +222,10 @@ def _costs(compared: Compared, out: StudyFolder) -> Iterator[str]:
         )
     ]
     for (family, budget), points in compared.points.items():
-        cost = costs.get(points[0].name)
+        cost, seconds = compared.costs.get(points[0].name), compared.seconds(points[0])
         if cost is None:
             continue
-        line = by_name[points[0].name]
+        line = compared.by_name[points[0].name]
         numbers = (
             f"{cost['flops_per_byte'] / 1e6:.3f}",
             f"{cost['executed_flops_per_byte'] / cost['flops_per_byte']:.2f}×",
@@ -235,7 +233,7 @@ def _costs(compared: Compared, out: StudyFolder) -> Iterator[str]:
             f"{cost['table_bytes'] / 1e6:.0f}",
             f"{cost['table_traffic_per_byte'] / 1e3:.1f}",
             f"{cost['seconds_per_megabyte']:.1f}",
-            f"{cost['seconds_per_megabyte'] * line['bytes_seen'] / 1e6:.0f}",
+            f"{seconds:.0f}",
         )
         lines.append(_row(family, f"{budget:g}", *numbers))
     yield "\n".join(lines) + "\n"

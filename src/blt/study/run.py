@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -53,9 +53,10 @@ TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that
 class Job:
     """A piece of work that one process does."""
 
-    name: str
+    lock: str  # who holds it is at it
+    file: str  # gets the line
+    name: str  # of the line
     work: Callable[[], None]
-    done: Callable[[], bool]
 
 
 def run_study(
@@ -137,31 +138,31 @@ class Runner:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = Search(self.study, self.out.lines())
         chosen = [point for point in search.chosen() if self.has_weights(point)]
-        scores = [self._job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
+        scores = [_job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
         runs = [
-            self._job("train", RESULTS, p.name, partial(self._train, p))
+            _job("train", RESULTS, p.name, partial(self._train, p))
             for p in search.wanted()
             if self.clock.affords(p.recipe.train.flops or 0.0)
         ]
         evals = [
-            self._job("eval", EVALS, f"{one.name} {p.name}", partial(self._evaluate, one, p))
+            _job("eval", EVALS, f"{one.name} {p.name}", partial(self._evaluate, one, p))
             for one in self.study.evaluations
             for p in chosen
             if not one.budgets or p.budget in one.budgets
         ]
         costs = [
-            self._job("costs", COSTS, p.name, partial(self._time, p)) for p in chosen if p.seed == 0
+            _job("costs", COSTS, p.name, partial(self._time, p)) for p in chosen if p.seed == 0
         ]
-        stages = ([*scores, *runs], evals, costs)
-        left = ([job for job in stage if not job.done()] for stage in stages)
+        left = map(self._left, ([*scores, *runs], evals, costs))
         return next((jobs for jobs in left if jobs), [])
 
-    def _job(self, what: str, file: str, name: str, work: Callable[[], None]) -> Job:
-        def done() -> bool:
-            return any(line["name"] == name for line in self.out.lines(file))
+    def _left(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those whose lines are not there; every file is read once."""
+        done = {file: self._done(file) for file in {job.file for job in jobs}}
+        return [job for job in jobs if job.name not in done[job.file]]
 
-        # One process at a time measures what a machine costs.
-        return Job(what if what == "costs" else f"{what}-{slug(name)}", work, done)
+    def _done(self, file: str) -> set[str]:
+        return {line["name"] for line in self.out.lines(file)}
 
     def has_weights(self, point: Point) -> bool:
         """Is a run's checkpoint there? It is not where only the lines of a study were kept."""
@@ -169,8 +170,8 @@ class Runner:
 
     def takes(self, job: Job) -> bool:
         """Do a job, unless another process is at it."""
-        with self.out.claim(job.name) as mine:
-            if not mine or job.done():
+        with self.out.claim(job.lock) as mine:
+            if not mine or job.name in self._done(job.file):
                 return False
             job.work()
             return True
@@ -231,7 +232,7 @@ class Runner:
         return self._sources
 
     def _line(self, point: Point, recipe: Recipe, model: LanguageModel, watch: _Watch) -> Line:
-        last = watch.reports[-1]
+        last, patcher_flops = watch.reports[-1], self._patcher_flops(point)
         parts = validation(model, self.sources(recipe), recipe, self.study.validation_bytes)
         return {
             "name": point.name,
@@ -240,8 +241,8 @@ class Runner:
             "size": point.size,
             "lr": point.lr,
             "seed": point.seed,
-            "flops": last.flops + self._patcher_flops(point),
-            "patcher_training_flops": self._patcher_flops(point),
+            "flops": last.flops + patcher_flops,
+            "patcher_training_flops": patcher_flops,
             "steps": last.step,
             "bytes_seen": last.bytes_seen,
             "training_patch_size": last.patch_size,
@@ -287,6 +288,11 @@ class Runner:
         search = Search(self.study, self.out.lines())
         for beaten in search.beaten():
             shutil.rmtree(self.out.run(beaten.name) / CHECKPOINT, ignore_errors=True)
+
+
+def _job(what: str, file: str, name: str, work: Callable[[], None]) -> Job:
+    # One process at a time measures what a machine costs.
+    return Job(what if what == "costs" else f"{what}-{slug(name)}", file, name, work)
 
 
 class Clock:
