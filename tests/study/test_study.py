@@ -143,6 +143,28 @@ def test_a_study_runs_to_its_end_and_goes_on_where_it_was_killed(
         assert kept == (name in chosen or line["family"].startswith("patcher")), name
 
 
+def test_a_study_stops_at_a_budget_times_what_it_compared_and_goes_on_from_there(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["study", str(file), "--out", str(out), "--until", "1e8"]) == 0
+    folder, small = StudyFolder(out), read_study(file).until(1e8)
+    lines = folder.lines()
+    assert {line["budget"] for line in lines} == {1e7, 1e8}  # the patcher's, and the models'
+    chosen = {point.name for point in Search(small, lines).chosen()}
+    assert {line["name"] for line in folder.lines(SCORES)} == chosen
+    assert {line["name"] for line in folder.lines(COSTS)} == {n for n in chosen if n.endswith("s0")}
+    assert "2e+08 FLOPs" not in (out / "table.md").read_text()
+    begun: list[str] = []
+    run_study(read_study(file), out, on_point=begun.append)  # type: ignore[arg-type]
+    assert begun
+    assert all("1e8" not in name for name in begun)
+    assert cli.main(["study", str(file), "--out", str(out), "--until", "3e8"]) == 2
+    assert "no budget of 3e8 FLOPs; there are 1e8, 2e8" in capsys.readouterr().err
+    assert cli.main(["study", str(file), "--out", str(out), "--figures", "--until", "1e8"]) == 2
+    assert "leave out --minutes and --until" in capsys.readouterr().err
+
+
 def test_scores_are_of_every_piece_and_the_same_for_all(done: Path) -> None:
     folder = StudyFolder(done.parent / "out")
     heldout = folder.json("heldout.json")

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from blt.cli.device import RecipeDevice, changes_for
 from blt.cli.output import say
+from blt.errors import UserError
 from blt.report.console import Console
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def study(
     out: Path | None = None,
     figures: bool = False,
     minutes: float | None = None,
+    until: float | None = None,
     device: RecipeDevice = None,
 ) -> None:
     """Search, train, score and draw families of models at equal FLOPs.
@@ -36,15 +38,19 @@ def study(
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
         minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
+        until: Run no budget above this one, in FLOPs; what was compared is then asked and timed.
     """
     from blt.study import read_study, run_study
 
+    if figures and (minutes is not None or until is not None):
+        raise UserError("--figures runs nothing: leave out --minutes and --until")
     folder = out or Path("runs") / file.stem
     made = read_study(file, changes_for(device))
+    asked = made if until is None else made.until(until)
     if not figures:
         with runs(Console()) as show:
             seconds = None if minutes is None else 60 * minutes
-            run_study(made, folder, seconds=seconds, on_point=show)
+            run_study(asked, folder, seconds=seconds, on_point=show)
     from blt.study.report import write_report  # needs matplotlib, which runs themselves do not
 
     for path in write_report(made, folder):

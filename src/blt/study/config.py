@@ -29,7 +29,7 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,19 @@ class Study:
 
     def family(self, name: str) -> Family:
         return next(family for family in self.families if family.name == name)
+
+    def until(self, budget: float) -> Study:
+        """The study as it would be without budgets above ``budget``.
+
+        Raises:
+            UserError: it is none of the study's budgets; names those.
+        """
+        if budget not in self.budgets:
+            there = ", ".join(map(short, self.budgets))
+            raise UserError(f"{self.where}: no budget of {short(budget)} FLOPs; there are {there}")
+        count = self.budgets.index(budget) + 1
+        per_budget = ("budgets", "seeds", "rate_tries", "size_tries", "changes")
+        return replace(self, **{name: getattr(self, name)[:count] for name in per_budget})
 
     def tries(self, what: str, budget: float) -> int:
         """How much to try of "rate" or "size" at a budget."""
