@@ -1,16 +1,28 @@
-"""Trainings in processes of their own, one or several together."""
+"""Trainings in processes of their own, one or several together.
+
+They are forked from a server that has imported PyTorch and nothing else has happened in: to import
+it anew takes longer than these trainings do.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from blt import cli
 from blt.train import Recipe, write_recipe
+
+_forked = multiprocessing.get_context("forkserver")
+_forked.set_forkserver_preload(["blt.train", "blt.byteify", "blt.cli.train", "torch.distributed"])
 
 
 def write(recipe: Recipe, path: Path, **changes: Any) -> Path:
@@ -18,27 +30,48 @@ def write(recipe: Recipe, path: Path, **changes: Any) -> Path:
     return path
 
 
-def command(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[str]:
-    launcher = [sys.executable, "-m"]
-    if processes > 1:
-        launcher += [
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            "-m",
-            "--",
-        ]
-    return [*launcher, "blt", "train", str(recipe), "--run", str(run), *more]
+def torchrun(recipe: Path, run: Path, processes: int) -> list[str]:
+    """The command that users give."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    blt = ["blt", "train", str(recipe), "--run", str(run)]
+    return [sys.executable, "-m", *launcher, "-m", "--", *blt]
+
+
+def start(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[BaseProcess]:
+    """``blt train``, as many times as ``torchrun`` would; what it says goes beside the run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started: list[BaseProcess] = []
+    for rank in range(processes):
+        world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+        env = {name: str(value) for name, value in world.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        arguments = ["train", str(recipe), "--run", str(run), *more]
+        said = run.with_name(f"{run.name}.{rank}.log")
+        call = (arguments, env if processes > 1 else {}, said)
+        started.append(_forked.Process(target=_run, args=call))
+        started[-1].start()
+    return started
 
 
 def train(recipe: Path, run: Path, *more: str, processes: int = 1) -> None:
-    # One thread each: how sums are divided among threads decides their last bits.
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = command(recipe, run, *more, processes=processes)
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    """To the end, which must be a good one."""
+    for rank, process in enumerate(start(recipe, run, *more, processes=processes)):
+        process.join()
+        said = run.with_name(f"{run.name}.{rank}.log").read_text()
+        assert process.exitcode == 0, said
 
 
 def reports(run: Path) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == "train"]
+
+
+def _run(arguments: list[str], env: dict[str, str], said: Path) -> None:
+    os.environ.update(env)
+    # One thread each: how sums are divided among threads decides their last bits.
+    torch.set_num_threads(1)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(cli.main(arguments))

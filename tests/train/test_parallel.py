@@ -17,7 +17,7 @@ import torch
 import blt
 from blt.data.prepare import Options, prepare
 from blt.train import Recipe
-from processes import command, reports, train, write
+from processes import reports, start, torchrun, train, write
 
 STEPS = 50
 WRITING = ".checkpoint.writing"  # beside a run's checkpoint
@@ -71,7 +71,7 @@ def test_a_lost_worker_ends_the_training_and_nothing_is_lost(
     recipe, run = write(blt_recipe, tmp_path / "recipe.toml", **steps), tmp_path / "run"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command(recipe, run, processes=2),
+        torchrun(recipe, run, processes=2),
         env=env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -104,16 +104,14 @@ def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
     every = {"steps": 140, "checkpoint_every_seconds": 0.05, "optimizer": "muon"}
     recipe = write(mixed, tmp_path / "recipe.toml", **every)
     train(recipe, tmp_path / "whole")
-    run, env = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "killed"
     half_written = 0
     for attempt in range(3):
         resume = ("--resume",) if (run / "recipe.toml").is_file() else ()
-        process = subprocess.Popen(
-            command(recipe, run, *resume), env=env, stdout=subprocess.DEVNULL
-        )
+        (process,) = start(recipe, run, *resume)
         go_on_until(process, run, steps=random.randrange(5, 30), writing=attempt > 0)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         half_written += (run / WRITING).is_dir()
     assert half_written > 0
     train(recipe, run, "--resume")
@@ -131,10 +129,10 @@ def go_on_until(process: Any, run: Path, steps: int, writing: bool) -> None:
     """Let a training take so many more steps, and be at a checkpoint if that is asked for."""
     before = len(reports(run)) if whole_lines(run) else 0
     while not whole_lines(run) or len(reports(run)) < before + steps:
-        assert process.poll() is None, "the training ended before it was killed"
+        assert process.is_alive(), "the training ended before it was killed"
         time.sleep(0.005)
     while writing and not (run / WRITING).is_dir():
-        assert process.poll() is None, "the training ended before it was killed"
+        assert process.is_alive(), "the training ended before it was killed"
         time.sleep(0.0005)
     time.sleep(random.uniform(0.0, 0.005))
 
