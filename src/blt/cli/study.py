@@ -24,6 +24,7 @@ def study(
     *,
     out: Path | None = None,
     figures: bool = False,
+    characters: Path | None = None,
     minutes: float | None = None,
     device: RecipeDevice = None,
 ) -> None:
@@ -35,16 +36,22 @@ def study(
         file: TOML file of the study; docs/study.md shows one.
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
+        characters: Train nothing of the study: teach the models that are compared by now to answer
+            questions about the letters of words, as the [[characters]] of this TOML file say.
         minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
     """
     from blt.study import read_study, run_study
 
     folder = out or Path("runs") / file.stem
-    made = read_study(file, changes_for(device))
+    from blt.errors import require
+
+    require(not (figures and characters), "--characters teaches, --figures only draws: take one")
+    made = read_study(file, changes_for(device), characters)
     if not figures:
         with runs(Console()) as show:
             seconds = None if minutes is None else 60 * minutes
-            run_study(made, folder, seconds=seconds, on_point=show)
+            alone = characters is not None
+            run_study(made, folder, seconds=seconds, only_characters=alone, on_point=show)
     from blt.study.report import write_report  # needs matplotlib, which runs themselves do not
 
     for path in write_report(made, folder):
