@@ -38,8 +38,8 @@ def slow_answer(question: Question) -> str:
         if question.kind == "most":
             assert sorted(values)[-2] > 0  # somebody else has the letter too
         return best
-    if found := re.fullmatch(r"How many (\w) are in (\w+)\?", prompt):
-        letter, word = found.groups()
+    if found := re.fullmatch(r"In (\w+), how many (\w)\?", prompt):
+        word, letter = found.groups()
         return str(len([x for x in word if x == letter]))
     if found := re.fullmatch(r"Which is the (first|third|last) letter of (\w+)\?", prompt):
         place, word = found.groups()

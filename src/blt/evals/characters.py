@@ -161,7 +161,7 @@ class _Pool:
         if kind == COUNT:
             times = chance.choice(sorted(self.by_count))
             word, letter = chance.choice(self.by_count[times])
-            return f"How many {letter} are in {word}?", str(times)
+            return f"In {word}, how many {letter}?", str(times)
         if kind in ABOUT:
             wording, answer = ABOUT[kind]
             word = chance.choice(self.words)

@@ -37,9 +37,9 @@ class Characters:
     kinds: tuple[str, ...] = KINDS
     families: tuple[str, ...] = ()  # none: all that are compared
     budgets: tuple[float, ...] = ()  # none: all
-    lrs: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2)  # the ladder, all of it tried
+    lrs: tuple[float, ...] = (2e-3, 8e-3, 3.2e-2)  # the ladder, all of it tried
     seeds: int = 3  # orders of the questions, each with the next of the family's models
-    steps: int = 2000
+    steps: int = 1500
     questions: int = 32  # of a step
     every: int = 100  # steps between looks
     heldout: int = 50  # questions of each kind that it is looked at by
