@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from blt.study.characters_report import characters_sections
 from blt.study.folder import CHARACTERS, StudyFolder
 from blt.study.report import write_report
 
+ROOT = Path(__file__).parents[2]
 STUDY = """
 budgets = [2e7]
 seeds = [2]
@@ -120,13 +123,35 @@ def test_the_table_says_what_it_took(done: Path) -> None:
     paths = write_report(read_study(done), done.parent / "out")
     table = (done.parent / "out" / "table.md").read_text()
     assert "## letters at 2e+07 FLOPs: steps until 90 % are right" in table
-    assert re.search(r"\| BPE, 50 % split \| 0\.0\d+\* \| 3 \| not within 4 steps \|", table)
+    assert re.search(r"\| BPE, 50 % split \| 0\.0\d+\* \| 3 \| never \(\d+ %\) \|", table)
     assert "letters-2e7.png" in {path.name for path in paths}
+
+
+def test_cells_recompute_without_code_of_the_study_and_a_changed_one_is_found(
+    done: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
+    lines = lines_of(done)
+    best = {(x["family"], x["split"]): x["lr"] for x in lines if x["part"] == "test"}
+    for line in lines:  # as if something had been learned, fastest at the rate that was found
+        slow = line["lr"] != best[line["family"], line["split"]]
+        for look in line["looks"]:
+            look["right"] = {"last": look["step"] / 4, "count": look["step"] / (8 if slow else 4.2)}
+    (out / CHARACTERS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report(read_study(done), out)
+    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    table = (out / "table.md").read_text()
+    assert "| last | 4 [4, 4] |" in table
+    (out / "table.md").write_text(table.replace("| last | 4 [4, 4] |", "| last | 2 [2, 2] |"))
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, "last, flat: 2 [2, 2]" in ended.stdout) == (1, True)
 
 
 def looks(*shares: float) -> list[dict[str, Any]]:
     return [
-        {"step": 10 * n, "bytes": 100 * n, "flops": 1e6 * n, "nats": None, "right": {"a": share}}
+        {"step": 10 * n, "bytes": 100 * n, "flops": 1e7 * n, "nats": None, "right": {"a": share}}
         for n, share in enumerate(shares)
     ]
 
@@ -149,8 +174,8 @@ def test_cells_are_medians_over_seeds_at_the_rate_that_was_found_with_other_word
     tests = [line("test", 2e-3, 0, 0, 1), line("test", 2e-3, 1, 0, 0, 1)]
     tests += [line("test", 2e-3, 2, 0, 0, 0, 0.5), line("test", 1e-3, 0, 1)]
     text = "\n".join(characters_sections([*search, *tests], ["deep", "flat"]))
-    row = "| flat | 0.002 | 3 | 20 [10, never] | 0.0002 [0.0001, never] | 2e+06 [1e+06, never] |"
-    assert f"{row} 100 [50, 100] |" in text
+    row = "| flat | 0.002 | 3 | 20 [10, never] | 0.00 [0.00, never] |"
+    assert f"{row} 2.00e+07 [1.00e+07, never] | 100 [50, 100] |" in text
     assert "| a | 20 [10, never] |" in text
 
 

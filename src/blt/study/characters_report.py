@@ -20,7 +20,9 @@ EXPLAINED = (
     "Median over seeds; in brackets the least and the most. Of each family the best of the rates "
     "{rates} is shown, found with other words; * marks a best rate at the end of that ladder. "
     "{count} held-out questions of each kind, about words that were not trained on, are answered "
-    "greedily every {every} steps of {questions} questions; the loss is that of answers alone."
+    "greedily every {every} steps of {questions} questions; the loss is that of answers alone. "
+    "never: not within {steps} steps, with the share that is right in the end, where no seed did. "
+    "Guesses are right in a quarter where one of four words or counts is asked for."
 )
 Taught = dict[str, list[Line]]  # by who was taught: the lines of all seeds, at the best rate
 
@@ -85,9 +87,7 @@ def _rates(lines: Sequence[Line]) -> list[float]:
 def _explained(lines: Sequence[Line]) -> str:
     settings = lines[0]["settings"]
     rates = ", ".join(f"{lr:g}" for lr in _rates(lines))
-    every, questions = settings["every"], settings["questions"]
-    count = settings["heldout"]
-    return EXPLAINED.format(rates=rates, count=count, every=every, questions=questions)
+    return EXPLAINED.format(**{**settings, "rates": rates, "count": settings["heldout"]})
 
 
 def _overall(lines: Sequence[Line], taught: Taught) -> Iterator[str]:
@@ -102,10 +102,10 @@ def _overall(lines: Sequence[Line], taught: Taught) -> Iterator[str]:
             who,
             f"{lr:g}{edge}",
             str(len(of)),
-            _reached(of, None, lambda look: look.step),
-            _reached(of, None, lambda look: look.bytes / 1e6),
-            _reached(of, None, lambda look: look.flops),
-            _spread(last, "{:.0f}".format),
+            _reached(of, None),
+            _reached(of, None, lambda look: look.bytes / 1e6, "{:.2f}"),
+            _reached(of, None, lambda look: look.flops, "{:.2e}"),
+            _spread(last, "{:.0f}"),
         )
 
 
@@ -113,23 +113,31 @@ def _by_kind(taught: Taught) -> Iterator[str]:
     """Steps until each kind reached the goal: a row for each kind, a column for each family."""
     yield table_head("kind", *taught)
     for kind in looks_of(next(iter(taught.values()))[0])[0].right:
-        cells = [_reached(of, kind, lambda look: look.step) for of in taught.values()]
+        cells = [_reached(of, kind) for of in taught.values()]
         yield table_row(kind, *cells)
 
 
-def _reached(lines: Sequence[Line], kind: str | None, number: Callable[[Look], float]) -> str:
-    """Of the first look at which the goal was reached, over seeds."""
-    found = [until(looks_of(line), line["settings"]["goal"], kind) for line in lines]
+def _reached(
+    lines: Sequence[Line],
+    kind: str | None,
+    number: Callable[[Look], float] = lambda look: look.step,
+    shown: str = "{:g}",
+) -> str:
+    """A number of the first look at which the goal was reached, over seeds."""
+    looks = [looks_of(line) for line in lines]
+    goal = lines[0]["settings"]["goal"]
+    found = [until(of, goal, kind) for of in looks]
     values = [math.inf if look is None else number(look) for look in found]
-    if math.isinf(min(values)):
-        return f"not within {lines[0]['settings']['steps']} steps"
-    return _spread(values, "{:.3g}".format)
+    if not math.isinf(min(values)):
+        return _spread(values, shown)
+    last = [of[-1].mean if kind is None else of[-1].right[kind] for of in looks]
+    return f"never ({100 * statistics.mean(last):.0f} %)"
 
 
-def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
+def _spread(values: Sequence[float], shown: str) -> str:
     """Median, least and most; what has no end was never reached."""
     middle, low, high = (
-        "never" if math.isinf(value) else shown(value)
+        "never" if math.isinf(value) else shown.format(value)
         for value in (statistics.median(values), min(values), max(values))
     )
     return f"{middle} [{low}, {high}]"

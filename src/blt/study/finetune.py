@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Look(NamedTuple):
     @property
     def mean(self) -> float:
         """Share of right answers over all kinds, each counted alike."""
-        return sum(self.right.values()) / len(self.right)
+        return statistics.fmean(self.right.values())
 
 
 def finetune(
