@@ -122,6 +122,9 @@ def read_toml(example: Example) -> None:
         assert not found
         return
     Path(name[1]).write_text(example.parsed)
+    if found.keys() == {"characters"}:
+        read_study("study.toml", characters=name[1])  # the study of the same page
+        return
     (read_study if "families" in found else read_recipe)(name[1])
 
 

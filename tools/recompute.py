@@ -2,10 +2,10 @@
 
     python tools/recompute.py results/tables-or-patches
 
-Shares no code with blt. Reads results.jsonl, scores.jsonl and heldout.json; finds the best size and
-rate of each family by itself; resamples with a generator of its own. Exit status 1 and a line for
-each cell that differs: a value by more than its last digit, the end of an interval by more than
-what two bootstraps differ by.
+Shares no code with blt. Reads results.jsonl, scores.jsonl, characters.jsonl and heldout.json; finds
+the best size and rate of each family by itself; resamples with a generator of its own. Exit status
+1 and a line for each cell that differs: a value by more than its last digit, the end of an interval
+by more than what two bootstraps differ by.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 DRAWS = 1000
 CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
+TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
 MORE = re.compile(r"([+-]\d+\.\d+) \[([+-]\d+\.\d+), ([+-]\d+\.\d+)\]")
 
 
@@ -34,6 +35,8 @@ class Lines:
     def __init__(self, folder: Path) -> None:
         self.runs = lines_of(folder / "results.jsonl")
         self.scores = {line["name"]: line["bits"] for line in lines_of(folder / "scores.jsonl")}
+        taught = folder / "characters.jsonl"
+        self.taught = lines_of(taught) if taught.is_file() else []
         self.texts = json.loads((folder / "heldout.json").read_text())
         self.random = np.random.default_rng(12345)
         self.weights: dict[tuple[str, str], np.ndarray] = {}
@@ -113,6 +116,51 @@ def main(folder: Path) -> int:
     return int(wrong > 0 or right == 0)
 
 
+def reached(looks: list[dict[str, Any]], goal: float, kind: str | None) -> dict[str, Any] | None:
+    """The first look with enough right answers, of a kind or in the mean of all."""
+    for look in looks:
+        if (
+            statistics.fmean(look["right"].values()) if kind is None else look["right"][kind]
+        ) >= goal:
+            return look
+    return None
+
+
+def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) -> str | None:
+    """A cell about questions, as it should be; None: it has no number of these."""
+    overall = heading[3] == "steps until"
+    shown = {"steps": ("step", 1, "g"), "MB": ("bytes", 1e6, ".2f"), "FLOPs": ("flops", 1, ".2e")}
+    if overall and column not in shown:
+        return None
+    key, unit, form = shown[column] if overall else shown["steps"]
+    who, kind = (row[0], None) if overall else (column, row[0])
+    split = re.fullmatch(r"(.+), (\S+) % split", who)
+    own = [
+        line
+        for line in lines.taught
+        if (line["characters"], f"{line['budget']:g}") == (heading[1], heading[2])
+        and line["family"] == (split[1] if split else who)
+        and f"{100 * line['split']:g}" == (split[2] if split else "0")
+    ]
+    rates = {}
+    for line in own:
+        if line["part"] == "search":
+            look = reached(line["looks"], line["settings"]["goal"], None)
+            every = [statistics.fmean(look["right"].values()) for look in line["looks"]]
+            rates[line["lr"]] = (look["step"] if look else float("inf"), -statistics.fmean(every))
+    tests = [
+        x for x in own if x["part"] == "test" and x["lr"] == min(rates, key=lambda r: rates[r])
+    ]
+    found = [reached(line["looks"], line["settings"]["goal"], kind) for line in tests]
+    values = sorted(look[key] / unit if look else float("inf") for look in found)
+    if values[0] == float("inf"):
+        last = [line["looks"][-1]["right"] for line in tests]
+        ends = [statistics.fmean(r.values()) if kind is None else r[kind] for r in last]
+        return f"never ({100 * statistics.fmean(ends):.0f} %)"
+    three = statistics.median(values), values[0], values[-1]
+    return "{} [{}, {}]".format(*("never" if v == float("inf") else f"{v:{form}}" for v in three))
+
+
 def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: str) -> str | None:
     """What a cell should be where it differs; empty where it does not; None: it is no such cell."""
     if heading.startswith("Bits per byte: ") and (cell := CELL.fullmatch(text)):
@@ -123,6 +171,9 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
         names, texts = lines.seeds(column, float(budget)), [row[0]]
     elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
         return _more(lines, row, column, tuple(map(float, cell.groups())))
+    elif lines.taught and (asked := TAUGHT.match(heading)):
+        wanted = taught(lines, asked, row, column)
+        return None if wanted is None else wanted * (wanted != text)
     else:
         return None
     value, draws = lines.value(names, kind, texts), lines.draws(names, kind, texts)

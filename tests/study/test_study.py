@@ -162,7 +162,7 @@ def test_a_study_stops_at_a_budget_times_what_it_compared_and_goes_on_from_there
     assert cli.main(["study", str(file), "--out", str(out), "--until", "3e8"]) == 2
     assert "no budget of 3e8 FLOPs; there are 1e8, 2e8" in capsys.readouterr().err
     assert cli.main(["study", str(file), "--out", str(out), "--figures", "--until", "1e8"]) == 2
-    assert "leave out --minutes and --until" in capsys.readouterr().err
+    assert "--figures runs nothing: leave out --until" in capsys.readouterr().err
 
 
 def test_scores_are_of_every_piece_and_the_same_for_all(done: Path) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from blt.cli.device import RecipeDevice, changes_for
 from blt.cli.output import say
-from blt.errors import UserError
+from blt.errors import require
 from blt.report.console import Console
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def study(
     *,
     out: Path | None = None,
     figures: bool = False,
+    characters: Path | None = None,
     minutes: float | None = None,
     until: float | None = None,
     device: RecipeDevice = None,
@@ -37,20 +38,23 @@ def study(
         file: TOML file of the study; docs/study.md shows one.
         out: Folder to make or to go on in. Left out: runs/FILE.
         figures: Train nothing: draw what is there.
+        characters: Train nothing of the study: teach the models that are compared by now to answer
+            questions about the letters of words, as the [[characters]] of this TOML file say.
         minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
         until: Run no budget above this one, in FLOPs; what was compared is then asked and timed.
     """
     from blt.study import read_study, run_study
 
-    if figures and (minutes is not None or until is not None):
-        raise UserError("--figures runs nothing: leave out --minutes and --until")
+    given = {"--minutes": minutes, "--until": until, "--characters": characters}
+    idle = [name for name, value in given.items() if value is not None]
+    require(not (figures and idle), f"--figures runs nothing: leave out {' and '.join(idle)}")
     folder = out or Path("runs") / file.stem
-    made = read_study(file, changes_for(device))
+    made = read_study(file, changes_for(device), characters)
     asked = made if until is None else made.until(until)
     if not figures:
         with runs(Console()) as show:
-            seconds = None if minutes is None else 60 * minutes
-            run_study(asked, folder, seconds=seconds, on_point=show)
+            seconds, alone = None if minutes is None else 60 * minutes, characters is not None
+            run_study(asked, folder, seconds=seconds, only_characters=alone, on_point=show)
     from blt.study.report import write_report  # needs matplotlib, which runs themselves do not
 
     for path in write_report(made, folder):

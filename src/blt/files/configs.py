@@ -79,7 +79,8 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
             raise UserError(f"{where}: unknown key {prefix + key!r}; {hint}")
         for nested in (hints[key], *get_args(hints[key])):
             if dataclasses.is_dataclass(nested):
-                _forbid_unknown(nested, value, where, f"{prefix}{key}.")
+                for one in value if isinstance(value, list) else [value]:
+                    _forbid_unknown(nested, one, where, f"{prefix}{key}.")
 
 
 def _hints(cls: Any) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from blt.errors import UserError, nearest, require
 from blt.evals.rows import Options
 from blt.evals.tasks import find_task
 from blt.files.configs import from_dict
+from blt.study.characters import Characters
 from blt.train.recipe import Recipe, override
 
 MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
@@ -143,6 +144,7 @@ class Study:
     families: tuple[Family, ...]
     patchers: tuple[PatcherModel, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    characters: tuple[Characters, ...] = ()
     first_lr: int = 1  # where the search begins at the smallest budget: an index of lrs
     # What is tried at each budget; left out: 3. 3: until the best has a worse one on both sides;
     # 1: what the budget below suggests; 2: that and the next lower one.
@@ -183,6 +185,7 @@ class Study:
             "families": [family.name for family in self.families],
             "patchers": [patcher.name for patcher in self.patchers],
             "evaluations": [one.name for one in self.evaluations],
+            "characters": [one.name for one in self.characters],
         }
         for what, names in named.items():
             slugs = [slug(name) for name in names]
@@ -193,6 +196,16 @@ class Study:
         for family in self.families:
             there = family.patcher is None or family.patcher in known
             require(there, f"{family.name}: no patcher {family.patcher!r} among {known}")
+        for of in self.characters:
+            for name in of.families:
+                require(
+                    name in named["families"],
+                    f"characters: {of.name}: families: no {name!r}; "
+                    f"{nearest(name, named['families'])}",
+                )
+            for budget in of.budgets:
+                there = budget in self.budgets
+                require(there, f"characters: {of.name}: budgets: {budget:g} is none of the study")
 
     def family(self, name: str) -> Family:
         return next(family for family in self.families if family.name == name)
@@ -254,21 +267,26 @@ class Study:
         return from_dict(Recipe, data, f"{self.where}: {' '.join(changes)} at {budget:g} FLOPs")
 
 
-def read_study(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Study:
+def read_study(
+    path: str | os.PathLike[str],
+    changes: Sequence[str] = (),
+    characters: str | os.PathLike[str] | None = None,
+) -> Study:
     """Read a study; the recipe of every size and budget is checked.
 
     Args:
         changes: to the recipe that all runs share, such as ``train.device="cuda"``.
+        characters: a file whose ``[[characters]]`` stand for those of the study.
 
     Raises:
         UserError: missing or damaged file, unknown key, impossible value; names file and key.
     """
-    try:
-        data = tomllib.loads(Path(path).read_bytes().decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name a study (recipes/study/*.toml)") from None
+    data = _read(path, "a study (recipes/study/*.toml)")
+    if characters is not None:
+        other = _read(characters, "a file with [[characters]]")
+        alone = other.keys() == {"characters"}
+        require(alone, f"{characters}: must have [[characters]], and nothing else")
+        data |= other
     for change in changes:
         override(data.setdefault("base", {}), change)
     _lay_ladders(data, str(path))
@@ -281,6 +299,15 @@ def read_study(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Stu
             for size in range(len(family.sizes)):
                 study.point(family, budget, size, study.lrs[0], 0)
     return study
+
+
+def _read(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name {what}") from None
 
 
 def _lay_ladders(data: dict[str, Any], where: str) -> None:

@@ -33,25 +33,32 @@ def write_figures(compared: Compared, folder: Path) -> list[Path]:
     return paths
 
 
-def _panels(count: int) -> tuple[Figure, list[Any]]:
+def panels(count: int) -> tuple[Figure, list[Any]]:
+    """A figure of so many panels, three in a row."""
     columns = min(3, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(3.7 * columns + 2.6, 0.6 + 3.4 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flatten())
-    for axes in panels[count:]:
+    every = list(figure.subplots(rows, columns, squeeze=False).flatten())
+    for axes in every[count:]:
         axes.set_axis_off()
-    for axes in panels[:count]:
+    for axes in every[:count]:
         axes.grid(axis="y", linewidth=0.5, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels[:count]
+    return figure, every[:count]
+
+
+def legend(figure: Figure, axes: Any) -> None:
+    """What the lines of one panel, and so of all, are."""
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside right upper", fontsize=8)
 
 
 def _curves(compared: Compared, axis: str, folder: Path) -> Path:
-    figure, panels = _panels(len(compared.heldout))
-    for axes, kind in zip(panels, compared.heldout, strict=True):
+    figure, axes_of = panels(len(compared.heldout))
+    for axes, kind in zip(axes_of, compared.heldout, strict=True):
         for index, family in enumerate(compared.families):
-            style = {**_style(index), "label": family.name}
-            _curve(axes, compared, family, kind, axis, style)
+            how = {**style(index), "label": family.name}
+            _curve(axes, compared, family, kind, axis, how)
         axes.set_xscale("log")
         if axis == FLOPS:
             axes.set_xticks(compared.budgets, [_short(b) for b in compared.budgets])
@@ -59,8 +66,7 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
         axes.set_xlabel(LABELS[axis], fontsize=8)
         axes.set_ylabel("held-out bits per byte", fontsize=8)
         axes.set_title(kind, loc="left", fontsize=10)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="outside right upper", fontsize=8)
+    legend(figure, axes_of[0])
     path = folder / f"bits-over-{axis}.png"
     figure.savefig(path, dpi=150)
     return path
@@ -72,7 +78,7 @@ def _curve(
     family: Family,
     kind: str,
     axis: str,
-    style: dict[str, Any],
+    how: dict[str, Any],
 ) -> None:
     budgets = [b for b in compared.budgets if (family.name, b) in compared.points]
     cells = [compared.cell(family.name, budget, kind) for budget in budgets]
@@ -80,30 +86,29 @@ def _curve(
     x = budgets if axis == FLOPS else [math.nan if s is None else s for s in seconds]
     y = [cell.value for cell in cells]
     errors = [[c.value - c.low for c in cells], [c.high - c.value for c in cells]]
-    axes.errorbar(x, y, np.abs(errors), linewidth=1.3, capsize=2, **style)
+    axes.errorbar(x, y, np.abs(errors), linewidth=1.3, capsize=2, **how)
     if axis == FLOPS and len(budgets) > 3:  # through fewer points any law fits
         grid = np.geomspace(budgets[0], budgets[-1], 50)
-        axes.plot(grid, fit(budgets, y)(grid), color=style["color"], linewidth=0.7)
+        axes.plot(grid, fit(budgets, y)(grid), color=how["color"], linewidth=0.7)
         low, high = band(budgets, y, grid)
-        axes.fill_between(grid, low, high, color=style["color"], alpha=0.1, linewidth=0)
+        axes.fill_between(grid, low, high, color=how["color"], alpha=0.1, linewidth=0)
 
 
 def _bowls(compared: Compared, path: Path) -> Path:
     """Validation bits over parameters outside of tables: a panel for each budget."""
-    figure, panels = _panels(len(compared.budgets))
-    for axes, budget in zip(panels, compared.budgets, strict=True):
+    figure, axes_of = panels(len(compared.budgets))
+    for axes, budget in zip(axes_of, compared.budgets, strict=True):
         for index, family in enumerate(compared.families):
             bowl = sorted(_bowl(compared, family, budget))
             if bowl:
                 x, y = zip(*bowl, strict=True)
-                axes.plot(x, y, linewidth=1.3, label=family.name, **_style(index))
+                axes.plot(x, y, linewidth=1.3, label=family.name, **style(index))
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("FLOPs of a byte of training, forward and backward", fontsize=8)
         axes.set_ylabel("validation bits per byte", fontsize=8)
         axes.set_title(f"{_short(budget)} FLOPs", loc="left", fontsize=10)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="outside right upper", fontsize=8)
+    legend(figure, axes_of[0])
     figure.savefig(path, dpi=150)
     return path
 
@@ -124,7 +129,8 @@ def _of_size(lines: Sequence[Line], size: int) -> list[Line]:
     return [line for line in lines if line["size"] == size]
 
 
-def _style(index: int) -> dict[str, Any]:
+def style(index: int) -> dict[str, Any]:
+    """Of the lines of one family."""
     dashes, marker = STYLES[index // len(COLOURS) % len(STYLES)]
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dashes, "marker": marker} | {
         "markersize": 4

@@ -20,7 +20,7 @@ from blt.study.config import Point, Study
 from blt.train.recipe import Recipe, differences
 
 RESULTS, SCORES, COSTS = "results.jsonl", "scores.jsonl", "costs.jsonl"
-EVALS = "evals.jsonl"
+EVALS, CHARACTERS = "evals.jsonl", "characters.jsonl"
 RUNS, RECIPES, LOCKS, TOKENIZERS = "runs", "recipes.json", "locks", "tokenizers"
 HELDOUT = "heldout.json"  # what is scored: documents, and the bytes of every piece
 OVERLAP = "overlap.json"  # share of each text's 50-byte blocks that occur in the training text
@@ -48,7 +48,27 @@ class Named(Schema):
     name: str
 
 
-LINES: dict[str, type[Schema]] = {RESULTS: Run, SCORES: Named, COSTS: Named, EVALS: Named}
+class Taught(Schema):
+    """What every line of a fine-tuning has."""
+
+    name: str
+    characters: str
+    family: str
+    budget: Amount
+    split: Amount
+    lr: Amount
+    seed: Count
+    settings: dict[str, Any]
+    looks: list[dict[str, Any]]
+
+
+LINES: dict[str, type[Schema]] = {
+    RESULTS: Run,
+    SCORES: Named,
+    COSTS: Named,
+    EVALS: Named,
+    CHARACTERS: Taught,
+}
 
 
 def overrun(line: Line) -> float | None:

@@ -14,9 +14,11 @@ from blt.evals.rows import name_of
 from blt.evals.tasks import find_task
 from blt.files import durable
 from blt.study.cells import Cell, Compared
+from blt.study.characters_report import characters_figures, characters_sections
 from blt.study.config import Family, Point, Study
 from blt.study.figures import write_figures
-from blt.study.folder import EVALS, OVERLAP, StudyFolder, overrun
+from blt.study.folder import CHARACTERS, EVALS, OVERLAP, StudyFolder, overrun
+from blt.study.markdown import table_head, table_row
 from blt.study.search import CLEARLY
 
 TABLE, RUNS_CSV = "table.md", "runs.csv"
@@ -38,6 +40,8 @@ def write_report(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     if compared.points:
         durable.write_text(out.path / TABLE, "\n".join(_sections(compared, out)))
         paths += [out.path / TABLE, *write_figures(compared, out.path)]
+        taught, families = out.lines(CHARACTERS), [family.name for family in study.families]
+        paths += characters_figures(taught, families, out.path)
     return paths
 
 
@@ -52,6 +56,8 @@ def _sections(compared: Compared, out: StudyFolder) -> Iterator[str]:
     yield from _differences(compared)
     yield from _languages(compared)
     yield from _evaluations(compared, out)
+    families = [family.name for family in compared.study.families]
+    yield from characters_sections(out.lines(CHARACTERS), families)
     yield "## What the search found\n\n" + "\n".join(_search_rows(compared)) + "\n"
     yield "## Who was left out\n\n" + "\n".join(_rule_rows(compared)) + "\n"
     yield from _costs(compared)
@@ -67,13 +73,13 @@ def bits_table(compared: Compared, kind: str) -> str:
         return {name: compared.cell(name, budget, kind) for name in there}
 
     columns = {budget: cells(budget) for budget in compared.budgets}
-    lines = [_head("family", "tables", *(f"{budget:g} FLOPs" for budget in columns))]
+    lines = [table_head("family", "tables", *(f"{budget:g} FLOPs" for budget in columns))]
     for family in compared.families:
         row = [
             _shown(of[family.name], of) if family.name in of else _missing(compared, family, budget)
             for budget, of in columns.items()
         ]
-        lines.append(_row(family.name, tables_of(compared.study, family), *row))
+        lines.append(table_row(family.name, tables_of(compared.study, family), *row))
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +112,7 @@ def _differences(compared: Compared) -> Iterator[str]:
     """Each family beside the best of each kind and budget, on the same pieces."""
     yield "## More bits than the best, in per cent\n"
     yield "Paired: both models on the same pieces. An interval above 0: clearly more.\n"
-    lines = [_head("family", "FLOPs", *compared.heldout)]
+    lines = [table_head("family", "FLOPs", *compared.heldout)]
     for budget in compared.budgets:
         names = [f.name for f in compared.families if (f.name, budget) in compared.points]
         best = {
@@ -118,7 +124,7 @@ def _differences(compared: Compared) -> Iterator[str]:
                 "best" if name == best[kind] else _percent(compared, name, best[kind], budget, kind)
                 for kind in compared.heldout
             ]
-            lines.append(_row(name, f"{budget:g}", *row))
+            lines.append(table_row(name, f"{budget:g}", *row))
     yield "\n".join(lines) + "\n"
 
 
@@ -135,10 +141,10 @@ def _languages(compared: Compared) -> Iterator[str]:
         texts = compared.texts(kind)
         if len(texts) == 1:
             continue
-        lines = [_head(kind, *names)]
+        lines = [table_head(kind, *names)]
         for text in texts:
             cells = {name: compared.cell(name, budget, kind, text) for name in names}
-            lines.append(_row(text, *(_shown(cells[name], cells) for name in names)))
+            lines.append(table_row(text, *(_shown(cells[name], cells) for name in names)))
         yield f"## Bits per byte at {budget:g} FLOPs: {kind}, each text\n"
         yield "\n".join(lines) + "\n"
 
@@ -155,10 +161,10 @@ def _evaluations(compared: Compared, out: StudyFolder) -> Iterator[str]:
         budget = max(at for _, at in asked)
         families = {name: of for (name, at), of in asked.items() if at == budget}
         for column in find_task(one.task).shown:
-            table = [_head(one.name, *families)]
+            table = [table_head(one.name, *families)]
             for row in dict.fromkeys(name for of in rows.values() for name in of):
                 cells = [_asked(rows, points, row, column) for points in families.values()]
-                table.append(_row(row, *cells))
+                table.append(table_row(row, *cells))
             yield f"## {one.name} at {budget:g} FLOPs: {column}\n"
             yield "Mean over seeds; in brackets the interval of the first one.\n"
             yield "\n".join(table) + "\n"
@@ -181,7 +187,7 @@ def _asked(
 def _search_rows(compared: Compared) -> Iterator[str]:
     search, head = compared.search, ("family", "FLOPs", "sizes tried", "best size", "best rate")
     yield "Validation bits: held-out text of the training sources, weighted as they are.\n"
-    yield _head(*head, "validation bits", "parameters", "bytes read")
+    yield table_head(*head, "validation bits", "parameters", "bytes read")
     for budget in search.begun():
         for family in search.families(budget):
             best = search.best(family, budget)
@@ -191,7 +197,7 @@ def _search_rows(compared: Compared) -> Iterator[str]:
             tried = f"{sizes[0]} to {sizes[-1]} of {len(family.sizes)}"
             facts = f"{line['validation_bits']:.3f}", f"{line['parameters']:,}"
             row = (family.name, f"{budget:g}", tried, str(best.size), f"{best.lr:g}")
-            yield _row(*row, *facts, f"{line['bytes_seen']:,}")
+            yield table_row(*row, *facts, f"{line['bytes_seen']:,}")
 
 
 def _rule_rows(compared: Compared) -> Iterator[str]:
@@ -200,10 +206,12 @@ def _rule_rows(compared: Compared) -> Iterator[str]:
         f"validation bits are not more than {CLEARLY:g} standard errors above its own. The error "
         "is that of a difference of two means, by the spread of seeds, pooled over families.\n"
     )
-    yield _head("family", "after", "best of its group", "more validation bits", "standard error")
+    yield table_head(
+        "family", "after", "best of its group", "more validation bits", "standard error"
+    )
     for out in compared.search.left_out:
         numbers = f"{out.more_bits:.4f}", f"{out.error:.4f}"
-        yield _row(out.family, f"{out.after:g}", out.best, *numbers)
+        yield table_row(out.family, f"{out.after:g}", out.best, *numbers)
 
 
 def _costs(compared: Compared) -> Iterator[str]:
@@ -216,7 +224,7 @@ def _costs(compared: Compared) -> Iterator[str]:
         "counts what is executed. The patcher's training is part of each budget.\n"
     )
     lines = [
-        _head(
+        table_head(
             *("family", "budget", "MFLOP per byte", "executed", "patcher's training"),
             *("tables, MB", "traffic there, kB per byte", "seconds per MB", "seconds in all"),
         )
@@ -235,36 +243,28 @@ def _costs(compared: Compared) -> Iterator[str]:
             f"{cost['seconds_per_megabyte']:.1f}",
             f"{seconds:.0f}",
         )
-        lines.append(_row(family, f"{budget:g}", *numbers))
+        lines.append(table_row(family, f"{budget:g}", *numbers))
     yield "\n".join(lines) + "\n"
 
 
 def _overruns(compared: Compared) -> Iterator[str]:
     lines = [
-        _row(line["name"], f"{times:.2f}")
+        table_row(line["name"], f"{times:.2f}")
         for line in compared.lines
         if (times := overrun(line)) is not None
     ]
     if lines:
-        head = _head("run", "times its budget of FLOPs")
+        head = table_head("run", "times its budget of FLOPs")
         yield "## Runs that took more than their budget\n\n" + "\n".join((head, *lines)) + "\n"
 
 
 def _scored_rows(compared: Compared, out: StudyFolder) -> Iterator[str]:
     shares = out.json(OVERLAP)
-    yield _head("kind", "text", "documents", "bytes scored", "of", "also in the training text")
+    yield table_head("kind", "text", "documents", "bytes scored", "of", "also in the training text")
     for kind, texts in compared.heldout.items():
         for name, of in texts.items():
             numbers = f"{of['documents']:,}", f"{of['bytes']:,}", f"{of['of_bytes']:,}"
-            yield _row(kind, name, *numbers, f"{100 * shares[kind][name]:.2f}%")
-
-
-def _head(*names: str) -> str:
-    return _row(*names) + "\n|" + "---|" * len(names)
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
+            yield table_row(kind, name, *numbers, f"{100 * shares[kind][name]:.2f}%")
 
 
 def _csv(compared: Compared) -> str:

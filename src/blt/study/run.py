@@ -26,9 +26,19 @@ from blt.evals.patch_size import patch_size
 from blt.files import checksums
 from blt.lm import LanguageModel, load
 from blt.machine.precision import choose_device, choose_dtype
+from blt.study.characters import Model, Turn, teach, turns, words_for
 from blt.study.config import Evaluation, Point, Study, slug
 from blt.study.costs import costs_of
-from blt.study.folder import COSTS, EVALS, RESULTS, SCORES, Line, StudyFolder, overrun
+from blt.study.folder import (
+    CHARACTERS,
+    COSTS,
+    EVALS,
+    RESULTS,
+    SCORES,
+    Line,
+    StudyFolder,
+    overrun,
+)
 from blt.study.heldout import Heldout, warn_of_overlap
 from blt.study.scoring import score, validation
 from blt.study.search import Search
@@ -64,6 +74,7 @@ def run_study(
     folder: str | os.PathLike[str],
     *,
     seconds: float | None = None,
+    only_characters: bool = False,
     on_point: OnPoint | None = None,
 ) -> None:
     """Train, score and time what is missing in ``folder``.
@@ -72,6 +83,7 @@ def run_study(
         folder: new, or of the same study; other processes may work in it.
         seconds: begin nothing that would not end within so many, as far as runs of before tell;
             the last sixth is for scoring. None: until all is done.
+        only_characters: train and score nothing, but teach what has been chosen by now.
         on_point: called before each run.
 
     Raises:
@@ -83,7 +95,7 @@ def run_study(
     check_needs(study)
     heldout = Heldout.read(study)
     warn_of_overlap(study, out.begin(study, heldout.facts, partial(heldout.overlap, study)))
-    runner = Runner(study, out, heldout, on_point, clock)
+    runner = Runner(study, out, heldout, on_point, clock, only_characters)
     while jobs := runner.jobs():
         if not any(map(runner.takes, jobs)):
             time.sleep(WAIT)
@@ -95,7 +107,7 @@ def run_study(
             "is left out: %s",
             *(folder, len(gone), ", ".join(gone)),
         )
-    if left := search.wanted():
+    if (left := search.wanted()) and not only_characters:
         log.warning("%s: not run in %g seconds: %s", folder, seconds, left[0].name)
 
 
@@ -110,6 +122,9 @@ def check_needs(study: Study) -> None:
         for path in (*one.paths, *([one.typos] if one.typos else [])):
             if not glob.glob(path, recursive=True):
                 raise UserError(f"{study.where}: evaluations: {one.name}: {path}: no such file")
+    for of in study.characters:
+        with named(f"{study.where}: characters: {of.name}"):
+            words_for(of.words)
     for family in study.families:
         recipe = study.point(family, study.budgets[0], 0, study.lrs[0], 0).recipe
         with named(f"{study.where}: {family.name}"):
@@ -129,15 +144,19 @@ class Runner:
         heldout: Heldout,
         on_point: OnPoint | None,
         clock: Clock,
+        only_characters: bool = False,
     ) -> None:
         self.study, self.out, self.heldout, self.on_point = study, out, heldout, on_point
-        self.clock = clock
+        self.clock, self.only_characters = clock, only_characters
         self._sources: list[Source] | None = None
 
     def jobs(self) -> list[Job]:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = Search(self.study, self.out.lines())
         chosen = [point for point in search.chosen() if self.has_weights(point)]
+        characters = self._characters(chosen)
+        if self.only_characters:
+            return self._left(characters)
         scores = [_job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
         runs = [
             _job("train", RESULTS, p.name, partial(self._train, p))
@@ -153,8 +172,17 @@ class Runner:
         costs = [
             _job("costs", COSTS, p.name, partial(self._time, p)) for p in chosen if p.seed == 0
         ]
-        left = map(self._left, ([*scores, *runs], evals, costs))
+        left = map(self._left, ([*scores, *runs], evals, characters, costs))
         return next((jobs for jobs in left if jobs), [])
+
+    def _characters(self, chosen: Sequence[Point]) -> list[Job]:
+        models = [Model(p.name, p.family, p.budget, p.recipe) for p in chosen]
+        lines = self.out.lines(CHARACTERS) if self.study.characters else []
+        return [
+            _job("teach", CHARACTERS, turn.name, partial(self._teach, turn))
+            for of in self.study.characters
+            for turn in turns(of, models, lines)
+        ]
 
     def _left(self, jobs: Sequence[Job]) -> list[Job]:
         """Those whose lines are not there; every file is read once."""
@@ -252,6 +280,14 @@ class Runner:
             "skipped": last.skipped,
             **parts,
         }
+
+    def _teach(self, turn: Turn) -> None:
+        if self.on_point is not None:
+            self.on_point(turn.name)
+        recipe = turn.model.recipe
+        device = choose_device(recipe.train.device)
+        model = load(self.out.run(turn.model.run) / CHECKPOINT, device)
+        self.out.append(teach(turn, model), CHARACTERS)
 
     def _score(self, point: Point) -> None:
         if self.on_point is not None:
