@@ -143,7 +143,7 @@ def test_the_command_line_goes_on_from_a_folder(
         (["--resume", str(run), "--change", "train.lr"], "section.key=value"),
         ([str(run), "--change", "train.lr=1"], "--change is for a run that goes on"),
         ([str(run)], "name a recipe"),
-        (["--resume"], "--resume needs --run"),
+        (["--resume"], "--resume needs a run"),
         (["--resume", "--run", str(tmp_path / "none")], "no run to resume here"),
     ):
         assert cli.main(["train", *arguments]) == 2

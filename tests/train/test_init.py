@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import blt
+from blt.checkpoint.card import write_card
 from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.pretrained import PRETRAINED, read_patching
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
@@ -23,7 +26,7 @@ from blt.texts.pieces import choose
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
 from blt.train.job import open_text
-from checkpoints import equal_weights
+from checkpoints import equal_weights, random_model
 from shapes import tiny_config
 
 TEXT = b"Bytes are 8 bits of beer, and 99 bottles are on the wall."
@@ -119,6 +122,20 @@ def test_a_folder_of_transformers_is_trained_in_float32(
     assert any("stored as bfloat16" in line for line in said) == (dtype == torch.bfloat16)
 
 
+def test_integers_of_8_bits_are_refused_by_name(
+    from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    random_model(0).save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    (tmp_path / "theirs" / "checksums.json").unlink()
+    weights = load_file(tmp_path / "theirs" / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"].to(torch.int8)
+    save_file(weights, tmp_path / "theirs" / "model.safetensors")
+    with pytest.raises(UserError, match=r"lm_head\.weight' is torch\.int8"):
+        train_recipe(from_file("blt", tmp_path / "theirs"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_model_in_the_package_of_each_kind(
     from_file: Callable[..., Recipe], tmp_path: Path
 ) -> None:
@@ -131,6 +148,22 @@ def test_the_model_in_the_package_of_each_kind(
         assert torch.equal(found.state_dict()[name], tensor), name
     with pytest.raises(UserError, match="no token model"):
         from_file("token", PRETRAINED)
+
+
+def test_the_card_says_what_was_changed_and_what_it_cost(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("blt", runs["blt"], "[model.patching]\nthreshold = 1.0")
+    train_recipe(recipe, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoint"
+    card = write_card(open_checkpoint(folder), "blt", "me/mine", None)
+    for values in begun(tmp_path / "run")["heldout"].values():
+        assert f"{values['bits_per_byte']:.3f}" in card
+    assert "model.patching.threshold" in card
+    (folder / "init.json").write_text("{}")
+    (folder / "checksums.json").unlink()
+    with pytest.raises(UserError, match=r"init\.json: is not as `blt train` wrote it"):
+        write_card(open_checkpoint(folder), "blt", "me/mine", None)
 
 
 def test_it_learns_from_there(

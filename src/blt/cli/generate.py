@@ -127,7 +127,7 @@ def _read_prompts(prompts: tuple[str, ...], file: Path | None) -> list[bytes]:
     if file is not None:
         return (_read_pipe() if str(file) == "-" else file.read_bytes()).splitlines()
     for prompt in prompts:
-        if (Path(prompt) / "config.json").is_file():
+        if os.path.isfile(os.path.join(prompt, "config.json")):  # a long text is no error there
             way_out = f'try: blt generate "text" --model {prompt}'
             raise UserError(f"{prompt}: is a model folder; {way_out}")
     if prompts.count("-") > 1:

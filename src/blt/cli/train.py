@@ -49,7 +49,7 @@ def train(
     if recipe is not None and (recipe / RECIPE).is_file():  # of a run
         recipe, run = None, run or recipe
     if resume and run is None:
-        raise UserError("--resume needs --run FOLDER, the run to go on with")
+        raise UserError("--resume needs a run: --resume FOLDER, or a recipe with --run FOLDER")
     if recipe is None and not resume:
         raise UserError("name a recipe (recipes/*.toml), or go on with a run: --resume FOLDER")
     if run is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -15,7 +15,6 @@ from blt.data.text import Source, heldout_by_source
 from blt.errors import UserError
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
-from blt.files.hub import local_folder
 from blt.files.strict_json import read_object
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
@@ -29,6 +28,7 @@ from blt.train.inherit import (
     SHIPPED,
     TABLES,
     flat,
+    init_folder,
     open_init,
     refuse_contradictions,
 )
@@ -86,7 +86,7 @@ def begin(recipe: Recipe) -> Beginning:
     if recipe.init == PRETRAINED:
         with shipped(SHIPPED[recipe.kind]) as folder:
             return _loaded(recipe.init, folder, recipe)
-    return _loaded(recipe.init, local_folder(recipe.init), recipe)
+    return _loaded(recipe.init, init_folder(recipe.init), recipe)
 
 
 def _loaded(name: str, folder: Path, recipe: Recipe) -> Beginning:

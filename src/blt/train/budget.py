@@ -62,8 +62,10 @@ class Budget:
         estimate.
         """
         shares = []
-        if self._config.steps is not None:
-            shares.append(step / self._config.steps if self._config.steps else 1.0)
+        if self._config.steps:
+            shares.append(step / self._config.steps)
+        if self._config.steps == 0:
+            shares.append(1.0)
         if self._config.epochs is not None:
             shares.append(passes / self._config.epochs)
         if self._config.bytes is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from blt.checkpoint.folders import Checkpoint
+from blt.checkpoint.folders import CONFIG, Checkpoint
 from blt.checkpoint.open import open_layout
 from blt.checkpoint.pretrained import PRETRAINED, shipped
 from blt.errors import require
@@ -36,13 +37,19 @@ def open_init(name: str, kind: str) -> Checkpoint:
         )
         with shipped(SHIPPED[kind]) as folder:
             return open_layout(folder)
-    found = open_layout(local_folder(name))
+    found = open_layout(init_folder(name))
     require(
         found.kind == kind,
         f"init: {name} holds a {found.kind} model, and this recipe is of kind {kind!r}; set "
         f'kind = "{found.kind}", or name another model',
     )
     return found
+
+
+def init_folder(name: str) -> Path:
+    """The model folder that a recipe's init means: of a run, its checkpoint."""
+    inside = Path(name) / "checkpoint"
+    return inside if (inside / CONFIG).is_file() else local_folder(name)
 
 
 def with_shape(data: dict[str, Any]) -> dict[str, Any]:
