@@ -95,6 +95,8 @@ def _loaded(name: str, folder: Path, recipe: Recipe) -> Beginning:
     stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
     patching = read_patching(folder / PATCHING) if recipe.kind == "byte" else None
     model = model.float().to(choose_device(recipe.train.device))
+    if isinstance(model, BLT) and model.entropy_model is not None:
+        model.entropy_model.requires_grad_(False)  # it only cuts
     return Beginning(name, model, stored, patching)
 
 
@@ -120,8 +122,8 @@ def begun_model(
     before = _values(beginning, recipe)
     model = _changed(beginning, recipe, sources, entropy_model, on_prepare)
     after = _values(replace(beginning, model=model), recipe)
-    if entropy_model is not None and before["entropy_model"] != after["entropy_model"]:
-        after["entropy_model"] = recipe.entropy_model
+    if before.get("entropy_model") != after.get("entropy_model"):
+        before["entropy_model"], after["entropy_model"] = beginning.name, recipe.entropy_model
     heldout = {"as_it_was": was}
     changed = _differences(before, after, beginning.notes, SECTIONS[recipe.kind])
     if changed:
@@ -302,4 +304,6 @@ def _scored(values: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "none" if value is None else str(value)
