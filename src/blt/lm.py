@@ -37,6 +37,7 @@ from blt.model.prefix_tree import PrefixTree
 from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
 from blt.patching import Patches
+from blt.patching.thresholds import check_has_threshold
 from blt.scoring import bits, continuations
 from blt.texts.pieces import groups, segments
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
@@ -193,6 +194,36 @@ class LanguageModel(nn.Module):
         weights = self.state_dict() if tensors is None else tensors
         folders.save(folder, config, weights, self.files())
 
+    @property
+    def threshold(self) -> float:
+        """θ of the rule that cuts its text, in nats; may be set, for what is read from then on.
+
+        Engines keep the one that they were made with; :meth:`save` writes the one that is set.
+
+        Raises:
+            UserError: no patches, or a rule without a threshold; names it.
+        """
+        raise UserError(f"a {self.kind} model has no patches, and so no threshold")
+
+    @threshold.setter
+    def threshold(self, nats: float) -> None:
+        raise UserError(f"a {self.kind} model has no patches, and so no threshold")
+
+    def calibrate(self, texts: Sequence[vocab.Text], target_patch_size: float, **how: Any) -> float:
+        """Set θ so that patches of ``texts`` have ``target_patch_size`` bytes on average.
+
+        Args:
+            texts: like those that will be read; ``how`` as for
+                :meth:`blt.patching.Patcher.observed`.
+
+        Returns:
+            θ, in nats.
+
+        Raises:
+            UserError: as of :attr:`threshold`; no text, or a size below 1.
+        """
+        raise UserError(f"a {self.kind} model has no patches, and so no threshold")
+
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
         return generation.read(self, prompt)
@@ -238,6 +269,22 @@ class BLT(LanguageModel, ByteLatentTransformer):
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(self.lay_out(documents))  # type: ignore[no-any-return]
+
+    @property
+    def threshold(self) -> float:
+        check_has_threshold(self.config.patching)
+        return self.config.patching.threshold
+
+    @threshold.setter
+    def threshold(self, nats: float) -> None:
+        check_has_threshold(self.config.patching)
+        self.config = replace(self.config, patching=replace(self.config.patching, threshold=nats))
+
+    def calibrate(self, texts: Sequence[vocab.Text], target_patch_size: float, **how: Any) -> float:
+        documents = [vocab.to_bytes(text) for text in texts]
+        found = self.patcher.calibrated(documents, target_patch_size, **how).config.threshold
+        self.threshold = found
+        return found
 
     @property
     def shares_prefixes(self) -> bool:

@@ -42,7 +42,12 @@ def test_a_rule_without_entropies_needs_no_entropy_model(path: Path) -> None:
         assert read_recipe(path) == recipe
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.toml")), ids=str)
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*RECIPES.glob("*.toml"), *RECIPES.glob("finetune/*.toml")]), ids=str
+)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     read_recipe(path)
 
@@ -100,7 +105,7 @@ def test_mistakes_name_file_and_key(path: Path, override: str, message: str) -> 
         ("kind = ", "not valid TOML"),
         ("\xff", "not valid TOML"),
         ("", "kind"),
-        (SMALL.replace("steps = 3", ""), "steps, seconds or flops"),
+        (SMALL.replace("steps = 3", ""), "steps, epochs, bytes, seconds or flops"),
         (SMALL.replace('entropy_model = "pretrained"', ""), "needs one"),
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 from rich.filesize import pick_unit_and_suffix
 
-from blt.checkpoint.folders import Checkpoint
+from blt.checkpoint.folders import INIT, Checkpoint
 from blt.checkpoint.layouts.names import TABLE, Layout
+from blt.errors import UserError
 from blt.model.config import Config
 
 TAGS = ("byte-level", "byte-latent-transformer", "tokenizer-free", "arxiv:2412.09871")
@@ -43,8 +46,35 @@ def write_card(found: Checkpoint, layout: Layout, name: str, license: str | None
         f"---\n{chr(10).join(meta)}\n---\n# {name.split('/')[-1]}\n\nA {kind} "
         "([arXiv 2412.09871](https://arxiv.org/abs/2412.09871)): it reads and writes bytes, and "
         f"has no tokenizer.\n\n| | |\n|---|---|\n{table}\n\n## Use\n```python\n"
-        f"{USES[layout].format(name=name)}```\n\n{NOT_TOLD}\n"
+        f"{USES[layout].format(name=name)}```\n\n{_origin(found)}{NOT_TOLD}\n"
     )
+
+
+def _origin(found: Checkpoint) -> str:
+    """What the model began from, what was changed in it then, and what that cost."""
+    try:
+        return "" if INIT not in found.files else _beginning(found.files[INIT])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        where = f"{found.where}/{INIT}"
+        raise UserError(f"{where}: is not as `blt train` wrote it; restore or delete it") from None
+
+
+def _beginning(begun: Mapping[str, Any]) -> str:
+    was, now = (begun["heldout"].get(name) for name in ("as_it_was", "as_changed"))
+    lines = [
+        f"## Where it comes from\nIts training began from `{begun['init']}`, which had "
+        f"{was['bits_per_byte']:.3f} bits per byte on {was['bytes']:,} bytes of text that was held "
+        "out from it"
+    ]
+    if now is not None:
+        lines[0] += f", and {now['bits_per_byte']:.3f} with what was changed before the first step"
+        lines.append("\n| changed | was | is | |\n|---|---|---|---|")
+        lines += [
+            f"| {x['key']} | {x['was']} | {x['is']} | {x.get('how', '')} |"
+            for x in begun["changed"]
+        ]
+    lines[0] += "."
+    return "\n".join(lines) + "\n\n"
 
 
 def _facts(found: Checkpoint) -> dict[str, str]:

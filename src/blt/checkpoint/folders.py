@@ -27,6 +27,7 @@ CONFIG, CARD = "config.json", "README.md"
 TOKENIZER = "tokenizer.json"  # of a token model
 PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
 TRAINER = "trainer.json"  # beside a model in training: what it goes on with
+INIT = "init.json"  # of a model that began as another one: which, what was changed, what it cost
 
 
 @dataclass(frozen=True)

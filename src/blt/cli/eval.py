@@ -25,6 +25,8 @@ def eval(
     typos: Path | None = None,
     noise: bool = False,
     device: Device = "auto",
+    threshold: float | None = None,
+    target_patch_size: float | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
     json: bool = False,
@@ -46,6 +48,9 @@ def eval(
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
         noise: hellaswag: with the paper's five noises in the context too.
         generate: cute: let the model write its answers, as published. g2p: too.
+        threshold: Measure with this θ (nats) too, beside the model's own.
+        target_patch_size: bpb, noise: the same with the θ for which patches of the texts have so
+            many bytes.
         precision: Of matrix products where text is scored. auto: bfloat16 on a GPU that has it,
             float32 on a CPU.
         compile: Let torch.compile fuse the model first: for much text on a GPU, as it takes up to a
@@ -56,6 +61,7 @@ def eval(
     from blt.checkpoint.pretrained import PRETRAINED
     from blt.cli.eval_view import check_figure, draw, print_json, print_table
     from blt.evals.compare import compare
+    from blt.evals.recut import check_choice
     from blt.evals.rows import Options
     from blt.evals.tasks import find_task
 
@@ -74,9 +80,19 @@ def eval(
         "noise": noise,
         "precision": precision != "auto",
         "typos": typos is not None,
+        "target_patch_size": target_patch_size is not None,
     }
+    check_choice(threshold, target_patch_size)
     _refuse_idle(task, [*given, *(name for name in flags if flags[name])], asked.takes)
-    options = Options(**given, generate=generate, precision=precision, typos=typos, noise=noise)
+    options = Options(
+        **given,
+        generate=generate,
+        precision=precision,
+        typos=typos,
+        noise=noise,
+        threshold=threshold,
+        target_patch_size=target_patch_size,
+    )
     models = model or (PRETRAINED,)
     rows = compare(task, models, paths, options, chosen(device), compile)
     found = (print_json if json else print_table)(rows)

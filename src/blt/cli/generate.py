@@ -27,6 +27,12 @@ class Model:
     batch: int = 16
     """How many prompts are continued at the same time."""
     device: Device = "auto"
+    threshold: float | None = None
+    """Cut patches with this θ (nats) instead of the model's own; higher makes longer patches."""
+    target_patch_size: float | None = None
+    """The same with the θ for which patches have so many bytes in the text of --calibrate-on."""
+    calibrate_on: Path | None = None
+    """Text like that which is to be written, to find θ on."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def generate(
     """
     from blt.checkpoint.pretrained import PRETRAINED
     from blt.cli import generate_view
+    from blt.evals.recut import recut
     from blt.generate import Engine, Sampling
     from blt.lm import load
 
@@ -98,6 +105,7 @@ def generate(
     stop = tuple(os.fsencode(s) for s in sampling.stop)
     how = Sampling(**{**vars(sampling), "stop": stop})
     lm = load(model.model or PRETRAINED, chosen(model.device))
+    recut(lm, model.threshold, model.target_patch_size, model.calibrate_on)
     engine = Engine(
         lm,
         max_batch=min(model.batch, max(1, len(texts))),
@@ -119,7 +127,7 @@ def _read_prompts(prompts: tuple[str, ...], file: Path | None) -> list[bytes]:
     if file is not None:
         return (_read_pipe() if str(file) == "-" else file.read_bytes()).splitlines()
     for prompt in prompts:
-        if (Path(prompt) / "config.json").is_file():
+        if os.path.isfile(os.path.join(prompt, "config.json")):  # a long text is no error there
             way_out = f'try: blt generate "text" --model {prompt}'
             raise UserError(f"{prompt}: is a model folder; {way_out}")
     if prompts.count("-") > 1:

@@ -9,12 +9,16 @@ from pathlib import Path
 import torch
 
 from blt.checkpoint.pretrained import PRETRAINED
+from blt.data import read
 from blt.errors import UserError
 from blt.evals.models import load
-from blt.evals.rows import Options, Row, Shown
+from blt.evals.recut import set_threshold
+from blt.evals.rows import MAX_BYTES, Options, Row, Shown
 from blt.evals.tasks import TASKS
+from blt.lm import LanguageModel
 from blt.machine.precision import choose_device
 from blt.model.compiling import compile_model
+from blt.texts.pieces import choose
 from blt.train.run import CHECKPOINT
 
 MODEL = "model"  # the column that says which
@@ -31,7 +35,8 @@ def compare(
     """Rows of ``task`` for each model; those of several models say which, behind their name.
 
     Each row has the 95 % interval of its main column, and those of other models than the first the
-    difference to the first, and the ratio, on the same pieces.
+    difference to the first, and the ratio, on the same pieces. With another θ each model comes
+    twice: as it is, and cut with that.
 
     Only one model is in memory at a time, on ``device``: auto (a GPU where there is one), cpu, or
     cuda; with ``compile`` by torch.compile.
@@ -41,18 +46,37 @@ def compare(
     """
     place = choose_device(device, "device")
     names = short_names([Path(folder) for folder in folders])
-    shown = Shown(several=len(folders) > 1)
+    shown = Shown(several=len(folders) > 1 or options.recuts)
     for folder, name in zip(folders, names, strict=True):
         model = load(str(folder)).to(place)
         if compile:
             compile_model(model)
-        for measured in TASKS[task].rows(model, paths, options):
-            row = shown.row(measured)
-            if shown.several:
-                first = next(iter(row))
-                row = {first: row[first], MODEL: name, **row}
-            yield row
-        shown.next_model()
+        for called in _as_cut(model, name, paths, options):
+            for measured in TASKS[task].rows(model, paths, options):
+                row = shown.row(measured)
+                if shown.several:
+                    first = next(iter(row))
+                    row = {first: row[first], MODEL: called, **row}
+                yield row
+            shown.next_model()
+
+
+def _as_cut(
+    model: LanguageModel, name: str, paths: Sequence[str], options: Options
+) -> Iterator[str]:
+    """What to call the model: with its own θ, and after that with the one that is asked for."""
+    if not options.recuts:
+        yield name
+        return
+    own = model.threshold  # refused before anything is measured, where there is none
+    yield f"{name}, θ = {own:.4f}"
+    texts: list[bytes] = []
+    if options.target_patch_size is not None:
+        size = options.max_bytes or MAX_BYTES
+        for path in paths:
+            texts += choose(read((path,)).documents, size, options.context_bytes)
+    set_threshold(model, options.threshold, options.target_patch_size, texts, options.context_bytes)
+    yield f"{name}, θ = {model.threshold:.4f}"
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

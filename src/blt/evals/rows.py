@@ -29,7 +29,14 @@ class Options:
     generate: bool = False  # CUTE: let the model write its answers, as published
     typos: Path | None = None  # noise: a file of misspellings, for one noise more
     noise: bool = False  # HellaSwag: with noise in the context too
+    threshold: float | None = None  # θ to score with too, beside the model's own; nats
+    target_patch_size: float | None = None  # bytes: θ is calibrated to it on the texts
     precision: Precision = "auto"  # of matrix products; auto: bfloat16 on a GPU that has it
+
+    @property
+    def recuts(self) -> bool:
+        """Is each model measured with another θ too?"""
+        return self.threshold is not None or self.target_patch_size is not None
 
     def dtype(self, lm: LanguageModel) -> torch.dtype:
         """Of matrix products where ``lm`` scores text."""

@@ -110,7 +110,8 @@ def hellaswag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows
     return benchmarks.hellaswag(lm, Path(only(paths, "HellaSwag's .jsonl file")), options)
 
 
-TEXT = ("max_bytes", "context_bytes", "precision")  # options of tasks that score whole texts
+# options of tasks that score whole texts
+TEXT = ("max_bytes", "context_bytes", "precision", "target_patch_size")
 Measure = Callable[[LanguageModel, Sequence[str], Options], Rows]
 
 

@@ -93,9 +93,14 @@ def _looked_up(values: Tensor, ids: Tensor, order: int) -> Tensor:
 
 def check_target(config: PatchingConfig, target: float) -> None:
     """Refuse what has no threshold, or a size that no patch can have."""
+    check_has_threshold(config)
+    check_size(target)
+
+
+def check_has_threshold(config: PatchingConfig) -> None:
+    """Refuse what has no threshold."""
     if not config.needs_entropies:
         raise UserError(f"only entropy rules have a threshold to calibrate, not {config.rule!r}")
-    check_size(target)
 
 
 def check_size(target: float) -> None:

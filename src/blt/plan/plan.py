@@ -11,7 +11,7 @@ from torch import nn
 
 from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.hardware import Hardware
 from blt.machine.shares import Share, expected_share
@@ -104,10 +104,17 @@ def make_plan(
     limits: list[float] = []  # bytes
     if train.steps is not None:
         limits.append(train.steps * batch)
+    if train.bytes is not None:
+        limits.append(train.bytes)
     if train.seconds is not None:
         limits.append(train.seconds * speed)
     if train.flops is not None:
         limits.append(train.flops / (training + entropy))
+    require(
+        bool(limits),
+        "blt plan reads no text, so train.epochs alone does not tell how long; give train.bytes, "
+        "the bytes of the text times the epochs, as well",
+    )
     total = min(limits)
     seconds = total / speed
     needed = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from blt import lm
 from blt.errors import UserError
+from blt.evals.recut import recut
 from blt.machine.precision import choose_device
 from blt.serve import logs
 from blt.serve.app import create_app
@@ -98,7 +99,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; port 0 takes a free one, and the log says which."""
     settings = replace(settings, host=f"[{host}]" if ":" in host else host)
     device = choose_device(settings.device, "--device")
-    app = create_app(lm.load(settings.model, device), settings)
+    model = lm.load(settings.model, device)
+    recut(model, settings.threshold, settings.target_patch_size, settings.calibrate_on or None)
+    app = create_app(model, settings)
     logs.to_stderr()
     listener = listen(host, port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"

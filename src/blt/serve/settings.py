@@ -86,6 +86,12 @@ class Settings:
     that has it, else as the model is."""
     draft_bytes: int = 0
     """Self-speculation, where a request says nothing."""
+    threshold: float | None = None
+    """Cut patches with this θ (nats) instead of the model's own; higher makes longer patches."""
+    target_patch_size: float | None = None
+    """The same with the θ for which patches have so many bytes in the text of --calibrate-on."""
+    calibrate_on: str = ""
+    """Text like that which will be asked for, to find θ on."""
     keys: str = ""
     """File with one API key per line, read again when it changes; left out: everybody is
     served."""

@@ -1,4 +1,4 @@
-"""How much of a training is done, by steps, by the clock, or by FLOPs."""
+"""How much of a training is done, by steps, by the text read, by the clock, or by FLOPs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Budget:
     fits.
 
     Args:
-        config: steps, seconds, flops: the first to end ends it.
+        config: steps, epochs, bytes, seconds, flops: the first to end ends it.
         spent: seconds used before, by preparations and by the run that is resumed.
         prepared: those of them before the run's first step.
         scored_bytes: what will be scored at the end, by the last evaluation and after it.
@@ -52,15 +52,24 @@ class Budget:
         """Since the start, what was spent before included."""
         return time.monotonic() - self._start
 
-    def progress(self, step: int, batch_bytes: int, flops: float) -> float:
+    def progress(
+        self, step: int, batch_bytes: int, flops: float, read: int = 0, passes: float = 0.0
+    ) -> float:
         """0..1 after ``step`` steps of ``batch_bytes`` that took ``flops`` together.
 
-        Never less than before, or learning rates would rise again: what is set aside of a budget
-        in seconds is an estimate.
+        ``read`` bytes of text have been read by then, all of it ``passes`` times. Never less than
+        before, or learning rates would rise again: what is set aside of a budget in seconds is an
+        estimate.
         """
         shares = []
-        if self._config.steps is not None:
+        if self._config.steps:
             shares.append(step / self._config.steps)
+        if self._config.steps == 0:
+            shares.append(1.0)
+        if self._config.epochs is not None:
+            shares.append(passes / self._config.epochs)
+        if self._config.bytes is not None:
+            shares.append(read / self._config.bytes)
         if self._config.seconds is not None:
             left = max(1e-9, self._config.seconds - self.prepared)
             reserve = min(self._reserve(batch_bytes), left / 2)
@@ -80,6 +89,9 @@ class Budget:
         if self._config.flops is not None and self._step_flops:
             steps = (self._config.flops - flops) / self._step_flops
             left.append(steps * self._step_seconds)
+        if self._config.epochs is not None or self._config.bytes is not None:
+            undone = (1 - self._progress) / max(1e-9, self._progress)  # for each step taken
+            left.append(step * undone * self._step_seconds)
         return max(0.0, min(left, default=0.0))
 
     def stepped(self, seconds: float, flops: float) -> None:

@@ -95,14 +95,14 @@ def _new_blt(
     if entropy_model is not None:
         entropy_model.to(device)
     if recipe.learns_table:
-        return _with_table(recipe, config, entropy_model, sources, on_prepare)
+        return with_table(recipe, config, entropy_model, sources, on_prepare)
     if entropy_model is None:
         return build_blt(config, None, recipe.seed)
     patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
     return build_blt(replace(config, patching=patching), entropy_model, recipe.seed)
 
 
-def _with_table(
+def with_table(
     recipe: Recipe,
     config: Config,
     entropy_model: CausalTransformer | None,

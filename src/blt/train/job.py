@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
+from blt.checkpoint.folders import TRAINER
 from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
 from blt.data.loader import Loader
@@ -21,19 +23,27 @@ from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
-from blt.patching import PatchingConfig
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
+from blt.train.begin import (
+    Beginning,
+    Say,
+    begin,
+    begun_model,
+    patching_of_init,
+    with_shape_of_init,
+)
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.compression import Compression
 from blt.train.hooks import Hooks
+from blt.train.inherit import SECTIONS
 from blt.train.loop import Loop, OnProgress
-from blt.train.opening import open_run
+from blt.train.opening import open_run, record_changes
 from blt.train.pace import Pace
 from blt.train.parallel import recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import DataConfig, Recipe, TrainConfig
-from blt.train.run import RunFolder
-from blt.train.trainer import Trainer
+from blt.train.run import CHECKPOINT, RunFolder
+from blt.train.trainer import Trainer, checked_values
 
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
@@ -45,6 +55,9 @@ def train_recipe(
     on_progress: OnProgress | None = None,
     on_prepare: OnPrepare | None = None,
     hooks: Hooks | None = None,
+    *,
+    change: Collection[str] = (),
+    say: Say | None = None,
 ) -> LanguageModel:
     """Train the model of ``recipe`` and leave it in ``run_folder/checkpoint``.
 
@@ -54,6 +67,8 @@ def train_recipe(
         on_prepare: called before the first step, with what is being done and its share, 0..1.
         hooks: what the training does besides; a recipe with a section byteify needs those of
             :func:`blt.byteify.hooks_of`.
+        change: with ``resume``, dotted names of what ``recipe`` changes on purpose.
+        say: called with lines about the model that the training begins from, and about changes.
 
     Returns:
         the trained model, ready to use.
@@ -70,16 +85,24 @@ def train_recipe(
     choose_device(recipe.train.device)  # before anything is written
     hooks = hooks or Hooks()
     recipe = hooks.resolve(recipe)
+    begins = recipe.init is not None and not (Path(run_folder) / CHECKPOINT / TRAINER).is_file()
+    if begins or getattr(recipe, SECTIONS[recipe.kind]) is None:
+        recipe = with_shape_of_init(recipe)
+    beginning = begin(recipe) if begins else None
     entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
     sources = open_text(recipe)
-    check_entropies(sources, recipe, entropy_model)
-    run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
+    cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
+    check_entropies(sources, recipe, cuts)
+    run = open_run(run_folder, recipe, resume=resume, parallel=parallel, change=change)
     show = on_prepare if parallel.main else None
-    model = model_of(recipe, run, sources, entropy_model, show)
+    if beginning is None:
+        model = model_of(recipe, run, sources, entropy_model, show)
+    else:
+        model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
     make_fast(model, recipe.train, divided=parallel.mesh is not None)
     parallel.shard(model)
@@ -96,6 +119,12 @@ def train_recipe(
         rank=parallel.rank,
         world=parallel.world,
     )
+    if run.has_checkpoint:
+        checked_values(run, batches)
+    if resume:
+        for line in record_changes(run, recipe):
+            if say is not None and parallel.main:
+                say(line)
     trainer = Trainer(model, batches, recipe.train, parallel, hooks, Compression.of(recipe))
     shown = Pace(trainer.meter, on_progress, recipe.data.batch_bytes)
     last = Loop(trainer, heldout_by_source(sources), run, shown).run(
@@ -106,6 +135,17 @@ def train_recipe(
     )
     _report_patches(model, recipe, run, sources, last.step)
     return model
+
+
+def _own_entropy_model(
+    recipe: Recipe, beginning: Beginning | None, run_folder: str | os.PathLike[str]
+) -> CausalTransformer | None:
+    """That of the model which a training begins from, or began from, where it has one."""
+    if recipe.init is None or recipe.model is None or not recipe.model.patching.needs_entropies:
+        return None
+    if beginning is not None:
+        return beginning.model.entropy_model if isinstance(beginning.model, BLT) else None
+    return find_entropy_model(str(Path(run_folder) / CHECKPOINT))
 
 
 def make_fast(model: nn.Module, config: TrainConfig, divided: bool = False) -> None:
@@ -196,7 +236,7 @@ def _report_patches(
         patcher = model.patcher
     else:
         assert isinstance(model, ByteLM)
-        patcher = Patcher(calibrated(recipe, PatchingConfig(), model, sources), model)
+        patcher = Patcher(calibrated(recipe, patching_of_init(run), model, sources), model)
         if run.parallel.main:
             save_patching(run.checkpoint, patcher.config)
     size = patcher.mean_patch_size(

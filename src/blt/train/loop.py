@@ -176,7 +176,9 @@ class Loop:
         """Until the end, or until a signal came: then True."""
         self._saved = time.monotonic()
         progress, due, save, stopped = self._decide(stop)
-        while not stopped and (self.trainer.steps == 0 or progress < 1):
+        begun = self.trainer.steps > 0 or self.config.steps == 0  # a first step is always taken
+        while not stopped and (not begun or progress < 1):
+            begun = True
             self._since.append(self.trainer.step(progress))
             if self.trainer.model.device.type == "cpu":  # where looking costs nothing
                 self._check()
@@ -219,7 +221,10 @@ class Loop:
         return self._evaluates and self.budget.affords_evaluation(self._eval_bytes, step_bytes)
 
     def _progress(self) -> float:
-        return self.budget.progress(self.trainer.steps, self.trainer.step_bytes, self.trainer.flops)
+        trainer = self.trainer
+        return self.budget.progress(
+            trainer.steps, trainer.step_bytes, trainer.flops, trainer.bytes_seen, trainer.passes
+        )
 
     def _evaluate(self) -> dict[str, float]:
         """Held-out bits per byte of each source."""

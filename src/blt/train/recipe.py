@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -11,17 +12,19 @@ from typing import Any, Literal
 
 import tomli_w
 
-from blt.errors import UserError, nearest, require
+from blt.errors import UserError, named, nearest, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
 from blt.machine.precision import Precision
 from blt.model.compiling import Compile
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.texts.noises import NOISES, PAPER
+from blt.train.inherit import SECTIONS, flat, with_shape
 from blt.train.optim import MatrixOptimizer
 
+PATCH_SIZE = 4.5  # bytes, where a recipe says nothing
 POSITIVE = (
-    *("steps", "seconds", "flops", "lr", "clip"),
+    *("epochs", "bytes", "seconds", "flops", "lr", "clip"),
     *("log_every", "eval_bytes", "checkpoint_every_seconds", "keep_checkpoints"),
     *("accumulate", "most_skipped", "most_norm"),
 )
@@ -66,9 +69,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how to train; the first of ``steps``, ``seconds``, ``flops`` to end ends it."""
+    """How long and how to train; the first of ``steps``, ``epochs``, ``bytes``, ``seconds`` and
+    ``flops`` to end ends it."""
 
-    steps: int | None = None
+    steps: int | None = None  # 0: none, of a model that begins from another (init)
+    epochs: float | None = None  # passes over the text that is trained on
+    bytes: int | None = None  # of text, read in all
     seconds: float | None = None  # wall clock, evaluations and checkpoints included
     flops: float | None = None  # forward and backward, and the entropy model's forward
     optimizer: MatrixOptimizer = "adamw"  # of matrices inside layers; AdamW for the rest
@@ -97,10 +103,12 @@ class TrainConfig:
     keep_checkpoints: int = 1  # the last one, and older ones in checkpoints/
 
     def __post_init__(self) -> None:
+        limits = (self.steps, self.epochs, self.bytes, self.seconds, self.flops)
         require(
-            any(limit is not None for limit in (self.steps, self.seconds, self.flops)),
-            "train: steps, seconds or flops must say when to stop",
+            any(limit is not None for limit in limits),
+            "train: steps, epochs, bytes, seconds or flops must say when to stop",
         )
+        require((self.steps or 0) >= 0, f"train.steps must not be negative, got {self.steps}")
         for name in POSITIVE:
             value = getattr(self, name)
             require(value is None or value > 0, f"train.{name} must be positive, got {value}")
@@ -159,12 +167,20 @@ class Recipe:
     entropy_model: str | None = None
     byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
     routing: RoutingConfig | None = None  # of kind "blt" with the patching rule "learned"
-    # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the recipe's threshold
-    target_patch_size: float = 4.5
+    # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the threshold that is there.
+    # None given: 4.5, or with init 0
+    target_patch_size: float = math.nan
+    # A model to begin from, whose shape this is: a folder, a run's, a hub id, or "pretrained"
+    init: str | None = None
 
     def __post_init__(self) -> None:
         self._refuse_others()
-        if self.kind == "byte":
+        if math.isnan(self.target_patch_size):
+            size = PATCH_SIZE if self.init is None else 0.0
+            object.__setattr__(self, "target_patch_size", size)
+        if self.init is not None and getattr(self, SECTIONS[self.kind]) is None:
+            self._check_sizes()  # the shape comes when the training begins
+        elif self.kind == "byte":
             object.__setattr__(self, "byte_model", self.byte_model or ByteTransformerConfig())
         elif self.kind == "token":
             object.__setattr__(self, "token_model", self.token_model or TokenTransformerConfig())
@@ -175,25 +191,38 @@ class Recipe:
                 model = replace(model, entropy_model=None)
             object.__setattr__(self, "model", model)
             self._check_routing(model)
+            has_one = self.entropy_model is not None or self.init is not None
             require(
-                self.entropy_model is not None or not model.patching.needs_entropies,
+                has_one or not model.patching.needs_entropies,
                 f"entropy_model: patching rule {model.patching.rule!r} needs one: a folder, or "
                 "'pretrained'",
             )
             require(
-                self.target_patch_size > 0 or not self.learns_table,
+                self.target_patch_size > 0 or self.init is not None or not self.learns_table,
                 "target_patch_size: a table is learned to cut patches of that size; give 1 or more",
             )
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
         require(
             self.target_patch_size == 0 or self.target_patch_size >= 1,
             f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
         )
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require(
+            self.train.steps != 0 or self.init is not None,
+            "train.steps must be positive, got 0; only with init may a training take no step",
+        )
+        require(
+            self.train.epochs is None or not self.data.weights,
+            "train.epochs: sources with data.weights end at different times; give train.bytes",
+        )
 
     @property
     def learns_table(self) -> bool:
         """Is a lookup table learned when training begins: from the entropy model, or by counts?"""
-        return self.model is not None and self.model.patching.rule == "lookup"
+        is_looked_up = self.model is not None and self.model.patching.rule == "lookup"
+        return is_looked_up and (self.init is None or self.target_patch_size > 0)
 
     def _check_routing(self, model: Config) -> None:
         """What shapes a router is there exactly where there is one."""
@@ -220,6 +249,10 @@ class Recipe:
             fits = getattr(self, name) is None or self.kind == kind
             require(fits, f"{name}: only for kind {kind!r}, this is {self.kind!r}")
         require(
+            self.init is None or self.byteify is None,
+            "init: the section byteify begins from a model of its own; leave out one of the two",
+        )
+        require(
             self.train.stale_patches == 0 or self.kind == "blt",
             f"train.stale_patches: only for kind 'blt', this is {self.kind!r}",
         )
@@ -238,8 +271,8 @@ def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         overrides: ``dotted.name=value`` with a TOML value; a string needs no quotes.
 
     Raises:
-        UserError: missing or damaged file, unknown key, wrong type, impossible value or shape;
-            names file and key.
+        UserError: missing or damaged file, unknown key, wrong type, impossible value or shape, or
+            one that contradicts the model that it begins from; names file and key.
     """
     try:
         data = tomllib.loads(Path(path).read_bytes().decode())
@@ -249,7 +282,10 @@ def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise UserError(f"{path}: {error.strerror}; name a recipe (recipes/*.toml)") from None
     for change in overrides:
         override(data, change)
-    return from_dict(Recipe, data, " with ".join((str(path), *overrides)))
+    where = " with ".join((str(path), *overrides))
+    with named(where):
+        data = with_shape(data)
+    return from_dict(Recipe, data, where)
 
 
 def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
@@ -259,8 +295,13 @@ def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Dotted names of what differs between two recipes."""
-    a, b = (_flat(to_dict(recipe, keep_none=False)) for recipe in (old, new))
+    a, b = (values(recipe) for recipe in (old, new))
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """All values of a recipe by their dotted names; those that are None are left out."""
+    return flat(to_dict(recipe, keep_none=False))
 
 
 def override(data: dict[str, Any], change: str) -> None:
@@ -277,13 +318,3 @@ def override(data: dict[str, Any], change: str) -> None:
         data[key] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         data[key] = text.strip()  # a string whose quotes the shell took
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

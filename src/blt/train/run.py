@@ -5,6 +5,8 @@
 ``metrics.jsonl``   one JSON object per line, in the order of events
 ``checkpoint/``     the last checkpoint: a model folder, and the trainer's state
 ``checkpoints/``    older ones, if the recipe keeps some
+``init.json``       of a run that began from another model: what was changed, and what it cost
+``changes.json``    settings that were changed on the way, each with the step at which it was
 ==================  =============================================================
 """
 
@@ -33,7 +35,7 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
-from blt.checkpoint.folders import CONFIG, TRAINER, move_into_place
+from blt.checkpoint.folders import CONFIG, INIT, TRAINER, move_into_place
 from blt.errors import UserError
 from blt.files import checksums, durable
 from blt.files.strict_json import read_object
@@ -43,6 +45,7 @@ from blt.train.parallel import Parallel, whole
 from blt.train.state import NAMES
 
 RECIPE, METRICS, CHECKPOINT = "recipe.toml", "metrics.jsonl", "checkpoint"
+CHANGES = "changes.json"
 TENSORS = "trainer"
 OLDER = "checkpoints"
 
@@ -181,7 +184,10 @@ class RunFolder:
         if parallel.main:
             values = {**state.values, NAMES: sorted(state.tensors)}
             (new / TRAINER).write_text(json.dumps(values, indent=2) + "\n")
-            checksums.record(new, [TRAINER, *_parts(new)])
+            begun = [INIT] if (self.path / INIT).is_file() else []
+            for name in begun:  # goes with the model wherever it goes
+                shutil.copy(self.path / name, new)
+            checksums.record(new, [TRAINER, *begun, *_parts(new)])
             durable.sync(self.path / METRICS)
             move_into_place(new, self.checkpoint)
             self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)

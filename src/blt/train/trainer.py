@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,6 +120,12 @@ class Trainer:
         return self.loader.loader.batch_bytes * self.config.accumulate * self.parallel.world
 
     @property
+    def passes(self) -> float:
+        """How often the text has been read: of several sources, the one that was read least."""
+        at, sources = self.loader.state()["sources"], self.loader.loader.sources
+        return min(p["epoch"] + p["index"] / len(s) for p, s in zip(at, sources, strict=True))
+
+    @property
     def skipped(self) -> int:
         """Steps that were left out; read from the device."""
         return int(self.guard.counts[1])
@@ -226,13 +232,7 @@ class Trainer:
         Raises:
             UserError: the checkpoint is damaged, or belongs to other text or another model.
         """
-        values, where = run.trainer_values(), str(run.checkpoint / TRAINER)
-        TrainerValues.check(values, where)
-        if values["documents"] != self.loader.loader.fingerprint:
-            raise UserError(
-                "the text to train on has changed since the checkpoint; restore it, or start "
-                "another run"
-            )
+        values, where = checked_values(run, self.loader.loader), str(run.checkpoint / TRAINER)
         templates = {RNG: torch.get_rng_state(), **dict(self._templates())}
         tensors = run.trainer_tensors(templates)
         with named(where):
@@ -256,6 +256,22 @@ class Trainer:
             for number, parameter in enumerate(parameters):
                 for name, tensor in _new_state(optimizer, parameter).items():
                     yield f"{index}.{number}.{name}", tensor
+
+
+def checked_values(run: RunFolder, loader: Loader) -> dict[str, Any]:
+    """The trainer's part of a checkpoint, if it is of the text of ``loader``, wherever that lies.
+
+    Raises:
+        UserError: missing or damaged, or it is other text, or in another order.
+    """
+    values = run.trainer_values()
+    TrainerValues.check(values, str(run.checkpoint / TRAINER))
+    if values["documents"] != loader.fingerprint:
+        raise UserError(
+            "the text to train on has changed since the checkpoint; restore it, or start another "
+            "run"
+        )
+    return values
 
 
 def _set_rng(state: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from blt.checkpoint.folders import (
     CONFIG,
     FORMAT,
+    INIT,
     PATCHING,
     TOKENIZER,
     Checkpoint,
@@ -38,7 +39,7 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     config = from_dict(known[kind][1], shape, f"{folder}/{CONFIG}: model")
     tensors = Stored(folder)
     check_against(str(folder), kind, config, tensors)
-    others = (folder / name for name in (PATCHING, TOKENIZER))
+    others = (folder / name for name in (PATCHING, TOKENIZER, INIT))
     files = {path.name: read_object(path) for path in others if path.is_file()}
     return Checkpoint(str(folder), kind, config, tensors, files)
 

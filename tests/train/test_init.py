@@ -1,0 +1,359 @@
+"""A training may begin from a model that exists: as it is, or changed on purpose and measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import blt
+from blt.checkpoint.card import write_card
+from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.pretrained import PRETRAINED, read_patching
+from blt.data.text import heldout_by_source
+from blt.errors import UserError
+from blt.lm import LanguageModel, TokenLM
+from blt.patching import PatchingConfig
+from blt.texts.pieces import choose
+from blt.tokens.tokenizer import ByteTokenizer
+from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
+from blt.train.job import open_text
+from checkpoints import equal_weights, random_model
+from shapes import tiny_config
+
+TEXT = b"Bytes are 8 bits of beer, and 99 bottles are on the wall."
+
+
+@pytest.fixture(scope="module")
+def runs(
+    blt_recipe: Recipe,
+    byte_recipe: Recipe,
+    token_recipe: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """A run of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {"blt": blt_recipe, "byte": byte_recipe, "token": token_recipe}
+    for kind, recipe in made.items():
+        train_recipe(recipe, folder / kind)
+    return {kind: folder / kind for kind in made}
+
+
+@pytest.fixture
+def from_file(blt_recipe: Recipe, tmp_path: Path) -> Callable[..., Recipe]:
+    """Reads a recipe that begins from a model, with more lines and changes."""
+
+    def read(kind: str, init: Path | str, more: str = "", *changes: str) -> Recipe:
+        (source,) = blt_recipe.data.sources
+        path = tmp_path / "recipe.toml"
+        path.write_text(
+            f'kind = "{kind}"\ninit = {json.dumps(str(init))}\n'
+            f"[data]\nsources = [{json.dumps(source)}]\ncontext_bytes = 100\nbatch_bytes = 256\n"
+            f'[train]\nsteps = 0\nprecision = "float32"\neval_bytes = 300\nevals = 1\n{more}'
+        )
+        return read_recipe(path, changes)
+
+    return read
+
+
+def begun(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "init.json").read_text())
+    return found
+
+
+def changed(run: Path) -> dict[str, Any]:
+    return {one["key"]: (one["was"], one["is"]) for one in begun(run)["changed"]}
+
+
+def scored(model: LanguageModel, recipe: Recipe) -> float:
+    """Independent of the training: one text after the other, each in one piece."""
+    texts = [t for held in heldout_by_source(open_text(recipe)).values() for t in held]
+    pieces = choose(texts, recipe.train.eval_bytes, recipe.data.context_bytes)
+    nats = sum(model.nats([piece]) for piece in pieces)
+    return nats / sum(map(len, pieces)) / float(torch.log(torch.tensor(2.0)))
+
+
+@pytest.mark.parametrize("kind", ["blt", "byte", "token"])
+@pytest.mark.parametrize("where", ["checkpoint", "run"])
+def test_no_step_leaves_the_model_as_it_was(
+    kind: str, where: str, runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    folder = runs[kind] / "checkpoint" if where == "checkpoint" else runs[kind]
+    recipe = from_file(kind, folder)
+    train_recipe(recipe, tmp_path / "run")
+    was, now = blt.load(runs[kind] / "checkpoint"), blt.load(tmp_path / "run" / "checkpoint")
+    assert equal_weights(was, now)
+    assert was.config == now.config
+    assert was.files() == now.files()  # the tokenizer
+    if kind == "byte":
+        rules = [
+            read_patching(path / "checkpoint" / "patching.json")
+            for path in (runs[kind], tmp_path / "run")
+        ]
+        assert rules[0] == rules[1]
+    assert begun(tmp_path / "run")["changed"] == []
+    assert "as_changed" not in begun(tmp_path / "run")["heldout"]
+    # What the recipe left out is in the run folder.
+    section = {"blt": "model", "byte": "byte_model", "token": "token_model"}[kind]
+    assert getattr(read_recipe(tmp_path / "run" / "recipe.toml"), section) == was.config
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_folder_of_transformers_is_trained_in_float32(
+    dtype: torch.dtype, from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = blt.BLT(tiny_config(encoder_ff_dim=96, decoder_ff_dim=96)).to(dtype)
+    model.save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    said: list[str] = []
+    train_recipe(from_file("blt", tmp_path / "theirs"), tmp_path / "run", say=said.append)
+    now = blt.load(tmp_path / "run" / "checkpoint")
+    assert equal_weights(model.float(), now)
+    assert begun(tmp_path / "run")["stored_as"] == str(dtype).removeprefix("torch.")
+    assert any("stored as bfloat16" in line for line in said) == (dtype == torch.bfloat16)
+
+
+def test_integers_of_8_bits_are_refused_by_name(
+    from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    random_model(0).save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    (tmp_path / "theirs" / "checksums.json").unlink()
+    weights = load_file(tmp_path / "theirs" / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"].to(torch.int8)
+    save_file(weights, tmp_path / "theirs" / "model.safetensors")
+    with pytest.raises(UserError, match=r"lm_head\.weight' is I8"):
+        train_recipe(from_file("blt", tmp_path / "theirs"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_in_the_package_of_each_kind(
+    from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    train_recipe(from_file("blt", PRETRAINED), tmp_path / "blt")
+    assert equal_weights(blt.load(), blt.load(tmp_path / "blt" / "checkpoint"))
+    train_recipe(from_file("byte", PRETRAINED), tmp_path / "byte")
+    entropy_model = blt.load().entropy_model
+    found = blt.load(tmp_path / "byte" / "checkpoint")
+    for name, tensor in entropy_model.state_dict().items():  # type: ignore[union-attr, operator]
+        assert torch.equal(found.state_dict()[name], tensor), name
+    with pytest.raises(UserError, match="no token model"):
+        from_file("token", PRETRAINED)
+
+
+def test_the_card_says_what_was_changed_and_what_it_cost(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("blt", runs["blt"], "[model.patching]\nthreshold = 1.0")
+    train_recipe(recipe, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoint"
+    card = write_card(open_checkpoint(folder), "blt", "me/mine", None)
+    for values in begun(tmp_path / "run")["heldout"].values():
+        assert f"{values['bits_per_byte']:.3f}" in card
+    assert "model.patching.threshold" in card
+    (folder / "init.json").write_text("{}")
+    (folder / "checksums.json").unlink()
+    with pytest.raises(UserError, match=r"init\.json: is not as `blt train` wrote it"):
+        write_card(open_checkpoint(folder), "blt", "me/mine", None)
+
+
+def test_it_learns_from_there(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("blt", runs["blt"], "", "train.steps=3", "train.lr=1e-3")
+    train_recipe(recipe, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    steps = [event for event in map(json.loads, lines) if event["event"] == "train"]
+    assert steps[0]["bits_per_byte"] < 6  # from random weights it is 8
+    was, now = (
+        blt.load(run / "checkpoint").state_dict() for run in (runs["blt"], tmp_path / "run")
+    )
+    for name in was:  # what only cuts stays as it was, all else learns
+        assert torch.equal(was[name], now[name]) == name.startswith("entropy_model."), name
+    # What it began from goes with the model, to its card.
+    assert begun(tmp_path / "run" / "checkpoint") == begun(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "message"),
+    [
+        ("blt", "[model]\nlocal_dim = 64", r"model\.local_dim: is 64 here, and 16 in "),
+        ("blt", "[model.entropy_model]\ndim = 64", r"model\.entropy_model\.dim: is 64 .* 16 in "),
+        ("blt", '[model]\nhash_fold = ["case"]', r"model\.hash_fold: is \['case'\] here"),
+        ("blt", "[model]\nlocal_dimm = 64", "unknown key 'model.local_dimm'; did you mean"),
+        ("byte", "[byte_model]\nlayers = 2", r"byte_model\.layers: is 2 here, and 1 in "),
+        ("token", "[token_model]\nvocab_size = 400", r"token_model\.vocab_size: is 400 here"),
+        ("blt", '[model.patching]\nrule = "entropy-monotonic"', "needs a θ of its own"),
+    ],
+)
+def test_a_shape_that_contradicts_is_refused_by_its_key(
+    kind: str, more: str, message: str, runs: dict[str, Path], from_file: Callable[..., Recipe]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        from_file(kind, runs[kind], more)
+
+
+def test_what_cannot_be_begun_from_is_named(
+    runs: dict[str, Path],
+    from_file: Callable[..., Recipe],
+    blt_recipe: Recipe,
+    byte_recipe: Recipe,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError, match="holds a byte model, and this recipe is of kind 'blt'"):
+        from_file("blt", runs["byte"])
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        from_file("blt", tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"train\.steps must be positive, got 0; only with init"):
+        replace(byte_recipe, train=TrainConfig(steps=0))
+    # A recipe made in Python is held to the same.
+    with pytest.raises(UserError, match=r"model\.local_dim: is 32 here, and 16 in"):
+        train_recipe(
+            replace(blt_recipe, init=str(runs["blt"]), model=tiny_config()), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="target_patch_size: a table is learned"):
+        train_recipe(
+            from_file("blt", runs["blt"], '[model.patching]\nrule = "lookup"'), tmp_path / "run"
+        )
+
+
+def test_a_recipe_that_repeats_the_shape_and_one_in_python_without_it(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], blt_recipe: Recipe, tmp_path: Path
+) -> None:
+    repeated = from_file("blt", runs["blt"], "[model]\nlocal_dim = 16\nhash_rows = 100")
+    left_out = from_file("blt", runs["blt"])
+    assert repeated == left_out
+    train = TrainConfig(steps=0, precision="float32", eval_bytes=300)
+    train_recipe(Recipe("blt", blt_recipe.data, train, init=str(runs["blt"])), tmp_path / "run")
+    assert equal_weights(
+        blt.load(runs["blt"] / "checkpoint"), blt.load(tmp_path / "run" / "checkpoint")
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "changes", "keys"),
+    [
+        ("[model.patching]\nthreshold = 1.0", (), {"model.patching.threshold"}),
+        ("", ("target_patch_size=2.0",), {"model.patching.threshold"}),
+        ('[model.patching]\nrule = "space"', (), {"model.patching.rule", "entropy_model"}),
+        ("[model.patching]\nmax_patch_length = 3", (), {"model.patching.max_patch_length"}),
+        ("[model]\nhash_rows = 150", (), {"model.hash_rows"}),
+        ("[model]\nhash_ngram_sizes = [2, 3]", (), {"model.hash_ngram_sizes"}),
+        ('[model.patching]\nrule = "learned"', ("target_patch_size=3.0",), {"router"}),
+        ('[model.patching]\nrule = "lookup"', ("target_patch_size=3.0",), {"lookup_table"}),
+    ],
+)
+def test_what_is_changed_is_stated_and_measured(
+    more: str,
+    changes: tuple[str, ...],
+    keys: set[str],
+    runs: dict[str, Path],
+    from_file: Callable[..., Recipe],
+    tmp_path: Path,
+) -> None:
+    recipe, said = from_file("blt", runs["blt"], more, *changes), list[str]()
+    train_recipe(recipe, tmp_path / "run", say=said.append)
+    assert keys <= changed(tmp_path / "run").keys()
+    was, now = blt.load(runs["blt"] / "checkpoint"), blt.load(tmp_path / "run" / "checkpoint")
+    heldout = begun(tmp_path / "run")["heldout"]
+    assert heldout["as_it_was"]["bits_per_byte"] == pytest.approx(scored(was, recipe), rel=1e-5)
+    assert heldout["as_changed"]["bits_per_byte"] == pytest.approx(scored(now, recipe), rel=1e-5)
+    for value in ("as_it_was", "as_changed"):
+        assert any(f"{heldout[value]['bits_per_byte']:.3f} bits per byte" in line for line in said)
+    for key in keys:
+        assert any(line.startswith(f"changed: {key}") for line in said)
+    # Weights that have the same place in both are the same.
+    shared = {k for k in was.state_dict().keys() & now.state_dict().keys() if "ngram" not in k}
+    assert all(torch.equal(was.state_dict()[k], now.state_dict()[k]) for k in shared)
+
+
+def test_tables_of_more_rows_say_the_same(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    train_recipe(from_file("blt", runs["blt"], "[model]\nhash_rows = 300"), tmp_path / "more")
+    was, now = blt.load(runs["blt"] / "checkpoint"), blt.load(tmp_path / "more" / "checkpoint")
+    ids = blt.encode(TEXT)
+    assert now.config.hash_rows == 300
+    assert torch.equal(was.logits(ids), now.logits(ids))
+    train_recipe(from_file("blt", tmp_path / "more", "[model]\nhash_rows = 100"), tmp_path / "less")
+    again = blt.load(tmp_path / "less" / "checkpoint")
+    torch.testing.assert_close(was.logits(ids), again.logits(ids))  # the mean of equal rows
+
+
+def test_another_entropy_model_cuts_from_the_first_step(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("blt", runs["blt"], "", "entropy_model=pretrained", "target_patch_size=3.0")
+    train_recipe(recipe, tmp_path / "run")
+    found = changed(tmp_path / "run")
+    assert found["entropy_model"][1] == "pretrained"
+    assert found["model.entropy_model.dim"][0] == 16
+    now, theirs = blt.load(tmp_path / "run" / "checkpoint"), blt.load().entropy_model
+    assert isinstance(now, blt.BLT)
+    for name, tensor in theirs.state_dict().items():  # type: ignore[union-attr, operator]
+        assert torch.equal(now.entropy_model.state_dict()[name], tensor)  # type: ignore[union-attr]
+
+
+def test_tokens_of_another_tokenizer_begin_as_what_their_bytes_were(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    was = blt.load(runs["token"] / "checkpoint")
+    assert isinstance(was, TokenLM)
+    other = ByteTokenizer.train([b"some bottles of beer, some words of wine " * 9], 320)
+    (tmp_path / "tokenizer.json").write_text(other.json)
+    recipe = from_file(
+        "token",
+        runs["token"],
+        "[token_model]\nvocab_size = 320",
+        f"tokenizer={tmp_path / 'tokenizer.json'}",
+    )
+    train_recipe(recipe, tmp_path / "run")
+    now = blt.load(tmp_path / "run" / "checkpoint")
+    assert isinstance(now, TokenLM)
+    assert now.tokenizer.json == other.json
+    old_rows, rows = was.state_dict()["embedding"], now.state_dict()["embedding"]
+    before = {data: i for i, data in enumerate(was.tokenizer.written())}
+    for index, data in enumerate(now.tokenizer.written()):
+        parts = [before[data]] if data in before else was.tokenizer.encode(data)
+        torch.testing.assert_close(rows[index], old_rows[parts].mean(0))
+    assert torch.equal(rows[now.bos], old_rows[was.bos])
+    assert {"tokenizer", "token_model.vocab_size"} <= changed(tmp_path / "run").keys()
+
+
+def test_a_byte_model_gets_tables_that_add_nothing_at_first(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    more = "[byte_model]\nhash_ngram_sizes = [3, 4]\nhash_rows = 64"
+    train_recipe(from_file("byte", runs["byte"], more), tmp_path / "run")
+    was, now = blt.load(runs["byte"] / "checkpoint"), blt.load(tmp_path / "run" / "checkpoint")
+    assert torch.equal(was.logits(blt.encode(TEXT)), now.logits(blt.encode(TEXT)))
+    assert now.config.hash_ngram_sizes == (3, 4)
+
+
+def test_a_run_goes_on_when_the_model_that_it_began_from_is_gone(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    shutil.copytree(runs["blt"] / "checkpoint", tmp_path / "first")
+    train_recipe(from_file("blt", tmp_path / "first", "", "train.steps=2"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "first")
+    longer = read_recipe(tmp_path / "run" / "recipe.toml", ["train.steps=4"])
+    train_recipe(longer, tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run/checkpoint/trainer.json").read_text())["step"] == 4
+
+
+def test_target_patch_size_is_kept_unless_it_is_given(
+    runs: dict[str, Path], from_file: Callable[..., Recipe]
+) -> None:
+    assert from_file("blt", runs["blt"]).target_patch_size == 0
+    assert from_file("blt", runs["blt"], "", "target_patch_size=3").target_patch_size == 3
+    assert PatchingConfig().rule == "entropy"
