@@ -86,6 +86,8 @@ class Settings:
     that has it, else as the model is."""
     draft_bytes: int = 0
     """Self-speculation, where a request says nothing."""
+    template: str = ""
+    """File of a chat template instead of that in the model's folder, or "default"."""
     keys: str = ""
     """File with one API key per line, read again when it changes; left out: everybody is
     served."""
