@@ -16,6 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from blt import vocab
 from blt.chat import ChatTemplate, Segment, check_messages
 from blt.chat.messages import ROLES
+from blt.chat.sandbox import Marks
 from blt.chat.template import DEFAULT
 from blt.errors import UserError
 
@@ -155,6 +156,33 @@ def test_templates_that_write_history_anew_must_mark_what_is_learned() -> None:
 )
 def test_a_template_says_what_ends_an_answer(source: str, end: bytes) -> None:
     assert ChatTemplate(source).end == end
+
+
+@pytest.mark.parametrize(
+    ("source", "forged"),
+    [
+        (DEFAULT, False),
+        (TRIMMED, False),
+        ("{% for m in messages %}{{ bpe_token + m.role + ':' + m.content }}{% endfor %}", False),
+        (CHATML, True),
+        ("{% for m in messages %}{{ m.content | upper + eos_token }}{% endfor %}", True),
+        (
+            "{% for m in messages %}{{ m.role + ':' + m.content }}"
+            "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+            True,
+        ),
+    ],
+)
+def test_a_template_says_whether_a_message_can_forge_a_turn(source: str, forged: bool) -> None:
+    assert ChatTemplate(source).can_be_forged == forged
+
+
+def test_special_ids_are_marked_anew_at_each_rendering() -> None:
+    """So that no message can have been written with such a mark."""
+    first, second = Marks(), Marks()
+    assert not {*first.variables.values()} & {*second.variables.values()}
+    (unmarked,) = second.split("".join(first.variables.values()))
+    assert unmarked[1] == ""
 
 
 def test_an_end_that_no_model_writes_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
@@ -158,6 +160,23 @@ class ChatTemplate:
             "it with eos_token",
         )
         return vocab.to_bytes(tail.strip() or ("" if name else tail))
+
+    @cached_property
+    def can_be_forged(self) -> bool:
+        """Is a turn set apart by text alone, which a message may hold as well?
+
+        Raises:
+            UserError: the template fails.
+        """
+        marks, said = Marks(), [secrets.token_hex(16) for _ in range(3)]
+        roles = ("user", ASSISTANT, "user")
+        turns: list[Message] = [
+            {"role": role, "content": content} for role, content in zip(roles, said, strict=True)
+        ]
+        parts = re.split("|".join(said), self._run(turns, marks, False))
+        between = (self._split(marks, part) for part in parts[1:-1])
+        apart = [any(name in SPECIALS for _, name in found) for found in between]
+        return apart != [True, True]
 
     def _run(self, messages: list[Message], marks: Marks, add_generation_prompt: bool) -> str:
         return self._program.run(
