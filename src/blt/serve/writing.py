@@ -43,12 +43,8 @@ class Writer:
     """One choice in the making; tokens are as ``/v1/completions`` has them."""
 
     def __init__(self, index: int, asked: Asked, drafts: bool) -> None:
-        self.index = index
-        self.alternatives, self.patches, self.drafts = (
-            asked.alternatives,
-            asked.request.patches,
-            drafts,
-        )
+        self.index, self.alternatives = index, asked.alternatives
+        self.patches, self.drafts = asked.request.patches, drafts
         self._decoder = Utf8Stream()
         self._characters = 0  # so far
 
