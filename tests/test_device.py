@@ -29,6 +29,7 @@ def test_all_that_runs_a_model_runs_where_the_model_is() -> None:
 
 VERBS = {
     "generate": ["x"],
+    "chat": ["OUT"],
     "serve": [],
     "eval": ["utf8"],
     "prepare": ["FILE", "--out", "OUT"],

@@ -151,3 +151,18 @@ def test_any_seed_and_temperature_can_be_sampled_with(
     found = lm.generate("the", max_bytes=8, temperature=temperature, seed=seed)
     if temperature < 1e-9:
         assert found.data == lm.generate("the", max_bytes=8).data
+
+
+def test_ids_over_bytes_become_its_own_and_other_special_ids_are_refused(lm: TokenLM) -> None:
+    ids = torch.cat((vocab.encode("user\nthe theatre", eos=True), vocab.encode("ab", bos=False)))
+    encoded = [lm.tokenizer.encode(part) for part in (b"user\nthe theatre", b"ab")]
+    expected = [lm.bos, *encoded[0], lm.eos, *encoded[1]]
+    assert lm.tokens_of(ids).tolist() == expected
+    logits = lm.packed_logits([torch.tensor(expected)])[-1]
+    logits[lm.bos] = -torch.inf
+    written = lm.generate(ids, max_bytes=1)
+    assert written.prompt == b"user\nthe theatreab"
+    if int(logits.argmax()) != lm.eos:
+        assert lm.tokenizer.decode([int(logits.argmax())])[:1] == written.data
+    with pytest.raises(UserError, match="no special ids but BOS, EOS"):
+        lm.tokens_of(torch.tensor([vocab.BPE]))

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from blt import generate as generation
 from blt import vocab
+from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint import folders
 from blt.checkpoint.folders import TOKENIZER
 from blt.checkpoint.layouts import transformers
@@ -51,6 +53,7 @@ class LanguageModel(nn.Module):
     kind: str
     config: Any
     loss: Callable[[Tensor, Tensor], Tensor]  # logits [N, V], ids [N] → nats, summed
+    chat_template: str | None = None  # for :class:`blt.chat.ChatTemplate`, kept in the folder
     scoring_ids = SCORING_BYTES  # of continuations that are scored together
 
     @property
@@ -98,10 +101,12 @@ class LanguageModel(nn.Module):
 
     def files(self) -> dict[str, str]:
         """What a model folder holds besides config and weights, by name."""
-        return {}
+        return {} if self.chat_template is None else {TEMPLATE: self.chat_template}
 
     def read_files(self, folder: Path) -> None:
         """Read :meth:`files` back."""
+        found = read_source(folder)
+        self.chat_template = None if found is None else found.text
 
     @property
     def device(self) -> torch.device:
@@ -229,12 +234,14 @@ class LanguageModel(nn.Module):
         return generation.read(self, prompt)
 
     @overload
-    def generate(self, prompts: vocab.Text = b"", **options: Any) -> Generation: ...
+    def generate(self, prompts: vocab.Text | Tensor = b"", **options: Any) -> Generation: ...
     @overload
-    def generate(self, prompts: Sequence[vocab.Text], **options: Any) -> list[Generation]: ...
+    def generate(
+        self, prompts: Sequence[vocab.Text | Tensor], **options: Any
+    ) -> list[Generation]: ...
 
     def generate(
-        self, prompts: vocab.Text | Sequence[vocab.Text] = b"", **options: Any
+        self, prompts: vocab.Text | Tensor | Sequence[vocab.Text | Tensor] = b"", **options: Any
     ) -> Generation | list[Generation]:
         """Continue one prompt or many; options and errors as in :func:`blt.generate.generate`."""
         return generation.generate(self, prompts, **options)
@@ -357,6 +364,24 @@ class TokenModel(LanguageModel):
             [self.bos, *self.tokenizer.encode(text)], dtype=torch.int64, device="cpu"
         )
 
+    def tokens_of(self, ids: Tensor) -> Tensor:
+        """Ids over bytes [T] as the model's own: runs of bytes as tokens, its BOS and its EOS.
+
+        Raises:
+            UserError: another special id, which it does not have.
+        """
+        own = {vocab.BOS: self.bos, vocab.EOS: self.eos}
+        found: list[int] = []
+        for is_byte, run in groupby(ids.tolist(), lambda token_id: token_id >= vocab.OFFSET):
+            if is_byte:
+                found += self.tokenizer.encode(bytes(token_id - vocab.OFFSET for token_id in run))
+                continue
+            for token_id in run:
+                if token_id not in own:
+                    raise UserError(f"id {token_id}: a token model has no special ids but BOS, EOS")
+                found.append(own[token_id])
+        return torch.tensor(found, dtype=torch.int64, device="cpu")
+
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
         return min(len(self.ids_of(prompt)), len(ids))
 
@@ -440,9 +465,10 @@ class TokenLM(TokenModel, CausalTransformer):
         return tokens, tokens[token_of]
 
     def files(self) -> dict[str, str]:
-        return {TOKENIZER: self.tokenizer.json}
+        return {**super().files(), TOKENIZER: self.tokenizer.json}
 
     def read_files(self, folder: Path) -> None:
+        super().read_files(folder)
         path = folder / TOKENIZER
         try:
             self.set_tokenizer(ByteTokenizer(path.read_text()))

@@ -40,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     path.write_bytes(file.read())
 
     def download(repo_id: str, allow_patterns: list[str]) -> str:
-        assert allow_patterns == ["*.json", "*.safetensors"]
+        assert allow_patterns == ["*.json", "*.safetensors", "chat_template.jinja"]
         if not (root / repo_id).is_dir():
             raise huggingface_hub.errors.LocalEntryNotFoundError("no such thing\nmore")
         return str(root / repo_id)
@@ -53,7 +53,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("layout", ["blt", "transformers", "meta"])
 def test_what_is_pushed_loads_by_its_id(
-    hub: Path, tmp_path: Path, lm: blt.BLT, layout: Any
+    hub: Path, tmp_path: Path, lm: blt.BLT, layout: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = lm
     if layout == "meta":  # it derives feed-forward widths
@@ -62,6 +62,7 @@ def test_what_is_pushed_loads_by_its_id(
         shape = {**vars(lm.config.entropy_model), "ff_dim": 96}
         config |= {"global_ff_dim": 192, "entropy_model": blt.ByteTransformerConfig(**shape)}
         model = blt.BLT(blt.Config(**config))
+    monkeypatch.setattr(model, "chat_template", "{{ 'é' }}\n")
     model.save(tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "out", layout, shard_bytes=10**5)
     (tmp_path / "out" / "notes.txt").write_text("not for everybody")
@@ -73,7 +74,9 @@ def test_what_is_pushed_loads_by_its_id(
     assert "license: apache-2.0" in card
     assert "| patching | entropy, θ = 4.6 nats |" in card
     assert ("BltForCausalLM" in card) == (layout == "transformers")
-    assert equal_weights(blt.load("me/mine"), model)
+    loaded = blt.load("me/mine")
+    assert equal_weights(loaded, model)
+    assert loaded.chat_template == model.chat_template
 
 
 def test_the_code_on_the_card_runs(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 
 import blt.serve.run
+from blt.chat import ChatTemplate
 from blt.checkpoint.convert import convert
 from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
@@ -33,6 +34,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mine = folder / "runs" / "mine" / "checkpoint"
     for copy in ("runs/demo/checkpoint", "path/to/folder"):
         shutil.copytree(mine, folder / copy)
+    shutil.copytree(mine, folder / "runs" / "chat" / "checkpoint")
+    ChatTemplate.default().write(folder / "runs" / "chat" / "checkpoint")
     convert(mine, folder / "itazap" / "blt-1b-hf", "transformers")
     convert(mine, folder / "facebook" / "blt-1b", "meta")
     theirs = folder / "facebook"
@@ -84,7 +87,7 @@ def as_a_reader(
         def at_the_desk(page: Path) -> Path:
             text = page.read_text()
             if ":8000/v1" in text:
-                server: Any = servers.enter_context(serving(Settings()))
+                server: Any = servers.enter_context(serving(Settings(template="default")))
                 text = text.replace("http://127.0.0.1:8000", server.url)
                 text = text.replace("localhost:8000", server.url.removeprefix("http://"))
             copy = tmp_path / page.name

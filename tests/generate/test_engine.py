@@ -21,9 +21,11 @@ from texts import MULTILINGUAL
 pytestmark = pytest.mark.usefixtures("form")
 
 
-def greedy_by_full_forwards(lm: blt.BLT | blt.ByteLM, prompt: bytes, count: int) -> bytes:
+def greedy_by_full_forwards(
+    lm: blt.BLT | blt.ByteLM, prompt: bytes | torch.Tensor, count: int
+) -> bytes:
     """What greedy generation must write, without any cache."""
-    ids = blt.encode(prompt)
+    ids = prompt if isinstance(prompt, torch.Tensor) else blt.encode(prompt)
     written = bytearray()
     for _ in range(count):
         logits = lm.logits(ids)[-1]
@@ -132,6 +134,33 @@ def test_equal_prompts_are_read_once() -> None:
     assert len(set(results)) > 1
     for seed, found in enumerate(results):
         assert lm.generate(prompt, max_bytes=20, temperature=1.0, seed=seed).data == found
+
+
+@pytest.mark.parametrize("draft_bytes", [0, 3])
+def test_a_prompt_of_ids_is_read_as_it_is(draft_bytes: int) -> None:
+    """Special ids among them included; the same ids are read once, others apart."""
+    lm = random_blt()
+    parts = [blt.encode("user\nhow", eos=True), blt.encode("assistant\n", bos=False)]
+    marked, plain = torch.cat(parts), blt.encode("user\nhowassistant\n")
+    engine = Engine(lm, draft_bytes=draft_bytes)
+    prompts = [marked, plain, marked, b"user\nhowassistant\n"]
+    handles = [engine.submit(prompt, max_bytes=20) for prompt in prompts]
+    engine.run()
+    written = [handle.result().data for handle in handles]
+    expected = [greedy_by_full_forwards(lm, ids, 20) for ids in (marked, plain)]
+    assert written == [*expected, *expected]
+    assert handles[0].result().prompt == b"user\nhowassistant\n"
+    assert handles[0].result().prompt_patches == int(lm.patch(marked).starts[1:].sum())
+
+
+def test_a_prompt_of_ids_begins_a_document() -> None:
+    engine = Engine(random_blt())
+    with pytest.raises(UserError, match=r"must begin with BOS \(1\)"):
+        engine.submit(blt.encode("x", bos=False))
+    with pytest.raises(UserError, match="cannot go on with a state"):
+        engine.submit(blt.encode("x"), state=engine.read("y"))
+    with pytest.raises(ValueError, match="id 260 at position 1 is outside"):
+        engine.submit(torch.tensor([1, 260]))
 
 
 def test_a_text_that_was_read_can_be_continued_any_number_of_times() -> None:

@@ -223,7 +223,7 @@ def test_models_can_be_retrieved_and_other_routes_say_what_there_is(ending: Serv
     with pytest.raises(openai.NotFoundError, match="there is tiny"):
         ending.client().models.retrieve("other/model")
     for path, hint in (
-        ("/v1/chat/completions", "this is no chat model"),
+        ("/chat/completions", "chats are at /v1/chat/completions"),
         ("/v1/embeddings", "no embeddings"),
         ("/v1/nonsense", "/v1/completions"),
         ("/completions", "/v1/completions"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint.folders import check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
@@ -33,7 +34,8 @@ def convert(
     precision: str | None = None,
     shard_bytes: int = stored.SHARD_BYTES,
 ) -> None:
-    """Write a model in another layout, whole or not at all; weights pass through bit for bit.
+    """Write a model in another layout, whole or not at all; weights pass through bit for bit, and
+    its chat template goes along.
 
     Args:
         source: model folder of any layout, or a hub id ("owner/name").
@@ -61,13 +63,15 @@ def convert(
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
     if to != "blt":
         refuse_tables(found.config, found.where, to)
-    parts = layout(found)
+    parts, template = layout(found), read_source(folder)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         for name, (files, tensors) in parts.items():
             (new / name).mkdir()
             _write_json(new / name, files)
             stored.write(new / name, tensors, shard_bytes)
+            if name == "" and template is not None:
+                (new / TEMPLATE).write_text(template.text, encoding="utf-8")
             checksums.record(new / name)
         move_into_place(new, target)
 

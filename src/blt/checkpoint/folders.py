@@ -94,7 +94,7 @@ def save(
         new.mkdir()
         (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
         for name, text in (files or {}).items():
-            (new / name).write_text(text)
+            (new / name).write_text(text, encoding="utf-8")
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
         )

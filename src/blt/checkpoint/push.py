@@ -21,7 +21,8 @@ def push_to_hub(
     license: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload a model folder of any layout: its JSON and safetensors files, and a card.
+    """Upload a model folder of any layout: its JSON and safetensors files, its chat
+    template, and a card.
 
     Args:
         folder: its README.md, if there is one, is the card; or else one is generated.

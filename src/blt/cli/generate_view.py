@@ -13,12 +13,12 @@ from typing import Any
 from rich.text import Text
 
 from blt.cli.generate import Output
+from blt.cli.output import stream
 from blt.generate import Engine, Generation, Handle, Sampling
 from blt.lm import BLT, LanguageModel
 from blt.report.console import Console
 from blt.report.glyphs import glyphs
 from blt.report.terminal import ALTERNATING, SEPARATOR
-from blt.texts.printable import printable
 
 Writer = Callable[[bytes, Handle], None]  # a prompt and its continuation, as it comes
 
@@ -47,7 +47,7 @@ def headed(writer: Writer) -> Writer:
     """The same writer, with a line before each text that says which prompt it continues."""
 
     def write(prompt: bytes, handle: Handle) -> None:
-        _write(f"==> {prompt.decode('utf-8', 'replace')} <==\n")
+        stream(f"==> {prompt.decode('utf-8', 'replace')} <==\n")
         writer(prompt, handle)
 
     return write
@@ -56,10 +56,10 @@ def headed(writer: Writer) -> Writer:
 def write_text(prompt: bytes, handle: Handle) -> None:
     """Whole characters, invalid bytes as U+FFFD; on a terminal, the prompt first."""
     if sys.stdout.isatty():
-        _write(prompt.decode("utf-8", "replace"))
+        stream(prompt.decode("utf-8", "replace"))
     for text in handle.text():
-        _write(text)
-    _write("\n")
+        stream(text)
+    stream("\n")
 
 
 def write_raw(_: bytes, handle: Handle) -> None:
@@ -108,7 +108,7 @@ def patches_of(lm: LanguageModel) -> Writer:
             for byte, begins in zip(piece, starts, strict=True):
                 painter.push(byte, begins)
         painter.flush()
-        _write("\n")
+        stream("\n")
 
     return write
 
@@ -182,12 +182,3 @@ class Clock:
             accepted = sum(result.accepted for result in self.results)
             parts.append(f"{accepted / drafted:.0%} of {drafted} drafted bytes accepted")
         return " · ".join(parts)
-
-
-def _write(text: str) -> None:
-    if sys.stdout.isatty():  # which would obey what the model writes
-        text = printable(text)
-    # A terminal that cannot show a character shows a question mark.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()

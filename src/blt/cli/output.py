@@ -15,6 +15,16 @@ def say(line: object, **where: Any) -> None:
     print(printable(str(line)), **where)
 
 
+def stream(text: str) -> None:
+    """Write a part of what a model writes, at once; what a terminal would obey is shown."""
+    if sys.stdout.isatty():
+        text = printable(text)
+    # A terminal that cannot show a character shows a question mark.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
 def print_anything() -> None:
     """Show what a terminal has no characters for, or must not be given, in a program's output."""
     if isinstance(sys.stdout, io.TextIOWrapper):

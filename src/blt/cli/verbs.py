@@ -18,6 +18,7 @@ GROUPS = {
     "write and read text": {
         "patch": "Cut text into patches, and show where and why.",
         "generate": "Let a model continue a prompt.",
+        "chat": "Talk to a model in the terminal.",
     },
     "train": {
         "demo": "Train a small model in ten minutes, and compare and watch it.",

@@ -28,7 +28,7 @@ def beside(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, in place of one that may be there."""
     with beside(path) as new:
-        new.write_text(text)
+        new.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any, indent: int = 1) -> None:

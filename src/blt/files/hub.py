@@ -12,7 +12,7 @@ from blt.errors import UserError, needed
 
 log = logging.getLogger("blt")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-WANTED = ["*.json", "*.safetensors"]  # nothing that could be run
+WANTED = ["*.json", "*.safetensors", "chat_template.jinja"]  # this alone is run, in a sandbox
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from blt import vocab
 from blt.errors import require_whole
 from blt.generate.engine import Engine, RefusedError
@@ -29,7 +31,7 @@ __all__ = [
 
 def generate(
     lm: CausalLM,
-    prompts: vocab.Text | Sequence[vocab.Text] = b"",
+    prompts: vocab.Text | Tensor | Sequence[vocab.Text | Tensor] = b"",
     *,
     state: State | None = None,
     max_batch: int = 16,
@@ -42,7 +44,8 @@ def generate(
 
     Args:
         lm: a BLT or byte transformer.
-        prompts: text or bytes, or a list of them; BOS is put in front of each.
+        prompts: text or bytes, or a list of them; BOS is put in front of each. Or ids [T] int64 of
+            a prompt, BOS first, taken as they are.
         state: continue what ``lm.read`` has read, and then the prompt.
         max_batch: how many to write at the same time.
         memory_budget: bytes for caches; None: as :class:`blt.generate.Engine` has it.
@@ -61,7 +64,7 @@ def generate(
         UserError: an impossible parameter, or more memory needed than ``memory_budget``.
         RuntimeError: the model's output is not finite.
     """
-    one = isinstance(prompts, vocab.Text) or not isinstance(prompts, Iterable)
+    one = isinstance(prompts, vocab.Text | Tensor) or not isinstance(prompts, Iterable)
     texts: list[Any] = [prompts] if one else list(prompts)
     require_whole("max_batch", max_batch, 1)
     sampling = Sampling.of(options)

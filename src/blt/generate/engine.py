@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from blt import vocab
 from blt.errors import UserError, require, require_whole
@@ -118,7 +119,7 @@ class Engine:
 
     def submit(
         self,
-        prompt: vocab.Text = b"",
+        prompt: vocab.Text | Tensor = b"",
         sampling: Sampling | None = None,
         *,
         state: State | None = None,
@@ -129,7 +130,8 @@ class Engine:
         """Queue a request.
 
         Args:
-            prompt: text or bytes to continue; a document starts with BOS, put in front.
+            prompt: text or bytes to continue; a document starts with BOS, put in front. Or ids [T]
+                int64, BOS first, taken as they are.
             sampling: how; or its fields as keyword arguments.
             state: continue what was read before, from :meth:`read`, and then ``prompt``.
             draft_bytes: self-speculation for this text; None: as the engine does.
@@ -149,10 +151,13 @@ class Engine:
         draft_bytes = self.draft_bytes if draft_bytes is None else draft_bytes
         _check_drafts(draft_bytes, isinstance(self.model, CachedBLT))
         require_whole("alternatives", alternatives, 0)
-        request = Request(vocab.to_bytes(prompt), sampling, state, draft_bytes, alternatives)
-        length = len(request.prompt) + sampling.max_bytes + (len(state) if state else 0)
+        ids = _ids(prompt, state) if isinstance(prompt, Tensor) else None
+        data = vocab.decode(prompt) if isinstance(prompt, Tensor) else vocab.to_bytes(prompt)
+        request = Request(data, sampling, state, draft_bytes, alternatives, ids=ids)
+        size = len(data) if ids is None else len(ids) - 1
+        length = size + sampling.max_bytes + (len(state) if state else 0)
         request.memory = self._memory_of(length)
-        request.working = self._working_of(len(request.prompt) + 1)
+        request.working = self._working_of(size + 1)
         self._admission.check(request, length - sampling.max_bytes)
         with self._changed:
             require(not self._stopping, "the engine has been closed")
@@ -334,6 +339,19 @@ def _captures(model: ByteModel, asked: bool | None) -> bool:
 
 def _on_gpu(model: ByteModel) -> bool:
     return model.device.type == "cuda"
+
+
+def _ids(prompt: Tensor, state: State | None) -> list[int]:
+    """A prompt's ids, checked.
+
+    Raises:
+        UserError: no BOS first, or a state before it, which has one.
+        ValueError: no ids of bytes.
+    """
+    ids: list[int] = vocab.check_ids(prompt).tolist()
+    require(ids[:1] == [vocab.BOS], f"a prompt of ids must begin with BOS ({vocab.BOS})")
+    require(state is None, "a prompt of ids begins a document: it cannot go on with a state")
+    return ids
 
 
 def _check_drafts(draft_bytes: int, patches: bool) -> None:

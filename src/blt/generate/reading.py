@@ -27,13 +27,16 @@ class Prompt:
 
     @classmethod
     def of(cls, request: Request) -> Prompt:
-        ids = vocab.encode(request.prompt, bos=request.state is None).tolist()
+        ids = request.ids
+        if ids is None:
+            ids = vocab.encode(request.prompt, bos=request.state is None).tolist()
         return cls([request], ids)
 
     def takes(self, request: Request) -> bool:
         """Is it the prompt of this request too?"""
         first = self.requests[0]
-        return request.state is None is first.state and request.prompt == first.prompt
+        same = (request.prompt, request.ids) == (first.prompt, first.ids)
+        return request.state is None is first.state and same
 
     @property
     def rest(self) -> int:

@@ -76,6 +76,7 @@ class Request:
     alternatives: int = 0  # so many of the likeliest bytes (and END) are noted at each byte
     memory: int = 0  # bytes reserved for it
     working: int = 0  # bytes that reading its prompt takes besides, a piece at a time
+    ids: list[int] | None = None  # of the prompt, where they are more than BOS and its bytes
     data: bytearray = field(default_factory=bytearray)
     logprobs: list[float] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)

@@ -28,10 +28,13 @@ class TokenModel(CausalLM, Protocol):
     bos: int
     eos: int
 
+    def tokens_of(self, ids: Tensor) -> Tensor:
+        """The ids of the model for ids over bytes."""
+
 
 def generate(
     lm: TokenModel,
-    prompts: vocab.Text | Sequence[vocab.Text] = b"",
+    prompts: vocab.Text | Tensor | Sequence[vocab.Text | Tensor] = b"",
     **options: Any,
 ) -> Generation | list[Generation]:
     """Continue one prompt or many; ``blt.generate.generate`` has the meaning of the options.
@@ -47,9 +50,9 @@ def generate(
         same = getattr(sampling, name) == getattr(usual, name)
         can = ", ".join(OPTIONS)
         require(name in OPTIONS or same, f"{name} cannot be done by a token model, only {can}")
-    one = isinstance(prompts, vocab.Text)
-    asked: list[Any] = [prompts] if one else list(prompts)  # type: ignore[arg-type]
-    texts = [vocab.to_bytes(text) for text in asked]
+    one = isinstance(prompts, vocab.Text | Tensor)
+    asked: list[Any] = [prompts] if one else list(prompts)
+    texts = [text if isinstance(text, Tensor) else vocab.to_bytes(text) for text in asked]
     results: list[Generation] = []
     for at in range(0, len(texts), TOGETHER):
         part = [
@@ -66,10 +69,12 @@ def generate(
 class _Text:
     """One text in the making."""
 
-    def __init__(self, lm: TokenModel, prompt: bytes, sampling: Sampling) -> None:
-        self.lm, self.prompt, self.sampling, self.data = lm, prompt, sampling, b""
+    def __init__(self, lm: TokenModel, prompt: bytes | Tensor, sampling: Sampling) -> None:
+        self.lm, self.sampling, self.data = lm, sampling, b""
+        self.prompt = vocab.decode(prompt) if isinstance(prompt, Tensor) else prompt
         self.chance = random.Random(sampling.seed)
-        self.ids: list[int] = lm.ids_of(prompt).tolist()
+        read = lm.tokens_of(prompt) if isinstance(prompt, Tensor) else lm.ids_of(prompt)
+        self.ids: list[int] = read.tolist()
         self.begun = len(self.ids)
         self.reason: FinishReason | None = None if sampling.max_bytes else "length"
 

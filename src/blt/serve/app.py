@@ -16,8 +16,12 @@ from blt import __version__, vocab
 from blt.lm import LanguageModel
 from blt.serve import errors, static
 from blt.serve.analysis import parameters_of, rule_cards
+from blt.serve.asked import Asked
+from blt.serve.chat import ChatForm, asked_by
+from blt.serve.chat_schemas import ChatCompletion, ChatRequest
 from blt.serve.completions import complete
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
+from blt.serve.forms import CompletionForm
 from blt.serve.guard import Door, Guard
 from blt.serve.hosts import Hosts
 from blt.serve.keys import Keys
@@ -96,14 +100,24 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     security: dict[str, Any] = {"security": [{"key": []}, {}]}
     v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
 
-    def check(body: CompletionRequest | PatchesRequest | ScoreRequest, *texts: bytes) -> None:
-        check_name(body.model)
-        longest = max(map(len, texts), default=0)
+    def check(source: str, *sizes: int) -> None:
+        longest = max(sizes, default=0)
         if longest > limits.prompt_bytes:
-            message = (
-                f"{body.source}: a text of {longest} bytes; at most {limits.prompt_bytes} are read"
-            )
-            raise APIError(422, message, param=body.source, code="context_length_exceeded")
+            message = f"{source}: a text of {longest} bytes; at most {limits.prompt_bytes} are read"
+            raise APIError(422, message, param=source, code="context_length_exceeded")
+
+    def check_asked(asked: Asked) -> None:
+        check(asked.source, *asked.sizes)
+        choices = len(asked.prompts) * asked.n
+        most = min(limits.choices, service.settings.max_queue)
+        if not 0 < choices <= most:
+            message = f"{choices} choices (prompts times n) in one request; 1 to {most} are written"
+            param = asked.source if asked.n == 1 else "n"
+            raise APIError(422, message, param=param, code="too_many_choices")
+        if asked.request.most_bytes > limits.max_bytes:
+            given, most = asked.request.most_bytes, limits.max_bytes
+            message = f"max_tokens {given}; at most {most} bytes are written"
+            raise APIError(422, message, param="max_tokens", code="too_long")
 
     def card() -> ModelCard:
         own = service.analysis.own
@@ -116,6 +130,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             max_prompt_bytes=limits.prompt_bytes,
             max_bytes=limits.max_bytes,
             draft_bytes=service.drafts,
+            chat=service.template is not None,
             rules=rule_cards(),
         )
 
@@ -143,32 +158,39 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     )
     async def completions(body: CompletionRequest, http: Request) -> Any:
         """Continue prompts; OpenAI's, with lengths in bytes."""
-        prompts = body.prompts()
-        check(body, *prompts)
-        choices = len(prompts) * (body.n or 1)
-        most = min(limits.choices, service.settings.max_queue)
-        if not 0 < choices <= most:
-            message = f"{choices} choices (prompts times n) in one request; 1 to {most} are written"
-            param = body.source if (body.n or 1) == 1 else "n"
-            raise APIError(422, message, param=param, code="too_many_choices")
-        if (body.max_tokens or 0) > limits.max_bytes:
-            message = f"max_tokens {body.max_tokens}; at most {limits.max_bytes} bytes are written"
-            raise APIError(422, message, param="max_tokens", code="too_long")
-        return await complete(service, body, http)
+        check_name(body.model)
+        asked = Asked.completions(body)
+        check_asked(asked)
+        return await complete(service, asked, CompletionForm(), http)
+
+    @app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={**RESPONSES, 200: {"content": EVENTS}},
+        openapi_extra=security,
+    )
+    async def chat_completions(body: ChatRequest, http: Request) -> Any:
+        """Answer messages, where the model has a chat template; OpenAI's, with lengths in bytes."""
+        check_name(body.model)
+        asked = await asked_by(service, body)
+        check_asked(asked)
+        return await complete(service, asked, ChatForm(), http)
 
     @app.post("/v1/patches", **v1)
     async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:
         """Entropies of a text's bytes, and where rules start patches."""
+        check_name(body.model)
         data = body.data()
-        check(body, data)
+        check(body.source, len(data))
         http.scope["blt"]["prompt_tokens"] = len(data)  # for the log
         return await service.analyse(lambda: service.analysis.patches(data, body.rules))
 
     @app.post("/v1/score", **v1)
     async def score(body: ScoreRequest, http: Request) -> ScoreResponse:
         """Bits of each byte of a text under the model."""
+        check_name(body.model)
         data = body.data()
-        check(body, data)
+        check(body.source, len(data))
         http.scope["blt"]["prompt_tokens"] = len(data)
         scored = await service.analyse(lambda: service.analysis.score(data))
         http.scope["blt"]["prompt_patches"] = scored.patches

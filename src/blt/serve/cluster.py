@@ -36,6 +36,7 @@ class Options(BaseModel):
     queue: int = Field(default=64, ge=1)  # of each replica
     precision: str | None = None
     draft_bytes: int = Field(default=0, ge=0)
+    template: str = ""
     timeout: float = Field(default=300.0, gt=0)
     drain: float = Field(default=60.0, gt=0)
     min_replicas: int = Field(default=1, ge=0)
@@ -74,6 +75,7 @@ class Options(BaseModel):
             max_queue=self.queue,
             precision=self.precision,  # type: ignore[arg-type]
             draft_bytes=self.draft_bytes,
+            template=self.template,
             limits=Limits(timeout=self.timeout),
         )
 

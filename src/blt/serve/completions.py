@@ -1,4 +1,4 @@
-"""``/v1/completions``: whole answers and streams, for as long as the client is there."""
+"""Completions and chats: whole answers and streams, for as long as the client is there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from blt.generate import Handle
 from blt.generate.request import Piece
+from blt.serve.asked import Asked
 from blt.serve.errors import APIError
-from blt.serve.schemas import Completion, CompletionRequest
+from blt.serve.forms import Form
 from blt.serve.service import Service
 from blt.serve.writing import REASONS, Writer
 
@@ -55,15 +57,16 @@ async def _until_gone(receive: Receive) -> None:
 
 
 class Job:
-    """One request for completions."""
+    """One request for completions or chats, which differ in their form alone."""
 
-    def __init__(self, service: Service, request: CompletionRequest, http: Request) -> None:
-        self.service, self.request, self.http = service, request, http
+    def __init__(self, service: Service, asked: Asked, form: Form, http: Request) -> None:
+        self.service, self.asked, self.form, self.http = service, asked, form, http
+        request = asked.request
         self.begun = time.monotonic()
         self.noted: dict[str, Any] = http.scope["blt"]  # goes into the log
         drafts = service.drafts if request.draft_bytes is None else request.draft_bytes
-        count = len(request.prompts()) * (request.n or 1)
-        self.writers = [Writer(index, request, drafts > 0) for index in range(count)]
+        count = len(asked.prompts) * asked.n
+        self.writers = [form.writer(index, asked, drafts > 0) for index in range(count)]
         self.handles: list[Handle] = []
         self.prompts: list[Piece] = []
         self.queued, self.others = 0.0, 0  # when, and how many choices were there already
@@ -80,18 +83,18 @@ class Job:
 
     async def start(self) -> None:
         """Read what is to be echoed, and queue all choices: after this nothing is refused."""
-        self.prompts = await self.service.read_prompts(self.request)
+        self.prompts = await self.service.read_prompts(self.asked)
         engine = self.service.engine
         self.queued, self.others = time.monotonic(), engine.running + engine.waiting
-        self.handles = self.service.submit(self.request)
+        self.handles = self.service.submit(self.asked)
 
     def close(self) -> None:
         """Free the engine of what has not ended, and count what was written."""
         for handle in self.handles:
             handle.cancel()
-        self.service.count(self.request, self.handles)
+        self.service.count(self.asked, self.handles)
 
-    async def whole(self) -> Completion:
+    async def whole(self) -> BaseModel:
         """All choices, once all have ended."""
         await self.start()
         found: dict[int, Piece] = {}
@@ -99,14 +102,16 @@ class Job:
             async for index, piece in pieces:
                 self._check(index, piece)
                 found[index] = piece
-        choices = [
+        parts = [
             writer.write(*self._echo(writer.index), found[writer.index]) for writer in self.writers
         ]
-        return Completion(**self.head, choices=choices, usage=self._usage())
+        return self.form.whole(self.head, parts, self._usage())
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events, the last one [DONE]."""
         for writer in self.writers:
+            if opening := self.form.first(self.head, writer.index):
+                yield event(opening)
             if echo := self._echo(writer.index):
                 yield self._chunk(writer, *echo)
         first = True
@@ -119,21 +124,18 @@ class Job:
                 if chunk := self._chunk(self.writers[index], piece):
                     yield chunk
         usage = self._usage()
-        if self.request.stream_options and self.request.stream_options.include_usage:
-            yield event(Completion(**self.head, choices=[], usage=usage).model_dump_json())
+        options = self.asked.request.stream_options
+        if options and options.include_usage:
+            yield event(self.form.last(self.head, usage))
         yield b"data: [DONE]\n\n"
 
     def _chunk(self, writer: Writer, *pieces: Piece) -> bytes:
         """An event; nothing while a character is incomplete and only text is wanted."""
-        choice = writer.write(*pieces)
-        request = self.request
-        if not (choice.text or choice.finish_reason or request.patches or choice.logprobs):
-            return b""
-        without = {"usage": True, "choices": {"__all__": set() if request.patches else {"blt"}}}
-        return event(Completion(**self.head, choices=[choice]).model_dump_json(exclude=without))  # type: ignore[arg-type]
+        part = writer.write(*pieces)
+        return b"" if part.is_empty else event(self.form.chunk(self.head, part))
 
     def _echo(self, index: int) -> list[Piece]:
-        return [self.prompts[index // (self.request.n or 1)]] if self.request.echo else []
+        return [self.prompts[index // self.asked.n]] if self.asked.echo else []
 
     def _check(self, index: int, piece: Piece) -> None:
         """Note that a text has ended.
@@ -141,14 +143,14 @@ class Job:
         Raises:
             APIError: 503, it did not end by itself.
         """
-        if piece.finish_reason in REASONS and self.request.max_tokens != 0:
+        if piece.finish_reason in REASONS and self.asked.request.most_bytes != 0:
             self.service.pace.ended(time.monotonic() - self.queued, self.others + index)
         if piece.finish_reason in ("error", "cancelled"):
             reason = self.handles[index].result().error or "the server is shutting down"
             raise APIError(503, reason, code="engine_failed")
 
     def _usage(self) -> Any:
-        usage = self.service.usage(self.request, self.prompts, self.handles)
+        usage = self.service.usage(self.asked, self.prompts, self.handles)
         self.noted.update(usage.model_dump())
         return usage
 
@@ -195,14 +197,15 @@ class EventStream(Response):
             self.job.close()
 
 
-async def complete(service: Service, request: CompletionRequest, http: Request) -> Any:
-    """Answer ``/v1/completions``."""
-    job = Job(service, request, http)
-    work = job.start() if request.stream else job.whole()
+async def complete(service: Service, asked: Asked, form: Form, http: Request) -> Any:
+    """Answer ``/v1/completions`` or ``/v1/chat/completions``."""
+    job = Job(service, asked, form, http)
+    stream = bool(asked.request.stream)
+    work = job.start() if stream else job.whole()
     streaming = False
     try:
         answer = await while_connected(http.receive, job.seconds_left, work)
-        streaming = bool(request.stream)
+        streaming = stream
     except ClientLeftError:
         service.metrics.left.inc()
         return Response(status_code=499)  # for the log alone

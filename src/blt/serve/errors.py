@@ -25,12 +25,12 @@ TYPES = {
 
 
 ROUTES = (
-    *("/v1/models", "/v1/completions", "/v1/score", "/v1/patches"),
+    *("/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/score", "/v1/patches"),
     *("/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/metrics"),
 )
 INSTEAD = {  # ends of paths that clients of other servers ask for
-    "/chat/completions": "this is no chat model: send the text to go on with to /v1/completions",
-    "/responses": "this is no chat model: send the text to go on with to /v1/completions",
+    "/chat/completions": "chats are at /v1/chat/completions",
+    "/responses": "chats are at /v1/chat/completions",
     "/embeddings": "there are no embeddings",
     "/tokenize": "ids of a text are at /tokenize",
     "/completions": "completions are at /v1/completions",
@@ -82,7 +82,7 @@ class APIError(Exception):
 
 # For the OpenAPI schema: what every route of /v1 may answer besides 200.
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Not JSON, or not HTTP"},
+    400: {"model": ErrorBody, "description": "Not JSON, not HTTP, or no messages"},
     401: {"model": ErrorBody, "description": "A wrong or missing API key"},
     403: {"model": ErrorBody, "description": "A web site that is not named"},
     404: {"model": ErrorBody, "description": "No such model"},
@@ -114,7 +114,8 @@ def of_validation(error: RequestValidationError) -> APIError:
     message = f"{param or 'the body'}: {first['msg']}"
     if kind == "not_supported":
         message = first["msg"]  # which begins with the name
-    return APIError(422, message, param=param, code=first["type"])
+    of_messages = (param or "").split(".")[0] == "messages"
+    return APIError(400 if of_messages else 422, message, param=param, code=first["type"])
 
 
 def _path(complaint: dict[str, Any], value: Any) -> list[str]:

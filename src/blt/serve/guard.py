@@ -18,6 +18,7 @@ from blt.serve.logs import log
 from blt.serve.metrics import Metrics
 from blt.serve.settings import Limits
 
+KINDS = {"/v1/completions": "cmpl", "/v1/chat/completions": "chatcmpl"}  # beginnings of ids
 HEALTH = "/healthz"
 OPEN = ("/", HEALTH, "/openapi.json")  # need no key, as do the page's own files
 HEADER_BYTES = 32768  # of a request; h11 refuses only what does not come in one piece
@@ -76,7 +77,7 @@ class Guard:
             return
         begun, status = time.monotonic(), 0
         body = _Body(receive, self.limits)
-        kind = "cmpl" if scope["path"] == "/v1/completions" else "req"  # a completion's id is this
+        kind = KINDS.get(scope["path"], "req")  # an answer's id is this
         scope["blt"] = noted = {"id": f"{kind}-{secrets.token_hex(12)}"}
 
         async def answer(message: Message) -> None:

@@ -64,6 +64,36 @@ COMPLETIONS: Values = {
     "use_beam_search": (False,),
     "watermark": (False,),
 }
+CHATS: Values = {
+    **{
+        name: values
+        for name, values in COMPLETIONS.items()
+        if name not in ("suffix", "top_logprobs")
+    },
+    # OpenAI's
+    "audio": (),
+    "function_call": ("auto", "none"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": bool,  # there are none
+    "prediction": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "tool_choice": ("auto", "none"),
+    "tools": ([],),
+    "verbosity": (),
+    "web_search_options": (),
+    # of vLLM and SGLang
+    "add_generation_prompt": (True,),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "echo": (False,),
+}
 STREAMS: Values = {  # within stream_options
     "continuous_usage_stats": (False,),
     "include_obfuscation": (False,),

@@ -110,5 +110,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
         logs.warn("without --keys FILE everybody who reaches this port is served", host=host)
     if settings.keys and others_can_read(settings.keys):
         logs.warn("every user of this machine can read the keys; chmod o-r", file=settings.keys)
+    template = app.state.service.template
+    if template is not None and template.can_be_forged:
+        logs.warn("the chat template marks turns by text, so a message can forge one")
     server = make_server(app, settings.drain_seconds)
     server.run(sockets=[listener])

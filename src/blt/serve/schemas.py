@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from blt import vocab
 from blt.generate.cache import MAX_ROWS
 from blt.patching import RULES
-from blt.serve.neutral import COMPLETIONS, STREAMS, describe, drop
+from blt.serve.neutral import COMPLETIONS, STREAMS, Values, describe, drop
 
 Base64 = Annotated[str, Field(description="bytes in base64", pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 OFFERED = [rule for rule in RULES.values() if rule.needs in (None, "entropy model")]
@@ -151,24 +151,17 @@ class StreamOptions(Strict):
         return drop(data, STREAMS, cls.model_fields)
 
 
-class CompletionRequest(Strict):
-    """OpenAI's, and what bytes and patches add to it. Lengths are in bytes."""
+class WritingRequest(Strict):
+    """What completions and chats have in common. Lengths are in bytes."""
 
-    model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, COMPLETIONS))
+    neutral: ClassVar[Values] = {}  # what others send along, see blt.serve.neutral
     model: str | None = None
-    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
-        default=None, description="text, or ids: a byte's is the byte + 4"
-    )
-    prompt_bytes: Base64 | list[Base64] | None = None
-    max_tokens: int | None = Field(default=256, ge=0, description="bytes to write at most")
+    max_tokens: int | None = None
     n: int | None = Field(default=1, ge=1, le=128)
-    best_of: int | None = Field(default=None, ge=1, description="only as many as n")
     temperature: float | None = Field(default=1.0, ge=0, le=100)
     top_p: float | None = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     stop: str | list[str] | None = None
-    echo: bool | None = False
-    logprobs: int | None = Field(default=None, ge=0, le=20)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="taken, and not looked at")
@@ -184,7 +177,40 @@ class CompletionRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, data: Any) -> Any:
-        return drop(data, COMPLETIONS, cls.model_fields)
+        return drop(data, cls.neutral, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _possible(self) -> WritingRequest:
+        if self.stream_options is not None and not self.stream:
+            raise refusal("stream_options", "needs stream")
+        stops = self.stops()
+        if len(stops) > 16 or any(not 0 < len(stop) <= 256 for stop in stops):
+            raise refusal("stop", "at most 16 strings of 1 to 256 bytes")
+        return self
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes to write at most."""
+        raise NotImplementedError
+
+    def stops(self) -> tuple[bytes, ...]:
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop.encode() for stop in stops)
+
+
+class CompletionRequest(WritingRequest):
+    """OpenAI's, and what bytes and patches add to it. Lengths are in bytes."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, COMPLETIONS))
+    neutral: ClassVar[Values] = COMPLETIONS
+    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
+        default=None, description="text, or ids: a byte's is the byte + 4"
+    )
+    prompt_bytes: Base64 | list[Base64] | None = None
+    max_tokens: int | None = Field(default=256, ge=0, description="bytes to write at most")
+    best_of: int | None = Field(default=None, ge=1, description="only as many as n")
+    echo: bool | None = False
+    logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
@@ -192,14 +218,13 @@ class CompletionRequest(Strict):
             raise refusal("prompt", "give prompt or prompt_bytes, not both")
         if self.best_of not in (None, self.n or 1):
             raise refusal("best_of", "must equal n: nothing is ranked here")
-        if self.stream_options is not None and not self.stream:
-            raise refusal("stream_options", "needs stream")
-        stops = self.stops()
-        if len(stops) > 16 or any(not 0 < len(stop) <= 256 for stop in stops):
-            raise refusal("stop", "at most 16 strings of 1 to 256 bytes")
         if not self.prompts():
             raise refusal(self.source, "an empty list; give one prompt at least")
         return self
+
+    @property
+    def most_bytes(self) -> int:
+        return 256 if self.max_tokens is None else self.max_tokens
 
     @property
     def source(self) -> str:
@@ -234,10 +259,6 @@ class CompletionRequest(Strict):
             return [("prompt", prompt)]
         return [(f"prompt.{index}", one) for index, one in enumerate(prompt)]
 
-    def stops(self) -> tuple[bytes, ...]:
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop.encode() for stop in stops)
-
 
 # --- answers -------------------------------------------------------------------------------------
 
@@ -262,6 +283,7 @@ class ModelCard(BaseModel):
     max_prompt_bytes: int
     max_bytes: int
     draft_bytes: int
+    chat: bool = Field(description="has it a chat template?")
     rules: list[RuleCard]
 
 

@@ -12,16 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from torch import Tensor
+
+from blt import vocab
+from blt.chat import ChatTemplate
 from blt.checkpoint.pretrained import PRETRAINED
-from blt.generate import Engine, Handle, RefusedError, Sampling
+from blt.generate import Engine, Handle, RefusedError
 from blt.generate.request import Piece
 from blt.lm import BLT, LanguageModel
 from blt.serve.analysis import Analysis
+from blt.serve.asked import Asked
 from blt.serve.bridge import Bridge
 from blt.serve.errors import APIError
 from blt.serve.metrics import Metrics
 from blt.serve.pace import Pace
-from blt.serve.schemas import CompletionRequest, Usage
+from blt.serve.schemas import Usage
 from blt.serve.settings import Settings
 
 T = TypeVar("T")
@@ -31,13 +36,14 @@ class Service:
     """What routes call.
 
     Raises:
-        UserError: a model that cannot be written with byte by byte.
+        UserError: a model that cannot be written with byte by byte, or a chat template that fails.
     """
 
     def __init__(self, lm: LanguageModel, settings: Settings) -> None:
         self.lm, self.settings, self.limits = lm, settings, settings.limits
         self.name = settings.name or name_of(settings.model)
         self.analysis = Analysis.of(lm)
+        self.template = _template(lm, settings)
         self.metrics = Metrics()
         self.engine = Engine(
             lm,
@@ -84,7 +90,7 @@ class Service:
         finally:
             self._analyses -= 1
 
-    def submit(self, request: CompletionRequest) -> list[Handle]:
+    def submit(self, asked: Asked) -> list[Handle]:
         """Queue all choices of a request, or none; choice i has seed + i.
 
         Raises:
@@ -93,17 +99,18 @@ class Service:
         """
         if not self.engine.alive:
             raise APIError(503, "the engine has failed", code="engine_failed")
+        request = asked.request
         seed = secrets.randbits(32) if request.seed is None else request.seed
         handles: list[Handle] = []
-        prompts = [prompt for prompt in request.prompts() for _ in range(request.n or 1)]
+        prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
         try:
             for index, prompt in enumerate(prompts):
                 handles.append(
                     self.engine.submit(
                         prompt,
-                        sampling_of(request, seed + index),
+                        asked.sampling(seed + index),
                         draft_bytes=request.draft_bytes,
-                        alternatives=request.logprobs or 0,
+                        alternatives=asked.alternatives or 0,
                     )
                 )
         except RefusedError:
@@ -116,27 +123,25 @@ class Service:
             raise
         return handles
 
-    async def read_prompts(self, request: CompletionRequest) -> list[Piece]:
+    async def read_prompts(self, asked: Asked) -> list[Piece]:
         """The prompts; scored and cut if ``echo`` shows that, or the engine does not read them."""
-        prompts = request.prompts()
-        shown = request.echo and (request.logprobs is not None or request.patches)
-        if not shown and request.max_tokens != 0:
+        prompts = [vocab.decode(p) if isinstance(p, Tensor) else p for p in asked.prompts]
+        shown = asked.echo and (asked.alternatives is not None or asked.request.patches)
+        if not shown and asked.request.most_bytes != 0:
             return [Piece(prompt) for prompt in prompts]
-        read = partial(self.analysis.piece, alternatives=request.logprobs or 0)
+        read = partial(self.analysis.piece, alternatives=asked.alternatives or 0)
         pieces = [await self.analyse(partial(read, prompt)) for prompt in prompts]
-        both = zip(pieces, request.specials(), strict=True)
+        both = zip(pieces, asked.specials, strict=True)
         return [replace(piece, special=special) for piece, special in both]
 
-    def usage(
-        self, request: CompletionRequest, prompts: list[Piece], handles: list[Handle]
-    ) -> Usage:
+    def usage(self, asked: Asked, prompts: list[Piece], handles: list[Handle]) -> Usage:
         """Token counts of choices that have ended; a prompt with many choices counts once."""
         results = [handle.result() for handle in handles]
-        if request.max_tokens == 0:  # the engine has read nothing
+        if asked.request.most_bytes == 0:  # the engine has read nothing
             prompt_patches = sum(sum(prompt.starts) for prompt in prompts)
         else:
-            prompt_patches = sum(result.prompt_patches for result in results[:: request.n or 1])
-        read = sum(len(prompt.data) for prompt in prompts)
+            prompt_patches = sum(result.prompt_patches for result in results[:: asked.n])
+        read = sum(asked.sizes)
         written = sum(len(result.data) for result in results)
         return Usage(
             prompt_tokens=read,
@@ -146,9 +151,9 @@ class Service:
             completion_patches=sum(sum(result.starts) for result in results),
         )
 
-    def count(self, request: CompletionRequest, handles: list[Handle]) -> None:
+    def count(self, asked: Asked, handles: list[Handle]) -> None:
         """Tell the metrics of choices, whether they have ended or were cancelled."""
-        self.metrics.prompt_bytes.inc(sum(map(len, request.prompts())))
+        self.metrics.prompt_bytes.inc(sum(asked.sizes))
         for piece in (handle.piece() for handle in handles):
             self.metrics.completion_bytes.inc(len(piece.data))
             self.metrics.completion_patches.inc(sum(piece.starts))
@@ -159,25 +164,21 @@ class Service:
         return self.settings.draft_bytes if isinstance(self.lm, BLT) else 0
 
 
+def _template(lm: LanguageModel, settings: Settings) -> ChatTemplate | None:
+    """How chats are laid out: as the server was told, else as the model's folder says."""
+    if settings.template:
+        template = ChatTemplate.chosen(settings.template)
+    elif lm.chat_template is not None:
+        template = ChatTemplate(lm.chat_template)
+    else:
+        return None
+    _ = template.end  # a template that fails is refused at once
+    return template
+
+
 def _cancel(handles: list[Handle]) -> None:
     for handle in handles:
         handle.cancel()
-
-
-def sampling_of(request: CompletionRequest, seed: int) -> Sampling:
-    """The engine's parameters; null means OpenAI's default."""
-    return Sampling(
-        max_bytes=256 if request.max_tokens is None else request.max_tokens,
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_k=None if request.top_k in (-1, 0) else request.top_k,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        min_p=request.min_p,
-        repetition_penalty=request.repetition_penalty,
-        seed=seed,
-        stop=request.stops(),
-        valid_utf8=request.valid_utf8,
-        ignore_eos=request.ignore_eos,
-    )
 
 
 def name_of(model: str) -> str:

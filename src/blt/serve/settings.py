@@ -92,6 +92,8 @@ class Settings:
     """The same with the θ for which patches have so many bytes in the text of --calibrate-on."""
     calibrate_on: str = ""
     """Text like that which will be asked for, to find θ on."""
+    template: str = ""
+    """File of a chat template instead of that in the model's folder, or "default"."""
     keys: str = ""
     """File with one API key per line, read again when it changes; left out: everybody is
     served."""

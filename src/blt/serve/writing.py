@@ -1,13 +1,15 @@
-"""From bytes of the engine to OpenAI's choices: text in whole characters, tokens, offsets."""
+"""From bytes of the engine to parts of OpenAI's choices: text in whole characters, tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from blt.generate.request import Piece
 from blt.generate.sampling import END
-from blt.serve.schemas import SPECIALS, BytesOut, Choice, CompletionRequest, Logprobs, encode
+from blt.serve.asked import Asked
+from blt.serve.schemas import SPECIALS, BytesOut, Logprobs, encode
 from blt.vocab import EOS, OFFSET, Utf8Stream
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
@@ -21,16 +23,32 @@ def token(byte: int) -> str:
     return chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}"
 
 
-class Writer:
-    """One choice in the making."""
+@dataclass(frozen=True)
+class Part:
+    """What some bytes add to a choice."""
 
-    def __init__(self, index: int, request: CompletionRequest, drafts: bool) -> None:
-        self.index = index
-        self.logprobs, self.patches, self.drafts = request.logprobs, request.patches, drafts
+    index: int
+    text: str
+    logprobs: Any  # as the API has them; None: they are not asked for
+    finish_reason: Any  # stop or length: nothing follows; else None
+    blt: BytesOut | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Does it tell nothing yet?"""
+        return not (self.text or self.finish_reason or self.logprobs or self.blt)
+
+
+class Writer:
+    """One choice in the making; tokens are as ``/v1/completions`` has them."""
+
+    def __init__(self, index: int, asked: Asked, drafts: bool) -> None:
+        self.index, self.alternatives = index, asked.alternatives
+        self.patches, self.drafts = asked.request.patches, drafts
         self._decoder = Utf8Stream()
         self._characters = 0  # so far
 
-    def write(self, *pieces: Piece) -> Choice:
+    def write(self, *pieces: Piece) -> Part:
         """What some more bytes add; a piece with a finish reason is the last."""
         text, offsets = "", []
         for byte in b"".join(piece.data for piece in pieces):
@@ -40,15 +58,15 @@ class Writer:
         if reason is not None:
             text += self._decoder.finish()
         self._characters += len(text)
-        return Choice(
+        return Part(
             index=self.index,
             text=text,
-            logprobs=None if self.logprobs is None else self._tokens(pieces, offsets),
-            finish_reason=None if reason is None else REASONS[reason],  # type: ignore[arg-type]
+            logprobs=None if self.alternatives is None else self.tokens(pieces, offsets),
+            finish_reason=None if reason is None else REASONS[reason],
             blt=self._bytes(pieces) if self.patches else None,
         )
 
-    def _tokens(self, pieces: tuple[Piece, ...], offsets: list[int]) -> Logprobs:
+    def tokens(self, pieces: tuple[Piece, ...], offsets: list[int]) -> Any:
         """An entry for each id: a special one in front, bytes, and what ended the text unseen.
 
         Clients tell the prompt's entries from what was written by their number.
@@ -61,7 +79,7 @@ class Writer:
             tokens=[name for name, _, _ in found],
             token_logprobs=[nats for _, nats, _ in found],
             top_logprobs=[top | {name: nats} for name, nats, top in found]
-            if self.logprobs
+            if self.alternatives
             else None,
             text_offset=offsets,
         )

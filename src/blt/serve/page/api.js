@@ -34,7 +34,7 @@ export function setKeyPrompt(ask) {
 /** @typedef {{signal?: AbortSignal, onWait?: (message: string) => void}} Options */
 
 /** @param {Options} [options] @returns {Promise<{id: string, kind: string, rule?: string, threshold?: number,
- *   rules: import("./patching.js").RuleCard[]}>} */
+ *   chat: boolean, max_bytes: number, rules: import("./patching.js").RuleCard[]}>} */
 export async function model(options) {
   const { data } = await (await send("v1/models", undefined, options)).json();
   if (!data?.length) throw new ApiError("The server has no model.", 200);
@@ -56,8 +56,22 @@ export async function score(bytes, options) {
  * @param {object} body
  * @param {Options} [options]
  */
-export async function* complete(body, options) {
-  const response = await send("v1/completions", { ...body, stream: true }, options);
+export function complete(body, options) {
+  return chunks("v1/completions", body, options);
+}
+
+/**
+ * The chunks of an answer to messages as they come.
+ * @param {object} body
+ * @param {Options} [options]
+ */
+export function chat(body, options) {
+  return chunks("v1/chat/completions", body, options);
+}
+
+/** @param {string} path @param {object} body @param {Options} [options] */
+async function* chunks(path, body, options) {
+  const response = await send(path, { ...body, stream: true }, options);
   for await (const data of events(response)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);

@@ -4,6 +4,7 @@
  */
 
 import { ApiError, model, setKeyPrompt } from "./api.js";
+import { ChatPanel } from "./chat-panel.js";
 import { byId, Notice } from "./dom.js";
 import { LanguagesPanel } from "./languages-panel.js";
 import { markResults, PatchesPanel } from "./patches-panel.js";
@@ -35,6 +36,7 @@ async function start() {
     byId("model-rule").textContent = ruleOf(found);
     new PatchesPanel(found);
     new WritePanel(found);
+    new ChatPanel(found);
     new LanguagesPanel();
   } catch (error) {
     notice.fail(error, start);
