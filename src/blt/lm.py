@@ -37,7 +37,7 @@ from blt.model.prefix_tree import PrefixTree
 from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
 from blt.patching import Patches
-from blt.scoring import bits, continuations
+from blt.scoring import bits, continuations, embedding, states
 from blt.texts.pieces import groups, segments
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
@@ -72,6 +72,10 @@ class LanguageModel(nn.Module):
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
         """Index of the first id after the prompt, in the ids of a text that begins with it."""
         return len(prompt) + 1
+
+    def lay_out(self, documents: Sequence[Tensor]) -> PackedBatch | Laid:
+        """Documents, ids [T] each with T >= 1, as the model reads them, on its device."""
+        return Laid(*end_to_end(documents, self.device))
 
     def ready(self, batch: Batch) -> Ready:
         """Lay a training batch out on the device, without waiting for it."""
@@ -180,6 +184,62 @@ class LanguageModel(nn.Module):
         What texts share at their start, such as the choices of a question, is read once.
         """
         return continuations.score(self, pairs)
+
+    def embed(
+        self,
+        texts: vocab.Text | Sequence[vocab.Text],
+        *,
+        level: embedding.Level | None = None,
+        pool: embedding.Pool | None = "mean",
+        layer: int | None = None,
+        normalize: bool = False,
+    ) -> Any:
+        """Texts as vectors: hidden states of their patches, bytes or tokens, pooled.
+
+        Texts are read together up to about 32768 ids; a longer one alone, with memory that grows
+        with its length.
+
+        Args:
+            texts: one, or a list of them.
+            level: whose states: "patch" or "byte" of a BLT, "byte" or "token" of the others. None:
+                of patches or, where there are none, of bytes or tokens.
+            pool: "mean", "max" or "last" of a text's rows, without its BOS unless it is empty;
+                None: all rows, one for each patch of ``lm.patch(text)`` but that of BOS, or one for
+                each byte or token, which has then been read.
+            layer: the residual stream after so many layers, 0 for what the first one reads; of
+                patches in the global transformer, of bytes in the local decoder; as in
+                :meth:`hidden_states`. None: half of them, whose states say more about a text than
+                the last ones, which are made to predict.
+            normalize: scale each vector to length 1.
+
+        Returns:
+            float32 [D], or [texts, D]; without pooling [rows, D], or a list of them.
+
+        Raises:
+            UserError: a level, pool or layer that the model does not have; names what there is.
+        """
+        how: Any = {"level": level, "pool": pool, "layer": layer, "normalize": normalize}
+        if isinstance(texts, vocab.Text):
+            return embedding.embed(self, [vocab.to_bytes(texts)], **how)[0]
+        return embedding.embed(self, [vocab.to_bytes(text) for text in texts], **how)
+
+    @overload
+    def hidden_states(self, texts: vocab.Text) -> states.States: ...  # type: ignore[overload-overlap]
+    @overload
+    def hidden_states(self, texts: Sequence[vocab.Text]) -> list[states.States]: ...
+
+    def hidden_states(
+        self, texts: vocab.Text | Sequence[vocab.Text]
+    ) -> states.States | list[states.States]:
+        """What every layer makes of a text, or of each of a list, which is read in one forward.
+
+        Returns:
+            :class:`blt.scoring.states.BLTStates`, or ``LayerStates`` of a byte or token model, in
+            the precision that the model computes in.
+        """
+        if isinstance(texts, vocab.Text):
+            return states.hidden_states(self, [vocab.to_bytes(texts)])[0]
+        return states.hidden_states(self, [vocab.to_bytes(text) for text in texts])
 
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None

@@ -224,7 +224,7 @@ def test_models_can_be_retrieved_and_other_routes_say_what_there_is(ending: Serv
         ending.client().models.retrieve("other/model")
     for path, hint in (
         ("/v1/chat/completions", "this is no chat model"),
-        ("/v1/embeddings", "no embeddings"),
+        ("/embeddings", "/v1/embeddings"),
         ("/v1/nonsense", "/v1/completions"),
         ("/completions", "/v1/completions"),
     ):

@@ -17,6 +17,7 @@ from blt.lm import LanguageModel
 from blt.serve import errors, static
 from blt.serve.analysis import parameters_of, rule_cards
 from blt.serve.completions import complete
+from blt.serve.embeddings import EmbeddingList, EmbeddingRequest, embed
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.guard import Door, Guard
 from blt.serve.hosts import Hosts
@@ -96,7 +97,9 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     security: dict[str, Any] = {"security": [{"key": []}, {}]}
     v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
 
-    def check(body: CompletionRequest | PatchesRequest | ScoreRequest, *texts: bytes) -> None:
+    def check(
+        body: CompletionRequest | PatchesRequest | ScoreRequest | EmbeddingRequest, *texts: bytes
+    ) -> None:
         check_name(body.model)
         longest = max(map(len, texts), default=0)
         if longest > limits.prompt_bytes:
@@ -155,6 +158,14 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
             message = f"max_tokens {body.max_tokens}; at most {limits.max_bytes} bytes are written"
             raise APIError(422, message, param="max_tokens", code="too_long")
         return await complete(service, body, http)
+
+    @app.post("/v1/embeddings", **v1)
+    async def embeddings(body: EmbeddingRequest, http: Request) -> EmbeddingList:
+        """Vectors of texts; OpenAI's, with counts in bytes."""
+        texts = body.texts()
+        check(body, *texts)
+        http.scope["blt"]["prompt_tokens"] = sum(map(len, texts))
+        return await embed(service, body)
 
     @app.post("/v1/patches", **v1)
     async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:
