@@ -31,6 +31,7 @@ from blt.model.blt import ByteLatentTransformer
 from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.embedding import TokenByteNgrams
+from blt.model.facts import three_lines
 from blt.model.language import Batch, Ready, Score
 from blt.model.packing import Laid, PackedBatch, end_to_end, on, pack
 from blt.model.prefix_tree import PrefixTree
@@ -105,6 +106,9 @@ class LanguageModel(nn.Module):
 
     def read_files(self, folder: Path) -> None:
         """Read :meth:`files` back."""
+
+    def __repr__(self) -> str:
+        return three_lines(self)
 
     @property
     def device(self) -> torch.device:

@@ -16,8 +16,8 @@ from blt.cli.generate import Output
 from blt.generate import Engine, Generation, Handle, Sampling
 from blt.lm import BLT, LanguageModel
 from blt.report.console import Console
-from blt.report.glyphs import glyphs
 from blt.report.terminal import ALTERNATING, SEPARATOR
+from blt.texts.glyphs import glyphs
 from blt.texts.printable import printable
 
 Writer = Callable[[bytes, Handle], None]  # a prompt and its continuation, as it comes
