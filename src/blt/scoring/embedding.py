@@ -28,13 +28,13 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # rows of a text [R, D] → [D
 }
 
 
-def own_level(model: Model) -> Level:
+def own_level(model: Any) -> Level:
     """What a model works on: patches, bytes or tokens."""
     own: dict[str, Level] = {"blt": "patch", "byte": "byte", "token": "token"}
     return own[model.kind]
 
 
-def check(model: Model, level: str, pool: str | None, layer: int | None) -> None:
+def check(model: Any, level: str, pool: str | None, layer: int | None) -> None:
     """Refuse what a model cannot give.
 
     Raises:
@@ -50,7 +50,7 @@ def check(model: Model, level: str, pool: str | None, layer: int | None) -> None
         raise UserError(f"layer {layer}: there are 0 (what the first one reads) to {depth}")
 
 
-def layers_of(model: Model, level: str) -> Transformer:
+def layers_of(model: Any, level: str) -> Transformer:
     """The layers whose states are taken at a level: of bytes in a BLT those of the decoder."""
     if isinstance(model, CausalTransformer):
         return model.transformer
@@ -109,7 +109,7 @@ def embed(
     return torch.cat([none, *found])
 
 
-def width(model: Model, level: str) -> int:
+def width(model: Any, level: str) -> int:
     """Features of a vector."""
     own = layers_of(model, level)
     return own.heads * own.head_dim
