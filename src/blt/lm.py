@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from blt import generate as generation
 from blt import vocab
-from blt.checkpoint import folders
-from blt.checkpoint.folders import TOKENIZER
+from blt.checkpoint import adapters, folders
+from blt.checkpoint.adapters import Adapter
+from blt.checkpoint.folders import TOKENIZER, Checkpoint
 from blt.checkpoint.layouts import transformers
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.checkpoint.pretrained import PRETRAINED, shipped
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.files.configs import to_dict
 from blt.files.hub import local_folder
+from blt.files.tensors import Cast
 from blt.generate import Generation, State
 from blt.generate import tokens as token_generation
 from blt.machine.precision import choose_device
@@ -51,6 +53,7 @@ class LanguageModel(nn.Module):
     kind: str
     config: Any
     loss: Callable[[Tensor, Tensor], Tensor]  # logits [N, V], ids [N] → nats, summed
+    adapter: Adapter | None = None  # that is trained in place of the weights
     scoring_ids = SCORING_BYTES  # of continuations that are scored together
 
     @property
@@ -248,14 +251,22 @@ class LanguageModel(nn.Module):
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Write config.json and model.safetensors into ``folder``, whole or not at all.
+        """Write config.json and model.safetensors into ``folder``, whole or not at all; of a model
+        with an adapter in training, the adapter alone.
 
         Args:
             tensors: weights to write; None: the model's own.
         """
         config = {"kind": self.kind, "model": to_dict(self.config)}
-        weights = self.state_dict() if tensors is None else tensors
+        weights = self.stored() if tensors is None else tensors
+        if self.adapter is not None:
+            adapters.save(folder, self.adapter, weights)
+            return
         folders.save(folder, config, weights, self.files())
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors of its folder, by name: of a model with an adapter, those of that."""
+        return self.state_dict() if self.adapter is None else adapters.tensors_of(self)
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
@@ -471,7 +482,9 @@ FACES: dict[str, type[LanguageModel]] = {"blt": BLT, "byte": ByteLM, "token": To
 
 
 def load(
-    source: str | os.PathLike[str] = PRETRAINED, device: str | torch.device = "cpu"
+    source: str | os.PathLike[str] = PRETRAINED,
+    device: str | torch.device = "cpu",
+    adapter: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
 
@@ -483,6 +496,8 @@ def load(
             the package.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one. Weights keep the
             precision that they are stored in.
+        adapter: folder of one in peft's layout (LoRA), to add to the weights. A ``source`` that is
+            itself one is loaded with the base that it names.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out; or no
@@ -491,12 +506,26 @@ def load(
     place = choose_device(device, "device")
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:
-            return load(inside).float().to(place)  # stored as bfloat16 to keep the package small
+            found = open_checkpoint(inside)  # stored as bfloat16 to keep the package small
+            wide = replace(found, tensors=Cast(found.tensors, torch.float32))
+            return _adapted(wide, inside, adapter).to(place)
     folder = local_folder(source)
-    model = opened(open_checkpoint(folder), FACES)
+    if adapters.is_adapter(folder):
+        require(adapter is None, f"{folder}: is an adapter itself; give its base and one of them")
+        return load(adapters.base_of(folder), place, folder)
+    return _adapted(open_checkpoint(folder), folder, adapter).to(place)
+
+
+def _adapted(
+    found: Checkpoint, folder: Path, adapter: str | os.PathLike[str] | None
+) -> LanguageModel:
+    """The model of a checkpoint, with an adapter merged into its weights."""
+    if adapter is not None:
+        found = adapters.merged(found, local_folder(adapter))
+    model = opened(found, FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
-    return model.to(place)
+    return model
 
 
 def from_transformers(hf_model: Any) -> BLT:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from blt.checkpoint import adapters
 from blt.checkpoint.folders import check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
@@ -31,6 +32,7 @@ def convert(
     *,
     entropy_model: str | os.PathLike[str] | None = None,
     precision: str | None = None,
+    merge: str | os.PathLike[str] | None = None,
     shard_bytes: int = stored.SHARD_BYTES,
 ) -> None:
     """Write a model in another layout, whole or not at all; weights pass through bit for bit.
@@ -41,6 +43,7 @@ def convert(
         to: blt, transformers or meta.
         entropy_model: Meta's layout: folder or hub id of the entropy model.
         precision: float32 or bfloat16; None: each tensor as it is.
+        merge: folder of an adapter (LoRA) to add to the weights.
         shard_bytes: of a file; larger models are split.
 
     Raises:
@@ -55,9 +58,14 @@ def convert(
     check_target(target)
     _check_apart(folder, target)
     entropy_folder = None if entropy_model is None else local_folder(entropy_model)
+    if adapters.is_adapter(folder):
+        base = adapters.base_of(folder)
+        raise UserError(f"{folder}: is an adapter; try: blt convert {base} {out} --merge {folder}")
     found = open_checkpoint(folder, entropy_folder)
     if precision is not None:
         found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
+    if merge is not None:
+        found = adapters.merged(found, local_folder(merge))
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
     if to != "blt":
         refuse_tables(found.config, found.where, to)

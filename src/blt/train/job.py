@@ -23,6 +23,7 @@ from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
+from blt.train import lora
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.compression import Compression
 from blt.train.hooks import Hooks
@@ -70,6 +71,7 @@ def train_recipe(
     choose_device(recipe.train.device)  # before anything is written
     hooks = hooks or Hooks()
     recipe = hooks.resolve(recipe)
+    lora.check(recipe)
     entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
@@ -81,6 +83,8 @@ def train_recipe(
     show = on_prepare if parallel.main else None
     model = model_of(recipe, run, sources, entropy_model, show)
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
+    if recipe.lora is not None and not run.has_checkpoint:
+        lora.begin(model, recipe.lora, str(lora.base_of(recipe)), recipe.seed)
     make_fast(model, recipe.train, divided=parallel.mesh is not None)
     parallel.shard(model)
     if not run.has_checkpoint:
