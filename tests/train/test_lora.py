@@ -14,8 +14,11 @@ from torch import nn
 import blt
 from blt.checkpoint import adapters
 from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.pretrained import load_patcher
 from blt.data import loader_of
 from blt.errors import UserError
+from blt.report.verify import verify
 from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
 from blt.train.recipe import LoraConfig
 from blt.train.trainer import Trainer
@@ -231,3 +234,13 @@ def test_what_does_not_fit_is_refused_and_says_the_way_out(
     recipe = Recipe("blt", data, TRAIN, entropy_model="pretrained", lora=CONFIG)
     with pytest.raises(UserError, match="lora: adapts a model that is there"):
         lora.check(recipe)
+
+
+def test_what_reads_model_folders_reads_adapters_or_says_the_way_out(
+    base: Path, trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "adapter")
+    assert load_patcher(tmp_path / "adapter").config == load_patcher(base).config
+    assert verify(tmp_path / "adapter").faults == []
+    with pytest.raises(UserError, match="is an adapter; merge it first: blt convert"):
+        open_checkpoint(tmp_path / "adapter")

@@ -65,7 +65,7 @@ def resumed(folder: Path) -> LanguageModel:
     """
     adapter, layers = adapters.read_config(folder), adapters.read_tensors(folder)
     base = adapters.base_of(folder)
-    model, found = load(base), adapter.config
+    model, found = load(base).float(), adapter.config  # as it was trained on
     dropout, targets = float(found.get("lora_dropout", 0.0)), tuple(sorted(layers))
     config = LoraConfig(int(found["r"]), float(found["lora_alpha"]), dropout, targets)
     missing = [layer for layer in targets if not isinstance(_module(model, layer), Linear)]
