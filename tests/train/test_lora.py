@@ -244,3 +244,19 @@ def test_what_reads_model_folders_reads_adapters_or_says_the_way_out(
     assert verify(tmp_path / "adapter").faults == []
     with pytest.raises(UserError, match="is an adapter; merge it first: blt convert"):
         open_checkpoint(tmp_path / "adapter")
+
+
+def test_the_model_in_the_package_is_merged_in_float32(tmp_path: Path) -> None:
+    model = blt.load()
+    lora.begin(model, LoraConfig(rank=1, targets=("global_transformer",)), "pretrained", seed=0)
+    with torch.no_grad():
+        for name, parameter in adapters.tensors_of(model).items():
+            if name.endswith(adapters.B):
+                parameter.normal_(std=0.02)
+    model.eval().save(tmp_path / "adapter")
+    convert("pretrained", tmp_path / "merged", merge=tmp_path / "adapter")
+    expected = model.logits(IDS)
+    for place in ("adapter", "merged"):
+        found = blt.load(tmp_path / place).logits(IDS)
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert load_patcher(tmp_path / "adapter").config == model.config.patching

@@ -16,6 +16,7 @@ from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
 from blt.checkpoint.layouts.ours import refuse_tables
 from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.pretrained import PRETRAINED, shipped
 from blt.errors import UserError, require
 from blt.files import checksums, stored
 from blt.files.hub import local_folder
@@ -38,7 +39,7 @@ def convert(
     """Write a model in another layout, whole or not at all; weights pass through bit for bit.
 
     Args:
-        source: model folder of any layout, or a hub id ("owner/name").
+        source: model folder of any layout, a hub id ("owner/name"), or "pretrained", in float32.
         out: folder to make; a model that is there is replaced.
         to: blt, transformers or meta.
         entropy_model: Meta's layout: folder or hub id of the entropy model.
@@ -54,6 +55,10 @@ def convert(
         precision is None or precision in PRECISIONS,
         f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}",
     )
+    if os.fspath(source) == PRETRAINED:
+        with shipped("blt") as inside:  # stored as bfloat16 to keep the package small
+            convert(inside, out, to, precision=precision or "float32", merge=merge)
+        return
     target, folder = Path(out), local_folder(source)
     check_target(target)
     _check_apart(folder, target)
