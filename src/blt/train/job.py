@@ -16,7 +16,7 @@ from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.compiling import compile_model, wants_compiling
@@ -77,6 +77,10 @@ def train_recipe(
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
+    require(
+        recipe.lora is None or parallel.mesh is None,
+        "lora: an adapter is trained by one process; leave out torchrun",
+    )
     sources = open_text(recipe)
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
