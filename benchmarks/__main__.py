@@ -46,6 +46,17 @@ def generate(file: File = None, /, *, json: bool = False, model: Path | None = N
     run(file, json, model)
 
 
+def lora(file: File = None, /) -> None:
+    """Measure the memory of training an adapter beside that of training all weights.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+    """
+    from benchmarks.lora import main as run
+
+    run(file)
+
+
 def serve(
     file: File = None,
     /,
@@ -199,7 +210,8 @@ def prepare(file: File = None, /) -> None:
 VERBS: dict[str, Callable[..., int | None]] = {
     verb.__name__: verb
     for verb in (
-        cpu, generate, serve, gpu, convert, released, harness, loader, loop, plan_memory, prepare,
+        cpu, generate, serve, gpu, convert, released, harness, loader, loop, lora, plan_memory,
+        prepare,
     )
 }  # fmt: skip
 

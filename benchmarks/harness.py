@@ -43,7 +43,7 @@ from blt.evals.harness import Harness
 from blt.generate.incremental_blt import cached
 from blt.lm import SCORING_BYTES
 from blt.texts.pieces import groups
-from blt.tokens.tokenizer import _characters
+from blt.tokens.tokenizer import byte_characters
 
 TASK_FILES = Path(__file__).parent / "harness_tasks"
 # What is run: task, examples before each question (the harness draws new ones for each), documents.
@@ -73,7 +73,7 @@ def write_transformers(lm: blt.BLT, folder: Path) -> None:
     theirs.load_state_dict(state)
     theirs.save_pretrained(folder)
     special = ["<boe>", "<s>", "</s>", "<bpe>"]
-    names = [*special, *_characters()]
+    names = [*special, *byte_characters()]
     tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, []))
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

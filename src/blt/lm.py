@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from blt import generate as generation
 from blt import vocab
 from blt.chat.source import TEMPLATE, read_source
-from blt.checkpoint import folders
-from blt.checkpoint.folders import TOKENIZER
+from blt.checkpoint import adapters, folders
+from blt.checkpoint.adapters import Adapter
+from blt.checkpoint.folders import TOKENIZER, Checkpoint
 from blt.checkpoint.layouts import transformers
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.checkpoint.pretrained import PRETRAINED, shipped
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.files.configs import to_dict
 from blt.files.hub import local_folder
+from blt.files.tensors import Cast
 from blt.generate import Generation, State
 from blt.generate import tokens as token_generation
 from blt.machine.precision import choose_device
@@ -33,6 +35,7 @@ from blt.model.blt import ByteLatentTransformer
 from blt.model.compiling import compile_model
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.embedding import TokenByteNgrams
+from blt.model.facts import three_lines
 from blt.model.language import Batch, Ready, Score
 from blt.model.packing import Laid, PackedBatch, end_to_end, on, pack
 from blt.model.prefix_tree import PrefixTree
@@ -40,7 +43,7 @@ from blt.model.transformer import CausalTransformer
 from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
 from blt.patching import Patches
 from blt.patching.thresholds import check_has_threshold
-from blt.scoring import bits, continuations
+from blt.scoring import bits, continuations, embedding, states
 from blt.texts.pieces import groups, segments
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
@@ -54,6 +57,7 @@ class LanguageModel(nn.Module):
     config: Any
     loss: Callable[[Tensor, Tensor], Tensor]  # logits [N, V], ids [N] → nats, summed
     chat_template: str | None = None  # for :class:`blt.chat.ChatTemplate`, kept in the folder
+    adapter: Adapter | None = None  # that is trained in place of the weights
     scoring_ids = SCORING_BYTES  # of continuations that are scored together
 
     @property
@@ -76,6 +80,10 @@ class LanguageModel(nn.Module):
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
         """Index of the first id after the prompt, in the ids of a text that begins with it."""
         return len(prompt) + 1
+
+    def lay_out(self, documents: Sequence[Tensor]) -> PackedBatch | Laid:
+        """Documents, ids [T] each with T >= 1, as the model reads them, on its device."""
+        return Laid(*end_to_end(documents, self.device))
 
     def ready(self, batch: Batch) -> Ready:
         """Lay a training batch out on the device, without waiting for it."""
@@ -107,6 +115,9 @@ class LanguageModel(nn.Module):
         """Read :meth:`files` back."""
         found = read_source(folder)
         self.chat_template = None if found is None else found.text
+
+    def __repr__(self) -> str:
+        return three_lines(self)
 
     @property
     def device(self) -> torch.device:
@@ -187,16 +198,76 @@ class LanguageModel(nn.Module):
         """
         return continuations.score(self, pairs)
 
+    def embed(
+        self,
+        texts: vocab.Text | Sequence[vocab.Text],
+        *,
+        level: embedding.Level | None = None,
+        pool: embedding.Pool | None = "mean",
+        layer: int | None = None,
+        normalize: bool = False,
+    ) -> Any:
+        """Texts as vectors: hidden states of their patches, bytes or tokens, pooled.
+
+        Texts are read together up to about 32768 ids; a longer one alone, with memory that grows
+        with its length.
+
+        Args:
+            texts: one, or a list of them.
+            level: whose states: "patch" or "byte" of a BLT, "byte" or "token" of the others. None:
+                of patches or, where there are none, of bytes or tokens.
+            pool: "mean", "max" or "last" of a text's rows, without its BOS unless it is empty;
+                None: all rows, one for each patch of ``lm.patch(text)`` but that of BOS, or one for
+                each byte or token, which has then been read.
+            layer: the residual stream after so many layers, 0 for what the first one reads; of
+                patches in the global transformer, of bytes in the local decoder; as in
+                :meth:`hidden_states`. None: half of them, whose states say more about a text than
+                the last ones, which are made to predict.
+            normalize: scale each vector to length 1.
+
+        Returns:
+            float32 [D], or [texts, D]; without pooling [rows, D], or a list of them.
+
+        Raises:
+            UserError: a level, pool or layer that the model does not have; names what there is.
+        """
+        how: Any = {"level": level, "pool": pool, "layer": layer, "normalize": normalize}
+        if isinstance(texts, vocab.Text):
+            return embedding.embed(self, [vocab.to_bytes(texts)], **how)[0]
+        return embedding.embed(self, [vocab.to_bytes(text) for text in texts], **how)
+
+    @overload
+    def hidden_states(self, texts: vocab.Text) -> states.States: ...  # type: ignore[overload-overlap]
+    @overload
+    def hidden_states(self, texts: Sequence[vocab.Text]) -> list[states.States]: ...
+
+    def hidden_states(
+        self, texts: vocab.Text | Sequence[vocab.Text]
+    ) -> states.States | list[states.States]:
+        """What every layer makes of a text, or of each of a list, which is read in one forward.
+
+        Returns:
+            :class:`blt.scoring.states.BLTStates`, or ``LayerStates`` of a byte or token model, in
+            the precision that the model computes in.
+        """
+        if isinstance(texts, vocab.Text):
+            return states.hidden_states(self, [vocab.to_bytes(texts)])[0]
+        return states.hidden_states(self, [vocab.to_bytes(text) for text in texts])
+
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Write config.json and model.safetensors into ``folder``, whole or not at all.
+        """Write config.json and model.safetensors into ``folder``, whole or not at all; of a model
+        with an adapter in training, the adapter alone.
 
         Args:
             tensors: weights to write; None: the model's own.
         """
         config = {"kind": self.kind, "model": to_dict(self.config)}
-        weights = self.state_dict() if tensors is None else tensors
+        weights = self.stored() if tensors is None else tensors
+        if self.adapter is not None:
+            adapters.save(folder, self.adapter, weights)
+            return
         folders.save(folder, config, weights, self.files())
 
     @property
@@ -228,6 +299,10 @@ class LanguageModel(nn.Module):
             UserError: as of :attr:`threshold`; no text, or a size below 1.
         """
         raise UserError(f"a {self.kind} model has no patches, and so no threshold")
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors of its folder, by name: of a model with an adapter, those of that."""
+        return self.state_dict() if self.adapter is None else adapters.tensors_of(self)
 
     def read(self, prompt: vocab.Text) -> State:
         """Read a text once, so that :meth:`generate` can continue it any number of times."""
@@ -480,7 +555,9 @@ FACES: dict[str, type[LanguageModel]] = {"blt": BLT, "byte": ByteLM, "token": To
 
 
 def load(
-    source: str | os.PathLike[str] = PRETRAINED, device: str | torch.device = "cpu"
+    source: str | os.PathLike[str] = PRETRAINED,
+    device: str | torch.device = "cpu",
+    adapter: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
 
@@ -492,6 +569,8 @@ def load(
             the package.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one. Weights keep the
             precision that they are stored in.
+        adapter: folder of one in peft's layout (LoRA), to add to the weights. A ``source`` that is
+            itself one is loaded with the base that it names.
 
     Raises:
         UserError: missing, damaged or foreign checkpoint; says which file and the way out; or no
@@ -500,12 +579,26 @@ def load(
     place = choose_device(device, "device")
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:
-            return load(inside).float().to(place)  # stored as bfloat16 to keep the package small
+            found = open_checkpoint(inside)  # stored as bfloat16 to keep the package small
+            wide = replace(found, tensors=Cast(found.tensors, torch.float32))
+            return _adapted(wide, inside, adapter).to(place)
     folder = local_folder(source)
-    model = opened(open_checkpoint(folder), FACES)
+    if adapters.is_adapter(folder):
+        require(adapter is None, f"{folder}: is an adapter itself; give its base and one of them")
+        return load(adapters.base_of(folder), place, folder)
+    return _adapted(open_checkpoint(folder), folder, adapter).to(place)
+
+
+def _adapted(
+    found: Checkpoint, folder: Path, adapter: str | os.PathLike[str] | None
+) -> LanguageModel:
+    """The model of a checkpoint, with an adapter merged into its weights."""
+    if adapter is not None:
+        found = adapters.merged(found, local_folder(adapter))
+    model = opened(found, FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
-    return model.to(place)
+    return model
 
 
 def from_transformers(hf_model: Any) -> BLT:

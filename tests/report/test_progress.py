@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from blt.report.progress import describe, training_bar
+from blt.report.progress import _draws, describe, training_bar
 from reports import REPORT
 
 
@@ -57,3 +57,15 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(terminal: bool) -> None:
     for part in ("entropy", "100%", "2.345 bits/byte", "18.5 kB/s"):
         assert part in text
     assert ("\x1b[" in text) == terminal
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_has_bars_where_rich_can_draw_them_and_lines_where_not(
+    monkeypatch: pytest.MonkeyPatch, widgets: bool
+) -> None:
+    monkeypatch.setattr("blt.report.progress.find_spec", lambda name: object() if widgets else None)
+    console = Console(file=io.StringIO(), width=100)
+    console.is_jupyter = True
+    assert _draws(console) is widgets
+    console.is_jupyter = False
+    assert not _draws(console)

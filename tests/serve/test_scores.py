@@ -224,7 +224,7 @@ def test_models_can_be_retrieved_and_other_routes_say_what_there_is(ending: Serv
         ending.client().models.retrieve("other/model")
     for path, hint in (
         ("/chat/completions", "chats are at /v1/chat/completions"),
-        ("/v1/embeddings", "no embeddings"),
+        ("/embeddings", "/v1/embeddings"),
         ("/v1/nonsense", "/v1/completions"),
         ("/completions", "/v1/completions"),
     ):

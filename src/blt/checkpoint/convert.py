@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from blt.chat.source import TEMPLATE, read_source
+from blt.checkpoint import adapters
 from blt.checkpoint.folders import check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
 from blt.checkpoint.layouts.ours import refuse_tables
 from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.pretrained import PRETRAINED, shipped
 from blt.errors import UserError, require
 from blt.files import checksums, stored
 from blt.files.hub import local_folder
@@ -32,17 +34,19 @@ def convert(
     *,
     entropy_model: str | os.PathLike[str] | None = None,
     precision: str | None = None,
+    merge: str | os.PathLike[str] | None = None,
     shard_bytes: int = stored.SHARD_BYTES,
 ) -> None:
     """Write a model in another layout, whole or not at all; weights pass through bit for bit, and
     its chat template goes along.
 
     Args:
-        source: model folder of any layout, or a hub id ("owner/name").
+        source: model folder of any layout, a hub id ("owner/name"), or "pretrained", in float32.
         out: folder to make; a model that is there is replaced.
         to: blt, transformers or meta.
         entropy_model: Meta's layout: folder or hub id of the entropy model.
         precision: float32 or bfloat16; None: each tensor as it is.
+        merge: folder of an adapter (LoRA) to add to the weights.
         shard_bytes: of a file; larger models are split.
 
     Raises:
@@ -53,13 +57,22 @@ def convert(
         precision is None or precision in PRECISIONS,
         f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}",
     )
+    if os.fspath(source) == PRETRAINED:
+        with shipped("blt") as inside:  # stored as bfloat16 to keep the package small
+            convert(inside, out, to, precision=precision or "float32", merge=merge)
+        return
     target, folder = Path(out), local_folder(source)
     check_target(target)
     _check_apart(folder, target)
     entropy_folder = None if entropy_model is None else local_folder(entropy_model)
+    if adapters.is_adapter(folder):
+        base = adapters.base_of(folder)
+        raise UserError(f"{folder}: is an adapter; try: blt convert {base} {out} --merge {folder}")
     found = open_checkpoint(folder, entropy_folder)
     if precision is not None:
         found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
+    if merge is not None:
+        found = adapters.merged(found, local_folder(merge))
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
     if to != "blt":
         refuse_tables(found.config, found.where, to)

@@ -122,6 +122,8 @@ def _missing(folder: Path) -> str:
     inside = folder / "checkpoint"
     if (inside / CONFIG).is_file():
         return f"is the folder of a run; its model is {inside}"
+    if (folder / "adapter_config.json").is_file():
+        return "is an adapter; merge it first: blt convert BASE OUT --merge ADAPTER"
     return f"no {CONFIG} here; expected a folder written by lm.save()"
 
 

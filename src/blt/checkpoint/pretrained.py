@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from blt.checkpoint import adapters
 from blt.checkpoint.folders import CONFIG, PATCHING
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.errors import UserError
@@ -76,7 +77,12 @@ def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
         with shipped("blt") as inside:
             return _float(load_patcher(inside))
     place = local_folder(folder)
-    model = opened(open_checkpoint(place), {kind: model for kind, (model, _) in KINDS.items()})
+    adapted = adapters.is_adapter(place)
+    if adapted and adapters.base_of(place) == PRETRAINED:
+        return load_patcher(PRETRAINED)  # a BLT, whose entropy model no adapter changes
+    found = open_checkpoint(local_folder(adapters.base_of(place)))
+    found = adapters.merged(found, place) if adapted else found
+    model = opened(found, {kind: model for kind, (model, _) in KINDS.items()})
     if isinstance(model, ByteLatentTransformer):
         return model.patcher
     assert isinstance(model, CausalTransformer)

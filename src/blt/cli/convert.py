@@ -18,6 +18,7 @@ def convert(
     to: Literal["blt", "transformers", "meta"] = "blt",
     entropy_model: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
+    merge: Path | None = None,
 ) -> None:
     """Write a model in another layout: ours, that of transformers, or Meta's.
 
@@ -27,8 +28,10 @@ def convert(
         to: Layout to write.
         entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
         precision: Of the weights. Left out: as they are, bit for bit.
+        merge: Folder of an adapter (LoRA) for the model, such as RUN/checkpoint, to add to its
+            weights.
     """
     from blt.checkpoint.convert import convert as run
 
-    run(source, out, to, entropy_model=entropy_model, precision=precision)
+    run(source, out, to, entropy_model=entropy_model, precision=precision, merge=merge)
     say(out)

@@ -19,6 +19,8 @@ class Model:
 
     model: Path | None = None
     """Model folder, such as RUN/checkpoint, instead of the model inside the package."""
+    adapter: Path | None = None
+    """Folder of an adapter (LoRA) for that model; a run that trained one knows its model."""
     precision: str | None = None
     """Precision of the weights: float32, bfloat16 or int8 (on a CPU). Left out: bfloat16 on a GPU
     that has it, else as the model is."""
@@ -104,7 +106,7 @@ def generate(
         raise UserError(f"--batch must be at least 1, got {model.batch}")
     stop = tuple(os.fsencode(s) for s in sampling.stop)
     how = Sampling(**{**vars(sampling), "stop": stop})
-    lm = load(model.model or PRETRAINED, chosen(model.device))
+    lm = load(model.model or PRETRAINED, chosen(model.device), model.adapter)
     recut(lm, model.threshold, model.target_patch_size, model.calibrate_on)
     engine = Engine(
         lm,

@@ -17,8 +17,8 @@ from blt.cli.output import stream
 from blt.generate import Engine, Generation, Handle, Sampling
 from blt.lm import BLT, LanguageModel
 from blt.report.console import Console
-from blt.report.glyphs import glyphs
 from blt.report.terminal import ALTERNATING, SEPARATOR
+from blt.texts.glyphs import glyphs
 
 Writer = Callable[[bytes, Handle], None]  # a prompt and its continuation, as it comes
 

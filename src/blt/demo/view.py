@@ -16,10 +16,10 @@ from blt.data import Split
 from blt.lm import BLT, LanguageModel
 from blt.patching import Cut, PatchingConfig
 from blt.report.console import Console
-from blt.report.glyphs import visible
 from blt.report.html import Curve, HeatText, ReportData, Scored, Written, write_report
 from blt.report.progress import clock, training_bar
 from blt.report.terminal import legend, print_patches, summary_line
+from blt.texts.glyphs import visible
 from blt.train.loop import OnProgress, Report
 from blt.train.run import RECIPE
 

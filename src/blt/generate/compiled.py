@@ -76,7 +76,7 @@ class CompiledForward:
     def read_bytes(self, ids: Tensor, spans: Spans) -> ReadBytes:
         """Of a byte transformer, or of the entropy model: ids [N]."""
         with self._precision():
-            return ReadBytes(*self._bytes(self._byte, self._byte.embed(ids, spans), spans))
+            return ReadBytes(*self._bytes(self._byte, self._byte.embed_ids(ids, spans), spans))
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.narrow)

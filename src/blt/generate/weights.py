@@ -7,7 +7,7 @@ transformer, so speed is how fast weights come from memory: narrower and better 
 from __future__ import annotations
 
 import copy
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,9 @@ def packed(model: Model, precision: Precision, native: bool | None = None) -> Mo
     copied = copy.deepcopy(model, cast(dict[int, object], shared)).eval()
     for module in list(copied.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, _packed_linear(child.weight.detach(), precision, native))
+            weight = _weight_of(child)
+            if weight is not None:
+                setattr(module, name, _packed_linear(weight, precision, native))
     if on_cpu:
         _widen(copied)
     if native:
@@ -72,6 +73,18 @@ def _widen(model: nn.Module) -> None:
             is_table = isinstance(module, NgramTables) and parameter is module.ngram
             if parameter.dtype in (torch.bfloat16, torch.float16) and not is_table:
                 setattr(module, name, nn.Parameter(parameter.detach().float(), False))
+
+
+def _weight_of(layer: nn.Module) -> Tensor | None:
+    """Of a linear layer, with the adapters added that peft has put around it; None: of another."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight.detach()
+    if not hasattr(layer, "get_delta_weight"):
+        return None
+    adapted: Any = layer
+    with torch.no_grad():
+        parts = [adapted.get_delta_weight(name) for name in adapted.active_adapters]
+        return sum((part.to(adapted.weight.dtype) for part in parts), adapted.weight.detach())
 
 
 def _packed_linear(weight: Tensor, precision: Precision, native: bool) -> nn.Module:

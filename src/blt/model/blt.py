@@ -20,7 +20,7 @@ from blt.model.config import Config
 from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
 from blt.model.embedding import ByteEmbedding
 from blt.model.kernels import gather, segment_max
-from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer
+from blt.model.layers import KeyValueCache, Linear, OnLayer, RMSNorm, Transformer
 from blt.model.packing import Laid, PackedBatch, Spans, end_to_end
 from blt.model.routing import Router, Routes
 from blt.model.transformer import CausalTransformer, cross_entropy
@@ -156,7 +156,21 @@ class LocalDecoder(nn.Module):
         caches: Sequence[KeyValueCache] | None = None,
         confidence: Tensor | None = None,
     ) -> Tensor:
-        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → [N, 260].
+        """As :meth:`states`, but logits  # [N, 260]."""
+        return self.head(self.states(x, seen, patch_ids, spans, caches, confidence))  # type: ignore[no-any-return]
+
+    def states(
+        self,
+        x: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+        patch_ids: Tensor,
+        spans: Spans,
+        caches: Sequence[KeyValueCache] | None = None,
+        confidence: Tensor | None = None,
+        on_layer: OnLayer | None = None,
+    ) -> Tensor:
+        """Byte states x [N, d], each seeing patch ``patch_ids`` [N] of ``seen`` → what the output
+        head reads [N, d].
 
         ``confidence`` [N] scales what each byte sees.
         """
@@ -172,7 +186,9 @@ class LocalDecoder(nn.Module):
                     x, delta, *seen[index], patch_ids, confidence
                 )
             x, delta = layer(x, delta, rope, spans, cache)
-        return self.head(self.norm.add(x, delta)[1])  # type: ignore[no-any-return]
+            if on_layer is not None:
+                on_layer(x + delta)
+        return self.norm.add(x, delta)[1]
 
 
 class ByteLatentTransformer(nn.Module):

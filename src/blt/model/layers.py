@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from blt.model.config import RopeScaling
 from blt.model.packing import Spans
 
 INIT_ROWS = 16384  # drawn at once
+OnLayer = Callable[[Tensor], None]  # called with the residual stream [N, d] after every layer
 
 
 def init_linear(weight: Tensor, fan_in: int) -> None:
@@ -209,7 +210,11 @@ class Transformer(nn.Module):
         return torch.zeros_like(x, dtype=kernels.compute_dtype(x), requires_grad=needs)
 
     def forward(
-        self, x: Tensor, spans: Spans, caches: Sequence[KeyValueCache] | None = None
+        self,
+        x: Tensor,
+        spans: Spans,
+        caches: Sequence[KeyValueCache] | None = None,
+        on_layer: OnLayer | None = None,
     ) -> Tensor:  # x [N, d]
         if self.gate is not None:
             x, rows = (half.contiguous() for half in x.chunk(2, -1))
@@ -220,4 +225,6 @@ class Transformer(nn.Module):
             if index == 0 and self.gate is not None:
                 x = x + delta
                 delta = self.gate(x, rows)
+            if on_layer is not None:
+                on_layer(x + delta)
         return x if delta is None else x + delta

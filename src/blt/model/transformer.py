@@ -76,7 +76,7 @@ class CausalTransformer(nn.Module):
             back: what n-grams are made of, as :class:`blt.model.embedding.NgramTables` has it;
                 None: the ids before, of whole documents.
         """
-        x = self.embed(ids, documents, back, groups)
+        x = self.embed_ids(ids, documents, back, groups)
         return self.head(self._states(x, documents, caches))  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -119,7 +119,7 @@ class CausalTransformer(nn.Module):
                 on(x[on(rows, x.device)], self.device) for x in (ids, documents.positions)
             )
             placed = on(replace(spans, positions=positions), self.device)
-            entropies = self._entropies(self.embed(read, placed, back), placed)
+            entropies = self._entropies(self.embed_ids(read, placed, back), placed)
             if (kept > firsts).any():
                 wanted = np.flatnonzero(rows.numpy() >= np.repeat(kept, lengths))
                 entropies = entropies[on(torch.from_numpy(wanted), self.device)]
@@ -131,7 +131,7 @@ class CausalTransformer(nn.Module):
         rows = HEAD_ROWS if states.device.type == "cpu" else len(states)
         return torch.cat([entropy(self.head(part)) for part in states.split(rows)])
 
-    def embed(
+    def embed_ids(
         self,
         ids: Tensor,
         documents: Spans,

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
+from blt.patching.picture import picture
 from blt.patching.rules import PatchingConfig, describe, used
 from blt.patching.views import mean_patch_size
+from blt.vocab import OFFSET, decode
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,19 @@ class Patches:
     opens_next: bool  # would position T start a patch?
     # [T] that position t+1 starts a patch, by a router; None: by another rule
     probabilities: Tensor | None = None
+    read: Tensor | None = None  # [T] ids of the document; None: not known
+
+    def _repr_html_(self) -> str | None:
+        """A picture for notebooks."""
+        if self.read is None:
+            return None
+        lengths = self.lengths.tolist()
+        patches = [decode(part) for part in self.read.split(lengths)]
+        entropies = None
+        if self.entropies is not None:  # byte t + 1 is what was predicted at t
+            before = F.pad(self.entropies, (1, 0))[: len(self.read)]
+            entropies = before[self.read >= OFFSET].tolist()
+        return picture(patches, entropies)
 
     @property
     def mean_size(self) -> float:
@@ -63,6 +79,10 @@ class Cut:
     def mean_size(self) -> float:
         """Bytes per patch; 0 for an empty text."""
         return mean_patch_size(1 + len(self.data), 1 + len(self.lengths))
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks."""
+        return picture(self.patches, self.entropies, self.rule)
 
     @property
     def rule(self) -> str:

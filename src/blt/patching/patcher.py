@@ -125,7 +125,7 @@ class Patcher:
         """
         if len(vocab.check_ids(ids)) == 0:
             none = torch.empty(0, dtype=torch.int64, device=ids.device)
-            return Patches(none.bool(), none, none, None, opens_next=True)
+            return Patches(none.bool(), none, none, None, opens_next=True, read=none)
         (decisions,), (found,) = self.decide([ids])
         starts, learned = decisions[:-1], self.config.is_learned
         return Patches(
@@ -135,6 +135,7 @@ class Patcher:
             entropies=None if learned else found,
             opens_next=bool(decisions[-1]),
             probabilities=found if learned else None,
+            read=ids,
         )
 
     def cut(self, data: bytes) -> Cut:

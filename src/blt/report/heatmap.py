@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blt.report.glyphs import Glyph, glyphs
+from blt.texts.glyphs import Glyph, glyphs
 
 LEVELS = 10  # CSS classes h0..h9
 TOP_BITS = 5.0  # entropies from here on get the strongest colour

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from blt.files import durable
 from blt.report.curves import Axis, Curve, curves_svg
-from blt.report.glyphs import visible
 from blt.report.heatmap import HeatText, heat_html, legend_html
+from blt.texts.glyphs import visible
 
 __all__ = ["Curve", "HeatText", "ReportData", "Scored", "Written", "render_report", "write_report"]
 

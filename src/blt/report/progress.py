@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -29,9 +30,19 @@ class TrainingView:
 
 
 @contextmanager
-def training_bar(console: Console, name: str) -> Iterator[TrainingView]:
-    """What :func:`blt.train.loop.fit` calls with its reports, inside a ``with`` block."""
-    if not console.is_terminal:
+def training_bar(console: Console | None, name: str) -> Iterator[TrainingView]:
+    """What a training is shown with inside a ``with`` block: bars in a terminal or notebook.
+
+    ``train_recipe(recipe, folder, on_progress=view, on_prepare=view.prepare)`` draws it, and
+    ``fit(..., on_progress=view)``. Where bars cannot be drawn there is now and then a line: in a
+    pipe, and in a notebook without ``ipywidgets``.
+
+    Args:
+        console: where to; None: standard output.
+        name: of the training.
+    """
+    console = Console() if console is None else console
+    if not _draws(console):
         yield TrainingView(_lines(console, name), _prepare_lines(console, name))
         return
     whole_or_cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal's end
@@ -54,6 +65,12 @@ def training_bar(console: Console, name: str) -> Iterator[TrainingView]:
             progress.update(before[what], completed=share)
 
         yield TrainingView(show, prepare)
+
+
+def _draws(console: Console) -> bool:
+    """Rich draws bars in a notebook with ipywidgets alone."""
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    return console.is_terminal or in_notebook
 
 
 def describe(report: Report) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.text import Text
 
 from blt.report.console import Console
-from blt.report.glyphs import glyphs
+from blt.texts.glyphs import glyphs
 
 SEPARATOR = "│"
 # Both colours are always set, so that it reads on dark terminals and on light ones.

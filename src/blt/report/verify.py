@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from blt.checkpoint import adapters
 from blt.checkpoint.folders import CONFIG, TRAINER
 from blt.checkpoint.layouts.meta import INSIDE
 from blt.checkpoint.layouts.meta_config import PARAMS
@@ -19,7 +20,7 @@ from blt.data.shards import faults_of_shards, is_prepared
 from blt.errors import UserError
 from blt.files import checksums
 from blt.files.strict_json import read_object
-from blt.files.tensors import Tensors, check_finite
+from blt.files.tensors import Held, Tensors, check_finite
 from blt.train.recipe import read_recipe
 from blt.train.run import CHECKPOINT, METRICS, OLDER, RECIPE, TENSORS
 from blt.train.state import TrainerValues
@@ -64,7 +65,7 @@ def verify(folder: Path) -> Verdict:
             verdict.add_file(path, fault)
     elif (folder / RECIPE).is_file():
         _verify_run(folder, verdict)
-    elif any((folder / name).is_file() for name in (CONFIG, PARAMS)):
+    elif any((folder / name).is_file() for name in (CONFIG, PARAMS, adapters.CONFIG)):
         _verify_model(folder, verdict)
     else:
         what = "is no model folder, no run folder and no prepared text" if folder.exists() else ""
@@ -97,13 +98,26 @@ def _verify_model(folder: Path, verdict: Verdict) -> None:
         _verify_files(place, verdict)
     known = {fault.split(":")[0] for fault in verdict.faults}  # files
     with verdict.collecting():
-        found = open_layout(folder)
-        _verify_tensors(found.tensors, verdict)
+        _verify_tensors(_tensors_of(folder), verdict)
     if (folder / TRAINER).is_file() and str(folder / TRAINER) not in known:
         with verdict.collecting():
             TrainerValues.check(read_object(folder / TRAINER), str(folder / TRAINER))
         for path in sorted((folder / TENSORS).glob("*.safetensors")):
             _verify_state(path, verdict)
+
+
+def _tensors_of(folder: Path) -> Tensors:
+    """Of a model, or of an adapter."""
+    if not adapters.is_adapter(folder):
+        return open_layout(folder).tensors
+    adapters.read_config(folder)
+    pairs = adapters.read_tensors(folder)
+    parts = {
+        layer + part: pair[i]
+        for layer, pair in pairs.items()
+        for i, part in enumerate((adapters.A, adapters.B))
+    }
+    return Held(parts, str(folder))
 
 
 def _verify_files(folder: Path, verdict: Verdict) -> None:

@@ -1,3 +1,3 @@
-"""What a model says about text that is there belongs here: bits and continuations; no tasks, no
-tables, no writing.
+"""What a model makes of text that is there belongs here: bits, continuations, states, vectors; no
+tasks, no tables, no writing.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +111,14 @@ class Analysis:
         return ScoreResponse(
             bytes=len(data), bits=bits.tolist(), bits_per_byte=mean, patches=patches
         )
+
+    @torch.inference_mode()
+    def embed(self, texts: list[bytes]) -> np.ndarray:
+        """A vector of length 1 for each text  # [texts, D] float32."""
+        with self._precision():
+            found = self.lm.embed(texts, normalize=True)
+        assert isinstance(found, Tensor)
+        return found.cpu().numpy()
 
     @torch.inference_mode()
     def piece(self, data: bytes, alternatives: int) -> Piece:

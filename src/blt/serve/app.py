@@ -20,6 +20,7 @@ from blt.serve.asked import Asked
 from blt.serve.chat import ChatForm, asked_by
 from blt.serve.chat_schemas import ChatCompletion, ChatRequest
 from blt.serve.completions import complete
+from blt.serve.embeddings import EmbeddingList, EmbeddingRequest, embed
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.forms import CompletionForm
 from blt.serve.guard import Door, Guard
@@ -175,6 +176,15 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
         asked = await asked_by(service, body)
         check_asked(asked)
         return await complete(service, asked, ChatForm(), http)
+
+    @app.post("/v1/embeddings", **v1)
+    async def embeddings(body: EmbeddingRequest, http: Request) -> EmbeddingList:
+        """Vectors of texts; OpenAI's, with counts in bytes."""
+        check_name(body.model)
+        texts = body.texts()
+        check(body.source, *map(len, texts))
+        http.scope["blt"]["prompt_tokens"] = sum(map(len, texts))
+        return await embed(service, body)
 
     @app.post("/v1/patches", **v1)
     async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:

@@ -25,13 +25,14 @@ TYPES = {
 
 
 ROUTES = (
-    *("/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/score", "/v1/patches"),
+    *("/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"),
+    *("/v1/score", "/v1/patches"),
     *("/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/metrics"),
 )
 INSTEAD = {  # ends of paths that clients of other servers ask for
     "/chat/completions": "chats are at /v1/chat/completions",
     "/responses": "chats are at /v1/chat/completions",
-    "/embeddings": "there are no embeddings",
+    "/embeddings": "embeddings are at /v1/embeddings",
     "/tokenize": "ids of a text are at /tokenize",
     "/completions": "completions are at /v1/completions",
     "/models": "models are at /v1/models",

@@ -48,7 +48,7 @@ def decode(text: str, param: str) -> bytes:
 SPECIALS = {vocab.BOS: "<bos>", vocab.EOS: "<eos>"}  # what a prompt of ids may begin with
 
 
-def bytes_of(ids: list[int], where: str) -> bytes:
+def bytes_of(ids: list[int], where: str, param: str = "prompt") -> bytes:
     """The bytes of a prompt of ids; a BOS or EOS in front only says that a text begins.
 
     Raises:
@@ -61,7 +61,7 @@ def bytes_of(ids: list[int], where: str) -> bytes:
                 f"{where}.{index}: id {token_id} is no byte; a byte's is the byte + "
                 f"{vocab.OFFSET}, and only the first may be BOS ({vocab.BOS}) or EOS ({vocab.EOS})"
             )
-            raise refusal("prompt", message)
+            raise refusal(param, message)
     return bytes(token_id - vocab.OFFSET for token_id in ids[first:])
 
 

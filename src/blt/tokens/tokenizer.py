@@ -41,7 +41,7 @@ class ByteTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"not a tokenizer.json ({error})") from None
         self.json = json
-        ids = [self._tokenizer.token_to_id(character) for character in _characters()]
+        ids = [self._tokenizer.token_to_id(character) for character in byte_characters()]
         if None in ids:
             raise UserError("the tokenizer has no token for some bytes: it is no byte-level BPE")
         self._byte_ids: list[int] = ids
@@ -68,7 +68,7 @@ class ByteTokenizer:
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=vocab_size, initial_alphabet=_characters(), show_progress=False
+            vocab_size=vocab_size, initial_alphabet=byte_characters(), show_progress=False
         )
         readable = (text.decode("utf-8", "ignore") for text in texts)
         tokenizer.train_from_iterator(readable, trainer)
@@ -132,7 +132,7 @@ def readable_runs(data: bytes) -> Iterator[str | bytes]:
 
 
 @cache
-def _characters() -> list[str]:
+def byte_characters() -> list[str]:
     """The character that stands for each byte in tokens: itself, or one above 255 (GPT-2)."""
     shown = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in shown]
@@ -141,7 +141,7 @@ def _characters() -> list[str]:
 
 @cache
 def _values() -> dict[str, int]:
-    return {character: byte for byte, character in enumerate(_characters())}
+    return {character: byte for byte, character in enumerate(byte_characters())}
 
 
 def tokenizers_library() -> Any:

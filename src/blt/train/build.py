@@ -22,6 +22,7 @@ from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, OnShare
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
+from blt.train.lora import resumed
 from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
@@ -44,7 +45,8 @@ def model_of(
     """
     device = choose_device(recipe.train.device)
     if run.has_checkpoint:
-        model: LanguageModel = load(run.checkpoint)
+        adapted = recipe.lora is not None
+        model: LanguageModel = resumed(run.checkpoint) if adapted else load(run.checkpoint)
         _check_shape(model, recipe, run)
         if isinstance(model, BLT) and model.entropy_model is not None:
             model.entropy_model.requires_grad_(False)

@@ -18,12 +18,13 @@ from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
 from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
+from blt.train import lora
 from blt.train.begin import (
     Beginning,
     Say,
@@ -88,12 +89,17 @@ def train_recipe(
     begins = recipe.init is not None and not (Path(run_folder) / CHECKPOINT / TRAINER).is_file()
     if begins or getattr(recipe, SECTIONS[recipe.kind]) is None:
         recipe = with_shape_of_init(recipe)
+    lora.check(recipe)
     beginning = begin(recipe) if begins else None
     entropy_model = find_entropy_model(recipe.entropy_model)
     if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
+    require(
+        recipe.lora is None or parallel.mesh is None,
+        "lora: an adapter is trained by one process; leave out torchrun",
+    )
     sources = open_text(recipe)
     cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
     check_entropies(sources, recipe, cuts)
@@ -104,6 +110,8 @@ def train_recipe(
     else:
         model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
+    if recipe.lora is not None and not run.has_checkpoint:
+        lora.begin(model, recipe.lora, str(lora.base_of(recipe)), recipe.seed)
     make_fast(model, recipe.train, divided=parallel.mesh is not None)
     parallel.shard(model)
     if not run.has_checkpoint:

@@ -150,6 +150,23 @@ class RoutingConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Adapters to train in place of the weights of a model that is there."""
+
+    rank: int = 16
+    alpha: float = 32.0  # what an adapter adds is multiplied with alpha / rank
+    dropout: float = 0.0  # of what adapters read
+    # parts of layers' names, such as "global_transformer" or "attention.qkv"; none: all linear
+    # layers of the local and global models
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"lora.rank must be at least 1, got {self.rank}")
+        require(self.alpha > 0, f"lora.alpha must be positive, got {self.alpha}")
+        require(0 <= self.dropout < 1, f"lora.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment: a BLT, a byte transformer (an entropy model, or a flat baseline), or a
     transformer over tokens."""
@@ -166,6 +183,7 @@ class Recipe:
     # "lookup" then learns its table from counts of bytes.
     entropy_model: str | None = None
     byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
+    lora: LoraConfig | None = None  # of any kind
     routing: RoutingConfig | None = None  # of kind "blt" with the patching rule "learned"
     # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the threshold that is there.
     # None given: 4.5, or with init 0

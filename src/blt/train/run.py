@@ -122,7 +122,7 @@ class RunFolder:
         """
         self.finish_saving()  # of the one before
         weights = {}
-        for name, tensor in model.state_dict().items():  # one whole tensor at a time
+        for name, tensor in model.stored().items():  # one whole tensor at a time
             complete = whole(tensor)
             if self.parallel.main:
                 weights[name] = complete if wait and complete is tensor else _copied(complete)

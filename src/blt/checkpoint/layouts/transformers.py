@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, refuse_unknown, skeleton
+from blt.checkpoint.layouts.byte_tokenizer import generation_config, tokenizer_files
 from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.transformers_config import read_config, write_config
@@ -55,6 +56,7 @@ NAMES = Names(
     table="model.encoder_hash_tok_embedding.weight",
 )
 EMBEDDING, HEAD = NAMES.others["encoder.embedding.byte"], NAMES.others["decoder.head.weight"]
+GENERATION = "generation_config.json"
 COMPUTED = "rotary_emb.inv_freq"  # old versions stored it
 
 
@@ -99,7 +101,8 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     pieces = to_theirs(mapping(found.config))
     tensors = Rearranged(found.tensors, pieces, found.where)
     config["dtype"] = widest(tensors)  # transformers reads all tensors as that
-    return {"": ({CONFIG: config}, tensors)}
+    files = {CONFIG: config, GENERATION: generation_config(), **tokenizer_files()}
+    return {"": (files, tensors)}
 
 
 def mapping(config: Config) -> Mapped:

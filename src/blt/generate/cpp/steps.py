@@ -165,7 +165,7 @@ class NativeByteSteps(ByteSteps):
 
     def _source(self, ids: Tensor, spans: Spans, back: Back) -> Tensor:
         """What C++ reads: ids, or their embeddings."""
-        return ids if self.model.tables is None else self.model.embed(ids, spans, back).float()
+        return ids if self.model.tables is None else self.model.embed_ids(ids, spans, back).float()
 
 
 def fits(model: nn.Module) -> bool:

@@ -102,7 +102,7 @@ class SwiGLUDown(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         gate_up, down = ctx.saved_tensors
         d_gate_up, product = torch.empty_like(gate_up), grad.new_empty(len(grad), down.shape[1])
         for rows in chunks(gate_up, FF_CHUNK):
@@ -113,4 +113,6 @@ class SwiGLUDown(torch.autograd.Function):
             d_product = grad[rows] @ down.to(grad.dtype)
             d_up.copy_(gated.mul_(d_product))
             d_gate.copy_(torch.ops.aten.silu_backward(d_product.mul_(up), gate))
+        if not ctx.needs_input_grad[1]:
+            return d_gate_up, None
         return d_gate_up, (grad.t() @ product).to(down.dtype)

@@ -1,7 +1,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blt.report.glyphs import glyphs, visible
+from blt.texts.glyphs import glyphs, visible
 
 ANY_BYTES = st.one_of(st.binary(max_size=200), st.text(max_size=80).map(str.encode))
 

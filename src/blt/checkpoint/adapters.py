@@ -1,0 +1,178 @@
+"""Adapters (LoRA, arXiv 2106.09685) in peft's layout: read and merged without peft.
+
+==============================  ==================================================
+``adapter_config.json``         rank, alpha, the base model and the layers, by name
+``adapter_model.safetensors``   ``base_model.model.LAYER.lora_A.weight`` [r, in] and
+                                ``...lora_B.weight`` [out, r] of each layer
+==============================  ==================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from blt.checkpoint.folders import Checkpoint, move_into_place, replace_folder
+from blt.errors import UserError, require
+from blt.files import checksums
+from blt.files.strict_json import read_object
+from blt.files.tensors import Tensors
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+NAME = "default"  # of an adapter within a model, as peft calls a first one
+# What changes how an adapter is applied, and the values that we apply.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "use_dora": (False, None),
+    "use_rslora": (False, None),
+    "fan_in_fan_out": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "modules_to_save": (None, []),
+    "trainable_token_indices": (None,),
+    "layer_replication": (None,),
+    "lora_bias": (False, None),
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is trained in a model in place of its weights."""
+
+    config: Mapping[str, Any]  # as adapter_config.json has it
+
+    @property
+    def scale(self) -> float:
+        """What ``B @ A`` is multiplied with."""
+        return float(self.config["lora_alpha"]) / int(self.config["r"])
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Folder or hub id of the model that a folder's adapter is for; of another, the folder itself.
+
+    Raises:
+        UserError: an adapter that does not say it.
+    """
+    if not is_adapter(folder):
+        return str(folder)
+    base = read_config(folder).config.get("base_model_name_or_path")
+    require(
+        isinstance(base, str) and base != "",
+        f"{folder / CONFIG}: names no base model; give it, and this as the adapter",
+    )
+    return str(base)
+
+
+def read_config(folder: Path) -> Adapter:
+    """What an adapter is.
+
+    Raises:
+        UserError: none there, a damaged one, or one of another kind than plain LoRA; names the key.
+    """
+    require(is_adapter(folder), f"{folder}: no {CONFIG} here; name a folder with an adapter")
+    data = read_object(folder / CONFIG)
+    for key, values in PLAIN.items():
+        value = data.get(key, values[0])
+        require(value in values, f"{folder / CONFIG}: {key}: {value!r} is not plain LoRA")
+    for key in ("r", "lora_alpha"):
+        value = data.get(key)
+        found = isinstance(value, int | float) and value > 0
+        require(found, f"{folder / CONFIG}: {key} must be positive, found {value!r}")
+    return Adapter(data)
+
+
+def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """A [r, in] and B [out, r] of each layer, by its name.
+
+    Raises:
+        UserError: missing or damaged, or tensors that are no pairs; names the first.
+    """
+    path = folder / WEIGHTS
+    checksums.check(folder)
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: missing or damaged ({error})") from None
+    layers = {name.removeprefix(PREFIX).removesuffix(A) for name in found if name.endswith(A)}
+    expected = {PREFIX + layer + part for layer in layers for part in (A, B)}
+    for name in sorted(expected ^ found.keys()):
+        raise UserError(
+            f"{path}: tensor {name!r} is {'missing' if name in expected else 'unknown'}"
+        )
+    return {layer: (found[PREFIX + layer + A], found[PREFIX + layer + B]) for layer in layers}
+
+
+def save(folder: str | os.PathLike[str], adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+    """Write an adapter's folder whole or not at all; ``tensors`` are named as in the file."""
+    target = Path(folder)
+    with replace_folder(target) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        (new / CONFIG).write_text(json.dumps(dict(adapter.config), indent=2) + "\n")
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
+        )
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)
+        checksums.record(new)
+        move_into_place(new, target)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """A and B of every adapted layer, as peft holds them, under their names in a file."""
+    return {
+        PREFIX + name.replace(f".{NAME}.weight", ".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith((f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"))
+    }
+
+
+def merged(found: Checkpoint, folder: Path) -> Checkpoint:
+    """A model with an adapter added to its weights, in the precision that they have.
+
+    Raises:
+        UserError: an adapter of other layers or shapes; names the first.
+    """
+    adapter, layers = read_config(folder), read_tensors(folder)
+    for layer, (a, b) in layers.items():
+        spec = found.tensors.specs.get(f"{layer}.weight")
+        fits = spec is not None and spec.shape == (len(b), a.shape[1]) and b.shape[1] == len(a)
+        require(fits, f"{folder / WEIGHTS}: {layer!r} does not fit {found.where}; another base?")
+    return replace(found, tensors=Merged(found.tensors, layers, adapter.scale))
+
+
+class Merged(Tensors):
+    """Weights with ``scale * B @ A`` added to those of some layers."""
+
+    def __init__(
+        self, source: Tensors, layers: Mapping[str, tuple[Tensor, Tensor]], scale: float
+    ) -> None:
+        self.source, self.scale, self.specs = source, scale, source.specs
+        self.layers = {f"{layer}.weight": pair for layer, pair in layers.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        found = self.source.rows(name, start, stop)
+        if name not in self.layers:
+            return found
+        a, b = self.layers[name]
+        delta = b[start:stop].float() @ a.float() * self.scale
+        return (found.float() + delta).to(found.dtype)
+
+    def read(self, name: str) -> Tensor:
+        return super().read(name) if name in self.layers else self.source.read(name)
+
+    def origin(self, name: str) -> str:
+        return self.source.origin(name)

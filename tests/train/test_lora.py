@@ -1,0 +1,262 @@
+"""Adapters: merged equals applied, only they are trained and stored, and peft reads them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import blt
+from blt.checkpoint import adapters
+from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.pretrained import load_patcher
+from blt.data import loader_of
+from blt.errors import UserError
+from blt.report.verify import verify
+from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
+from blt.train.recipe import LoraConfig
+from blt.train.trainer import Trainer
+from shapes import random_blt
+
+peft = pytest.importorskip("peft")
+
+TEXTS = [f"{n} bottles of beer on the wall".encode() for n in range(40)]
+IDS = blt.encode("12 bottles of beer")
+CONFIG = LoraConfig(rank=4, alpha=8.0)
+TRAIN = TrainConfig(steps=3, lr=1e-2, device="cpu", precision="float32")
+
+
+def batches() -> Any:
+    return loader_of(TEXTS, batch_bytes=256, context_bytes=64, seed=0)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    random_blt("space").save(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def trained(base: Path) -> blt.LanguageModel:
+    """With an adapter that has learned something."""
+    model = blt.load(base)
+    lora.begin(model, CONFIG, str(base), seed=0)
+    trainer = Trainer(model.train(), batches(), TRAIN)
+    for _ in range(3):
+        trainer.step(0.5)
+    trainer.loader.close()
+    return model.eval()
+
+
+def test_an_adapter_changes_nothing_before_it_learns(base: Path) -> None:
+    model = blt.load(base)
+    expected = model.logits(IDS)
+    lora.begin(model, CONFIG, str(base), seed=0)
+    assert torch.equal(model.logits(IDS), expected)
+
+
+def test_merged_equals_applied_and_stored_is_the_adapter_alone(
+    base: Path, trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    applied = trained.logits(IDS)
+    assert (applied - blt.load(base).logits(IDS)).abs().max() > 1e-2  # it has learned
+    trained.save(tmp_path / "adapter")
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert files == {adapters.CONFIG, adapters.WEIGHTS, "checksums.json"}
+    followed, given = blt.load(tmp_path / "adapter"), blt.load(base, adapter=tmp_path / "adapter")
+    convert(base, tmp_path / "merged", merge=tmp_path / "adapter")
+    for lm in (followed, given, blt.load(tmp_path / "merged")):
+        assert (lm.logits(IDS) - applied).abs().max() <= 1e-5 * applied.abs().max()
+        assert (lm.embed("beer") - trained.embed("beer")).abs().max() < 1e-4
+    # What writes reads weights past the modules' forward.
+    how = {"max_bytes": 12, "temperature": 0}
+    assert trained.generate("12 bot", **how).data == followed.generate("12 bot", **how).data
+
+
+def test_the_gradients_are_those_of_the_plain_formula(base: Path) -> None:
+    """Among them those of layers whose product is fused with the activation before it."""
+    model = blt.load(base)
+    lora.begin(model, CONFIG, str(base), seed=0)
+    with torch.no_grad():
+        for name, parameter in adapters.tensors_of(model).items():
+            if name.endswith(adapters.B):
+                parameter.normal_(std=0.02)
+    plain = blt.load(base)
+    layers = {n.removesuffix(adapters.A): p for n, p in adapters.tensors_of(model).items()}
+    pairs = {
+        n.removeprefix(adapters.PREFIX): (a, adapters.tensors_of(model)[n + adapters.B])
+        for n, a in layers.items()
+        if not n.endswith(adapters.B)
+    }
+    leaves = {
+        n: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_())
+        for n, (a, b) in pairs.items()
+    }
+    changed = {
+        f"{n}.weight": plain.get_parameter(f"{n}.weight").detach() + 2 * b @ a
+        for n, (a, b) in leaves.items()
+    }
+    batch = plain.lay_out([IDS])
+    torch.func.functional_call(plain, changed, (batch,)).square().sum().backward()
+    model(batch).square().sum().backward()
+    assert any(n.endswith("ff.down") for n in pairs)
+    for name, (a, b) in pairs.items():
+        for found, expected in zip((a, b), leaves[name], strict=True):
+            assert found.grad is not None, name
+            assert expected.grad is not None
+            assert torch.allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-4), name
+
+
+def test_only_adapters_have_gradients_and_optimiser_states(trained: blt.LanguageModel) -> None:
+    learned = {name for name, p in trained.named_parameters() if p.requires_grad}
+    assert learned == {
+        n.removeprefix(adapters.PREFIX).replace(".weight", ".default.weight")
+        for n in adapters.tensors_of(trained)
+    }
+    trainer = Trainer(trained.train(), batches(), TRAIN)
+    trainer.step(0.5)
+    trainer.loader.close()
+    held = sum(t.numel() for name, t in trainer.state().tensors.items() if "exp_avg" in name)
+    assert held == 2 * sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def test_all_linear_layers_of_the_local_and_global_models_are_adapted(base: Path) -> None:
+    model = blt.load(base)
+    names = lora.targets_of(model, ())
+    linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    left = {n for n in linear if n.startswith("entropy_model.")} | {"decoder.head"}
+    assert set(names) == linear - left
+    assert all(
+        n.startswith("global_transformer.") for n in lora.targets_of(model, ("global_transformer",))
+    )
+    assert all(n.endswith("attention.qkv") for n in lora.targets_of(model, ("attention.qkv",)))
+    with pytest.raises(UserError, match=r"lora.targets: no layer has 'qvk'.*there are.*qkv"):
+        lora.targets_of(model, ("qvk",))
+
+
+def test_peft_loads_what_is_stored(base: Path, trained: blt.LanguageModel, tmp_path: Path) -> None:
+    trained.save(tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(blt.load(base), str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        found = theirs.base_model.model.packed_logits([IDS])
+    assert (found - trained.logits(IDS)).abs().max() < 1e-5
+
+
+def test_a_training_of_adapters_goes_on_exactly(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_bytes(b"\n\n".join(TEXTS * 5))
+    recipe = Recipe(
+        kind="blt",
+        data=DataConfig(sources=(str(tmp_path / "text.txt"),), batch_bytes=256, context_bytes=64),
+        train=replace(
+            TRAIN,
+            steps=4,
+            evals=1,
+            eval_bytes=200,
+            sample_prompts=("12",),
+            checkpoint_every_seconds=1e-9,
+        ),
+        model=blt.load(base).config,
+        target_patch_size=0,
+        lora=CONFIG,
+    )
+    monkeypatch.setattr("blt.train.job.model_of", _begun(base))
+    monkeypatch.setattr(lora, "base_of", lambda _: str(base))
+    whole = train_recipe(recipe, tmp_path / "whole")
+    checkpoint = tmp_path / "whole" / "checkpoint"
+    assert adapters.base_of(checkpoint) == str(base)
+    assert not (checkpoint / "model.safetensors").exists()
+    loaded = blt.load(checkpoint)
+    assert (loaded.logits(IDS) - whole.logits(IDS)).abs().max() < 1e-4
+    at_once = adapters.read_tensors(checkpoint)
+
+    def stop(report: Any) -> None:
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe, tmp_path / "parts", on_progress=stop)
+    train_recipe(recipe, tmp_path / "parts", resume=True)
+    again = adapters.read_tensors(tmp_path / "parts" / "checkpoint")
+    for layer, pair in at_once.items():
+        assert all(map(torch.equal, pair, again[layer])), layer
+
+
+def _begun(base: Path) -> Any:
+    """As a recipe with ``init`` begins: from weights that are there."""
+
+    def model_of(recipe: Recipe, run: Any, *_: Any) -> blt.LanguageModel:
+        return lora.resumed(run.checkpoint) if run.has_checkpoint else blt.load(base)
+
+    return model_of
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"r": 0}, "r must be positive"),
+        ({"use_dora": True}, "use_dora"),
+        ({"peft_type": "IA3"}, "peft_type"),
+        ({"base_model_name_or_path": None}, "names no base model"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_refused_by_its_key(
+    trained: blt.LanguageModel, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    trained.save(tmp_path / "adapter")
+    path = tmp_path / "adapter" / adapters.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (tmp_path / "adapter" / "checksums.json").unlink()
+    with pytest.raises(UserError, match=message):
+        blt.load(tmp_path / "adapter")
+
+
+def test_what_does_not_fit_is_refused_and_says_the_way_out(
+    base: Path, trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "adapter")
+    other = blt.ByteLM(blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=16))
+    other.save(tmp_path / "other")
+    with pytest.raises(UserError, match="does not fit"):
+        blt.load(tmp_path / "other", adapter=tmp_path / "adapter")
+    with pytest.raises(UserError, match=r"no adapter_config\.json here"):
+        blt.load(base, adapter=tmp_path / "other")
+    with pytest.raises(UserError, match=r"is an adapter; try: blt convert .*base .* --merge"):
+        convert(tmp_path / "adapter", tmp_path / "out")
+    data = DataConfig(sources=("x",))
+    recipe = Recipe("blt", data, TRAIN, entropy_model="pretrained", lora=CONFIG)
+    with pytest.raises(UserError, match="lora: adapts a model that is there"):
+        lora.check(recipe)
+
+
+def test_what_reads_model_folders_reads_adapters_or_says_the_way_out(
+    base: Path, trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "adapter")
+    assert load_patcher(tmp_path / "adapter").config == load_patcher(base).config
+    assert verify(tmp_path / "adapter").faults == []
+    with pytest.raises(UserError, match="is an adapter; merge it first: blt convert"):
+        open_checkpoint(tmp_path / "adapter")
+
+
+def test_the_model_in_the_package_is_merged_in_float32(tmp_path: Path) -> None:
+    model = blt.load()
+    lora.begin(model, LoraConfig(rank=1, targets=("global_transformer",)), "pretrained", seed=0)
+    with torch.no_grad():
+        for name, parameter in adapters.tensors_of(model).items():
+            if name.endswith(adapters.B):
+                parameter.normal_(std=0.02)
+    model.eval().save(tmp_path / "adapter")
+    convert("pretrained", tmp_path / "merged", merge=tmp_path / "adapter")
+    expected = model.logits(IDS)
+    for place in ("adapter", "merged"):
+        found = blt.load(tmp_path / place).logits(IDS)
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert load_patcher(tmp_path / "adapter").config == model.config.patching
