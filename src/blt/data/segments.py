@@ -23,8 +23,8 @@ class Piece:
             cut and its rest is held out.
         entropies: [bytes + 1] nats, of the prediction of each byte given the document before it,
             and of the one after them; None: not known.
-        asked: [bytes] bool, which of them are to be predicted; None: all. Others are read only: they
-            are not learned, or a noise has changed them.
+        asked: [bytes] bool, which of them are to be predicted; None: all. Others are only read:
+            they are not learned, or a noise has changed them.
         specials: (place, id) of special ids inside, which have the places of bytes.
     """
 

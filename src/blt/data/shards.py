@@ -151,6 +151,12 @@ class ShardSegments:
         return None if found is None else str(found["identity"])
 
     @property
+    def learn(self) -> str | None:
+        """What is learned of conversations and the like, if there are any."""
+        found = self.manifest.get("learn")
+        return None if found is None else str(found)
+
+    @property
     def num_bytes(self) -> int:
         return sum(shard.bytes for shard in self._shards)
 
@@ -172,7 +178,7 @@ class ShardSegments:
         return bool(self._lengths[index] & 1)
 
     def stays_whole(self, _: int) -> bool:
-        return self.manifest.get("learn") is not None
+        return self.learn is not None
 
     def read(self, index: int, start: int, end: int) -> Piece:
         columns, row = self._at(index)

@@ -63,11 +63,6 @@ class Marked(bytes):
             self.learns_end and end == len(self),
         )
 
-    @property
-    def num_learned(self) -> int:
-        """Bytes that are learned, special ids inside among them."""
-        return sum(end - start for start, end in self.spans)
-
     def learns(self, start: int, end: int, ends: bool = True) -> bool:
         """Is there something to learn for who reads bytes start..end: of them, or what follows?
 
@@ -86,10 +81,9 @@ class Marked(bytes):
         return found
 
 
-def id_at(text: bytes, place: int) -> int:
-    """The id of a byte, or the special one in its place."""
-    specials = text.specials if isinstance(text, Marked) else ()
-    return dict(specials).get(place, text[place] + vocab.OFFSET)
+def num_learned(text: bytes) -> int:
+    """Bytes of a text that are learned, special ids inside among them."""
+    return sum(b - a for a, b in text.spans) if isinstance(text, Marked) else len(text)
 
 
 def encode(text: bytes) -> Tensor:
@@ -129,7 +123,9 @@ def marked(parts: Sequence[tuple[bytes | Sequence[int], bool]], every: bool = Fa
         every: all of it is learned.
     """
     ids = np.concatenate([np.empty(0, np.int16), *(_ids(part) for part, _ in parts)])
-    learned = np.repeat([is_learned or every for _, is_learned in parts], [len(p) for p, _ in parts])
+    learned = np.repeat(
+        [is_learned or every for _, is_learned in parts], [len(p) for p, _ in parts]
+    )
     learns_end = every or bool(parts and parts[-1][1])
     if len(ids) and ids[-1] == vocab.EOS:
         ids, learned = ids[:-1], learned[:-1]

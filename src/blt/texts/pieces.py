@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from blt.texts.marked import Marked
+from blt.texts.marked import Marked, num_learned
 
 BATCH_BYTES = 16384  # of pieces that a model reads together
 LEAST = 512  # bytes of a document to be judged by, if it has so many
@@ -92,16 +92,14 @@ def choose(
     return found + (_learned(marked, left, context_bytes) if marked else [])
 
 
-def _learned(
-    documents: Sequence[Marked], max_bytes: int | None, context_bytes: int
-) -> list[bytes]:
+def _learned(documents: Sequence[Marked], max_bytes: int | None, context_bytes: int) -> list[bytes]:
     found, size = list[bytes](), 0
     for document in sorted(documents, key=lambda text: hashlib.sha256(text).digest()):
         for at in range(0, len(document), context_bytes):
             if found and max_bytes is not None and size >= max_bytes:
                 return found
             piece = document[at : at + context_bytes]
-            if piece.num_learned:
+            if num_learned(piece):
                 found.append(piece)
                 size += len(piece)
     return found

@@ -15,7 +15,7 @@ from blt.data.loader import Loader
 from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
-from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
+from blt.data.text import Reading, Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
@@ -130,6 +130,7 @@ def open_text(recipe: Recipe) -> list[Source]:
         max_bytes=data.max_bytes,
         context_bytes=data.context_bytes,
         heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
+        reading=Reading(data.learn, data.max_broken),
     )
 
 
