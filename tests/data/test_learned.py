@@ -9,10 +9,13 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import blt
 from blt import vocab
+from blt.data import read
 from blt.data.form import SourceConfig
 from blt.data.loader import Loader
 from blt.data.noised import with_noise
@@ -23,7 +26,8 @@ from blt.data.text import Reading, open_sources
 from blt.errors import UserError
 from blt.model.language import Batch
 from blt.texts.marked import Marked, encode, marked, num_learned
-from conversations import CHATS, PAIRS, write
+from conversations import CHAT, CHATS, PAIR, PAIRS, write
+from shapes import TINY
 
 PARTS = st.lists(
     st.tuples(st.lists(st.sampled_from([vocab.EOS, *range(40, 50)]), max_size=9), st.booleans()),
@@ -196,9 +200,7 @@ OPENED = {"heldout": 0.2, "max_bytes": None, "context_bytes": 64, "heldout_bytes
 
 
 @pytest.mark.parametrize("learn", ["completions", "all"])
-@pytest.mark.parametrize(
-    "ways", [{"messages": "messages"}, {"prompt": "question", "completion": "answer"}]
-)
+@pytest.mark.parametrize("ways", [CHAT, PAIR])
 def test_prepared_conversations_are_those_that_are_read(
     tmp_path: Path, learn: str, ways: dict[str, str]
 ) -> None:
@@ -226,6 +228,29 @@ def test_prepared_conversations_are_those_that_are_read(
         if bytes(text) in whole:  # longer ones are in segments
             assert encode(text).tolist() == encode(whole[bytes(text)]).tolist()
             assert num_learned(text) == num_learned(whole[bytes(text)])
+
+
+def test_stored_entropies_are_those_of_the_whole_conversation(tmp_path: Path) -> None:
+    """Also behind segments that are left out, and with special ids inside."""
+    torch.manual_seed(0)
+    model = blt.ByteLM(TINY)
+    model.save(tmp_path / "entropy")
+    turns = [("user", "a" * 200), ("assistant", "b" * 50), ("user", "c"), ("assistant", "d" * 90)]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    table = SourceConfig(write(tmp_path, "jsonl", [{"messages": messages}]), **CHAT)
+    how = {"entropy_model": str(tmp_path / "entropy"), "segment_bytes": 64}
+    prepare(tmp_path / "out", Options((table,), heldout=0.0, **how))  # type: ignore[arg-type]
+    (document,) = read([table]).documents
+    (live,) = model.document_entropies([encode(document)])
+    stored, direct = ShardSegments(tmp_path / "out"), MemorySegments([document], 64)
+    assert direct.left_out > 0
+    for index in range(len(stored)):
+        found, first = stored.read(index, 0, stored.length(index)), direct.start(index)
+        assert bytes(document)[first : first + len(found.data)] == found.data
+        expected = live[first : first + len(found.data) + 1]
+        assert found.entropies is not None
+        known = torch.from_numpy(found.entropies.copy())[: len(expected)]
+        torch.testing.assert_close(known, expected)
 
 
 def test_prepared_to_learn_one_thing_is_not_trained_to_learn_another(tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ class Loader(Iterator[Batch]):
         segment, start = stream.order[stream.at.index], stream.at.offset
         segments, last = stream.segments, stream.segments.length(segment)
         end = min(last, start + room - 1, start + self.context_bytes)
-        cut = end < min(last, start + self.context_bytes)
-        if cut and not begins and not start and segments.stays_whole(segment):
+        tight = room < min(last - start, self.context_bytes) + 2  # with BOS and EOS
+        if tight and not begins and not start and segments.stays_whole(segment):
             return None
         eos = end == last and segments.ends(segment) and end - start + 2 <= room
         stream.at.given += end - start

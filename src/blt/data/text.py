@@ -174,6 +174,10 @@ def _prepared(source: AnySource, heldout_bytes: int, learn: Learn) -> Source:
         "cut_documents": train.manifest.get("cut_documents", 0),
         "checked": train.checked,  # against the checksums, as shards are read
     }
+    if train.learn == "completions":
+        warn_once(
+            f"{name}: what is not an answer is read only; held-out bits per byte are of answers too"
+        )
     for remark in split_remarks(name, facts["cut_documents"], heldout.num_bytes):
         warn_once(remark)
     return Source(name, train, heldout.sample(heldout_bytes), facts)
