@@ -156,7 +156,7 @@ class Form:
         for key in self.keys:
             if key not in row:
                 raise MissingKeyError(
-                    f"no {key!r} among its keys, which are {listed(row)}{self._hint(key, row)}"
+                    f"no {key!r} among its keys, which are {listed(row)}{self.hint(key, row)}"
                 )
         every = self.learn == "all"
         if self._converses:
@@ -174,7 +174,10 @@ class Form:
     def _template(self) -> ChatTemplate:
         return self.template or ChatTemplate.default()
 
-    def _hint(self, key: str, row: Collection[str]) -> str:
+    def hint(self, key: str, row: Any) -> str:
+        """What may have been meant by a key that a row does not have; the end of a message."""
+        if not isinstance(row, dict):
+            return ""
         if self.named:
             meant = nearest(key, list(row))
             return f"; {meant}" if meant.startswith("did") else ""

@@ -159,7 +159,7 @@ class Rows:
         number, row = self._first
         key = next(key for key in self.form.keys if key in self._lacking)
         there = f"its keys are {listed(row)}" if isinstance(row, dict) else "it is no object"
-        first = f"of the first, {self.where}:{number}, {there}"
+        first = f"of the first, {self.where}:{number}, {there}{self.form.hint(key, row)}"
         raise UserError(f"{self.where}: no row has the key {key!r}; {first}")
 
 
