@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks.gpu_jobs.about import COMMIT, commit  # noqa: E402
+from blt.data.form import path_of, source_of  # noqa: E402
 from blt.study import Study, read_study  # noqa: E402
 
 FOLDER = "gpu-bundle"
@@ -53,7 +54,8 @@ def download(folder: Path, python: str) -> list[Path]:
 
 def texts_of(study: Study) -> list[str]:
     """Files and folders that a study reads, as its recipe names them, globs resolved."""
-    names = [*study.base["data"]["sources"]]
+    sources = (source_of(given, study.where) for given in study.base["data"]["sources"])
+    names = [*map(path_of, sources)]
     names += [name for kind in study.heldout.values() for text in kind.values() for name in text]
     for one in study.evaluations:
         names += [*one.paths, *([one.typos] if one.typos else [])]

@@ -44,6 +44,7 @@ from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
 from blt.patching import Patches
 from blt.patching.thresholds import check_has_threshold
 from blt.scoring import bits, continuations, embedding, states
+from blt.texts import marked
 from blt.texts.pieces import groups, segments
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
@@ -183,6 +184,18 @@ class LanguageModel(nn.Module):
         """Cross-entropy of each piece's bytes, in nats, each a document; in one forward."""
         return bits.piece_nats(self, pieces)
 
+    @torch.no_grad()
+    def learned_nats(self, pieces: Sequence[bytes]) -> tuple[float, int]:
+        """Cross-entropy of what is learned of ``pieces``, in nats; and of how many bytes it is.
+
+        What is read only costs nothing (:class:`blt.texts.marked.Marked`). Special ids inside that
+        are learned count as a byte each.
+        """
+        texts = [marked.encode(piece) for piece in pieces]
+        ready = self.ready(Batch(texts, torch.cat([marked.targets(piece) for piece in pieces])))
+        found = bits.target_nats(self.predict(ready), ready.targets)
+        return float(found.sum(dtype=torch.float64)), ready.batch.num_targets
+
     def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
         """Log-probability in nats of each continuation after its prompt.
 
@@ -266,7 +279,7 @@ class LanguageModel(nn.Module):
         config = {"kind": self.kind, "model": to_dict(self.config)}
         weights = self.stored() if tensors is None else tensors
         if self.adapter is not None:
-            adapters.save(folder, self.adapter, weights)
+            adapters.save(folder, self.adapter, weights, self.chat_template)
             return
         folders.save(folder, config, weights, self.files())
 
@@ -506,37 +519,33 @@ class TokenLM(TokenModel, CausalTransformer):
         documents, targets, of_bytes = [], [], []
         wanted = batch.targets.split([len(byte_ids) for byte_ids in batch.documents])
         for byte_ids, byte_targets in zip(batch.documents, wanted, strict=True):
-            text = vocab.decode(byte_ids)
-            ids = self.ids_of(text)
-            noised = byte_targets[: len(text)] == vocab.PAD  # [bytes]
-            tokens, spelled = self._noised_tokens(ids[1:], noised)
-            if int(byte_ids[-1]) == vocab.EOS:
-                ids = F.pad(ids, (0, 1), value=self.eos)
+            ids = self.tokens_of(byte_ids)
+            read_only = byte_targets[:-1] == vocab.PAD  # [ids behind BOS]
+            tokens, spelled = self._read_tokens(ids[1:], read_only)
             documents.append(ids)
             targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
-            targets[-1][: len(tokens)][tokens] = vocab.PAD
+            targets[-1][:-1][tokens] = vocab.PAD
             of_bytes.append(byte_targets.clone())
-            of_bytes[-1][: len(text)][spelled] = vocab.PAD
+            of_bytes[-1][:-1][spelled] = vocab.PAD
         size = batch.num_bytes / max(1, sum(map(len, documents)) - len(documents))
         ready = super().ready(Batch(documents, torch.cat(targets)))
         batch = replace(batch, targets=torch.cat(of_bytes))  # the bytes that are asked for
         return ready._replace(batch=batch, patch_size=size)
 
-    def _noised_tokens(self, ids: Tensor, noised: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens of a text have a noised byte  # [K] bool; all bytes of these  # [N] bool.
+    def _read_tokens(self, ids: Tensor, read_only: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens have a byte that is not asked for  # [K] bool; all bytes of these  # [N].
 
         Args:
-            ids: of its tokens  # [K]
-            noised: which of its bytes are  # [N] bool
+            ids: tokens and special ids  # [K]
+            read_only: which of the bytes and special ids that they stand for are  # [N] bool
         """
-        if not noised.any():
-            return torch.zeros_like(ids, dtype=torch.bool), noised
-        sizes = torch.tensor(
-            [self.tokenizer.sizes[i] for i in ids.tolist()], dtype=torch.int64, device="cpu"
-        )
-        token_of = torch.repeat_interleave(sizes)  # [N]
+        if not read_only.any():
+            return torch.zeros_like(ids, dtype=torch.bool), read_only
+        spelled = self.tokenizer.sizes
+        sizes = [1 if i in (self.bos, self.eos) else spelled[i] for i in ids.tolist()]
+        token_of = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64, device="cpu"))
         tokens = torch.zeros_like(ids, dtype=torch.bool)
-        tokens[token_of[noised]] = True
+        tokens[token_of[read_only]] = True
         return tokens, tokens[token_of]
 
     def files(self) -> dict[str, str]:
@@ -598,6 +607,8 @@ def _adapted(
     model = opened(found, FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
+    own = None if adapter is None else read_source(local_folder(adapter))
+    model.chat_template = model.chat_template if own is None else own.text
     return model
 
 

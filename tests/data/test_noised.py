@@ -43,7 +43,7 @@ def test_the_clean_share_is_bit_for_bit_what_it_was(
     for index in range(len(source)):
         found, was = whole(source, index), text.read(index, 0, text.length(index))
         assert source.ends(index) == text.ends(index)
-        if found.clean is None:
+        if found.asked is None:
             assert (found.data, found.following) == (was.data, was.following)
             assert found.entropies is not None
             assert np.array_equal(found.entropies, was.entropies)
@@ -65,13 +65,13 @@ def test_numbers_and_index_decide_in_whatever_order_it_is_read(
         start = data.draw(st.integers(0, end))
         part, all_of_it = two.read(index, start, end), wholes[index]
         assert part.data == all_of_it.data[start:end]
-        if all_of_it.clean is None:
-            assert part.clean is None
+        if all_of_it.asked is None:
+            assert part.asked is None
             continue
-        assert part.clean is not None
-        assert np.array_equal(part.clean, all_of_it.clean[start:end])
+        assert part.asked is not None
+        assert np.array_equal(part.asked, all_of_it.asked[start:end])
         if end < len(all_of_it.data):
-            known = all_of_it.clean[end]
+            known = all_of_it.asked[end]
             assert part.following == (all_of_it.data[end] + vocab.OFFSET if known else vocab.PAD)
 
 
@@ -89,7 +89,7 @@ def test_the_share_and_the_noises_are_those_asked_for(share: float) -> None:
     text = MemorySegments([b"Some text of a document."] * 4000, 64)
     source = NoisedSegments(text, share, ["UpperCase", "AntSpeak"]).in_epoch(0, 0, 0)
     found = [whole(source, index) for index in range(len(source))]
-    disturbed = [piece.data for piece in found if piece.clean is not None]
+    disturbed = [piece.data for piece in found if piece.asked is not None]
     assert len(disturbed) / len(text) == pytest.approx(share, abs=0.02)
     assert disturbed.count(b"SOME TEXT OF A DOCUMENT.") / len(disturbed) == pytest.approx(
         0.5, abs=0.1

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import blt
+from blt.chat import ChatTemplate
 from blt.checkpoint import adapters
 from blt.checkpoint.convert import convert
 from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.pretrained import load_patcher
-from blt.data import loader_of
+from blt.data import SourceConfig, loader_of
 from blt.errors import UserError
 from blt.report.verify import verify
 from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
@@ -148,27 +149,24 @@ def test_peft_loads_what_is_stored(base: Path, trained: blt.LanguageModel, tmp_p
     assert (found - trained.logits(IDS)).abs().max() < 1e-5
 
 
-def test_a_training_of_adapters_goes_on_exactly(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "text.txt").write_bytes(b"\n\n".join(TEXTS * 5))
-    recipe = Recipe(
+@pytest.fixture
+def recipe(base: Path, tmp_path: Path) -> Recipe:
+    """Conversations, learned by an adapter of ``base``."""
+    turns = [[("user", f"{n} bottles?"), ("assistant", f"{n}, on the wall")] for n in range(80)]
+    rows = [{"messages": [{"role": r, "content": c} for r, c in each]} for each in turns]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(str(tmp_path / "chat.jsonl"), messages="messages")
+    every = {"steps": 4, "evals": 1, "eval_bytes": 200, "sample_prompts": ("12",)}
+    return Recipe(
         kind="blt",
-        data=DataConfig(sources=(str(tmp_path / "text.txt"),), batch_bytes=256, context_bytes=64),
-        train=replace(
-            TRAIN,
-            steps=4,
-            evals=1,
-            eval_bytes=200,
-            sample_prompts=("12",),
-            checkpoint_every_seconds=1e-9,
-        ),
-        model=blt.load(base).config,
-        target_patch_size=0,
+        init=str(base),
+        data=DataConfig(sources=(source,), batch_bytes=256, context_bytes=64),
+        train=replace(TRAIN, **every, checkpoint_every_seconds=1e-9),
         lora=CONFIG,
     )
-    monkeypatch.setattr("blt.train.job.model_of", _begun(base))
-    monkeypatch.setattr(lora, "base_of", lambda _: str(base))
+
+
+def test_a_training_of_adapters_goes_on_exactly(base: Path, recipe: Recipe, tmp_path: Path) -> None:
     whole = train_recipe(recipe, tmp_path / "whole")
     checkpoint = tmp_path / "whole" / "checkpoint"
     assert adapters.base_of(checkpoint) == str(base)
@@ -189,13 +187,33 @@ def test_a_training_of_adapters_goes_on_exactly(
         assert all(map(torch.equal, pair, again[layer])), layer
 
 
-def _begun(base: Path) -> Any:
-    """As a recipe with ``init`` begins: from weights that are there."""
+def test_an_adapter_brings_the_template_that_it_was_trained_with(
+    base: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    assert blt.load(base).chat_template is None
+    train_recipe(recipe, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert blt.load(checkpoint).chat_template == ChatTemplate.default().source
+    convert(base, tmp_path / "merged", merge=checkpoint)
+    assert blt.load(tmp_path / "merged").chat_template == ChatTemplate.default().source
 
-    def model_of(recipe: Recipe, run: Any, *_: Any) -> blt.LanguageModel:
-        return lora.resumed(run.checkpoint) if run.has_checkpoint else blt.load(base)
 
-    return model_of
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_patch_size": 3.0}, "target_patch_size"),
+        ({"entropy_model": "pretrained"}, "leave out entropy_model"),
+        ({"model": {"hash_rows": 7}}, "what the recipe changes in model"),
+    ],
+)
+def test_an_adapter_of_a_changed_base_is_refused_before_anything_is_written(
+    base: Path, recipe: Recipe, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    if "model" in change:
+        change = {"model": replace(blt.load(base).config, **change["model"])}
+    with pytest.raises(UserError, match=message):
+        train_recipe(replace(recipe, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

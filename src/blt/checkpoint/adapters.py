@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from blt.chat.source import TEMPLATE
 from blt.checkpoint.folders import Checkpoint, move_into_place, replace_folder
 from blt.errors import UserError, require
 from blt.files import checksums
@@ -116,13 +117,24 @@ def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     return {layer: (found[PREFIX + layer + A], found[PREFIX + layer + B]) for layer in layers}
 
 
-def save(folder: str | os.PathLike[str], adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-    """Write an adapter's folder whole or not at all; ``tensors`` are named as in the file."""
+def save(
+    folder: str | os.PathLike[str],
+    adapter: Adapter,
+    tensors: Mapping[str, Tensor],
+    template: str | None = None,
+) -> None:
+    """Write an adapter's folder whole or not at all; ``tensors`` are named as in the file.
+
+    Args:
+        template: the chat template that it was trained with, if it was on conversations.
+    """
     target = Path(folder)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         (new / CONFIG).write_text(json.dumps(dict(adapter.config), indent=2) + "\n")
+        if template is not None:
+            (new / TEMPLATE).write_text(template, encoding="utf-8")
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
         )

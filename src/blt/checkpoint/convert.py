@@ -76,7 +76,8 @@ def convert(
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
     if to != "blt":
         refuse_tables(found.config, found.where, to)
-    parts, template = layout(found), read_source(folder)
+    of_adapter = None if merge is None else read_source(local_folder(merge))
+    parts, template = layout(found), of_adapter or read_source(folder)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         for name, (files, tensors) in parts.items():

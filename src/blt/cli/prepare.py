@@ -30,6 +30,7 @@ def prepare(
     segment_bytes: int = 8192,
     shard_mb: int = 64,
     max_broken: int = 100,
+    learn: Literal["all", "completions"] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int = 2,
 ) -> None:
@@ -38,7 +39,8 @@ def prepare(
     Run again after a kill, it goes on where it was.
 
     Args:
-        sources: Files, folders, globs, hf:NAME[@SPLIT] or builtin:python.
+        sources: Files, folders, globs, hf:NAME[/CONFIG][@SPLIT] or builtin:python; or, as in
+            recipes, tables: '{path = "chat.jsonl", messages = "messages"}'.
         out: Folder to make.
         entropy_model: Store this model's entropies: its folder, or "pretrained".
         newline_reset: The entropy model forgets everything after each newline.
@@ -49,9 +51,12 @@ def prepare(
         segment_bytes: Longest run of bytes that can be trained on at once.
         shard_mb: Megabytes of text in a shard.
         max_broken: Lines without a document that are left out of one file before it is an error.
+        learn: Of conversations, and of prompts with completions: all, or completions alone (which
+            is what None says).
         engine: local, or ray: on the Ray cluster of RAY_ADDRESS, or one started here.
         workers: ray: so many files at the same time.
     """
+    from blt.data.form import parsed_source
     from blt.data.prepare import Options
     from blt.data.prepare import prepare as run
     from blt.machine.precision import reading_dtype
@@ -60,7 +65,7 @@ def prepare(
     place = chosen("cpu" if ray_workers else device)  # Ray's workers have devices of their own
     dtype = reading_dtype(place, precision)
     options = Options(
-        sources,
+        tuple(map(parsed_source, sources)),
         heldout=heldout,
         entropy_model=entropy_model,
         newline_reset=newline_reset,
@@ -68,6 +73,7 @@ def prepare(
         segment_bytes=segment_bytes,
         shard_bytes=shard_mb * 2**20,
         max_broken=max_broken,
+        learn=learn,
     )
     with preparing() as show:
         manifest = run(out, options, ray_workers=ray_workers, device=device, on_progress=show)
@@ -124,6 +130,12 @@ def print_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             console.print(f"{what.replace('_', ' ')}: {tally}", **shown)
     for remark in split_remarks(str(folder), manifest["cut_documents"], heldout["bytes"]):
         console.print(remark, **shown)
+    if manifest.get("learn"):
+        empty = sum(unit.get("nothing_to_learn", 0) for unit in manifest["units"])
+        console.print(
+            f"learned: {manifest['learn']}; {empty:,} segments with nothing to learn were left out",
+            **shown,
+        )
     if not heldout["bytes"]:
         console.print("nothing is held out: raise --heldout to evaluate while training", **shown)
     console.print(f"next: blt train RECIPE.toml 'data.sources=[\"{folder}\"]'", **shown)

@@ -2,6 +2,7 @@
 but one that gives entropies, and no training.
 """
 
+from blt.data.form import SourceConfig
 from blt.data.heldout import Split, split
 from blt.data.loader import Loader, loader_of
 from blt.data.python_corpus import python_corpus
@@ -13,6 +14,7 @@ __all__ = [
     "Batch",
     "Corpus",
     "Loader",
+    "SourceConfig",
     "Split",
     "loader_of",
     "python_corpus",

@@ -49,26 +49,29 @@ class Found:
         return kind is None
 
 
-def below(folder: str, found: Found) -> Iterator[str]:
+def below(folder: str, found: Found, takes_all: bool = False) -> Iterator[str]:
     """Files of a folder by name, then those of its subfolders; links are followed, once each.
+
+    Args:
+        takes_all: also of folders that programs wrote.
 
     Raises:
         UserError: unreadable, or written by a program that writes no text.
     """
-    here = folder_written_as(folder)
+    here = None if takes_all else folder_written_as(folder)
     if here is not None:
         raise UserError(f"{folder}: is {here[0]}, not text; {here[1]}")
-    for _, files in _walk("" if folder == "." else folder, found):
+    for _, files in _walk("" if folder == "." else folder, found, takes_all):
         yield from (path for path in files if found.readable(path))
 
 
-def behind(pattern: str, found: Found) -> Iterator[str]:
-    """Files that a glob matches, in the order of their names.
+def behind(pattern: str, found: Found, takes_all: bool = False) -> Iterator[str]:
+    """Files that a glob matches, in the order of their names; ``takes_all``: as of :func:`below`.
 
     Raises:
         UserError: it matches nothing.
     """
-    matches = sorted(set(_matches(pattern, found)))
+    matches = sorted(set(_matches(pattern, found, takes_all)))
     if not matches:
         raise UserError(f"{pattern}: no such file or folder; check the path")
     writer_of = lru_cache(folder_written_as)
@@ -76,13 +79,13 @@ def behind(pattern: str, found: Found) -> Iterator[str]:
         if os.path.isdir(match):
             if "**" not in pattern:  # which names every folder
                 found.left_out.add("folders", match)
-        elif (writer := writer_of(os.path.dirname(match))) is not None:
+        elif not takes_all and (writer := writer_of(os.path.dirname(match))) is not None:
             found.left_out.add(f"files of folders that are {writer[0]}", match)
         elif found.readable(match):
             yield match
 
 
-def _matches(pattern: str, found: Found) -> Iterator[str]:
+def _matches(pattern: str, found: Found, takes_all: bool) -> Iterator[str]:
     """What ``glob.glob`` finds, but it goes round in loops of links."""
     parts = pattern.split("/")
     if "**" not in parts:
@@ -93,12 +96,12 @@ def _matches(pattern: str, found: Found) -> Iterator[str]:
     head = "/" if at and not head else head
     for root in glob.glob(head) if head else [""]:
         if os.path.isdir(root or "."):
-            for folder, files in _walk(root, found):
+            for folder, files in _walk(root, found, takes_all):
                 below_it = os.path.join(glob.escape(folder), tail)
-                yield from _matches(below_it, Found()) if tail else files
+                yield from _matches(below_it, Found(), takes_all) if tail else files
 
 
-def _walk(root: str, found: Found) -> Iterator[tuple[str, list[str]]]:
+def _walk(root: str, found: Found, takes_all: bool) -> Iterator[tuple[str, list[str]]]:
     """Folders from ``root`` downwards, each once, with their files; hidden ones are left out."""
     folders = Found()
     for above in Path(root).resolve().parents:
@@ -113,7 +116,7 @@ def _walk(root: str, found: Found) -> Iterator[tuple[str, list[str]]]:
             entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
         except OSError as error:
             unreadable(error)
-        writer = written_as({entry.name for entry in entries})
+        writer = None if takes_all else written_as({entry.name for entry in entries})
         if writer is not None:
             found.left_out.add(f"folders that are {writer[0]}", folder or ".")
             continue

@@ -8,7 +8,7 @@ from typing import Any
 from blt.errors import UserError
 
 MAX_BROKEN_LINES = 100  # more than this, and the file is not what its name says
-TEXT = "text"  # key of JSONL lines, column of tables
+MOST_NAMED = 1000  # broken lines by file, number and reason; all are counted
 KEPT, SHOWN = 10, 3  # names of each kind: in facts, in messages
 
 
@@ -58,7 +58,7 @@ class Broken:
 
     Attributes:
         count: lines and rows.
-        named: the first of them, as "file:line: why".
+        named: each of them, up to a thousand, as "file:line: why".
         left_out: files and folders that were not read.
         as_text: files that were read as one text, which is perhaps not what they are.
     """
@@ -69,8 +69,11 @@ class Broken:
         self.left_out, self.as_text = Tally(), Tally()
         self._path, self._here = "", 0
 
-    def add(self, path: str, line: int, why: str) -> None:
+    def add(self, path: str, line: int, why: str, example: str = '{"text": "..."}') -> None:
         """Take note of a line.
+
+        Args:
+            example: a line as it should be.
 
         Raises:
             UserError: too many in this file.
@@ -79,12 +82,13 @@ class Broken:
         self._path = path
         self.count += 1
         message = f"{path}:{line}: {why}"
-        if len(self.named) < MAX_BROKEN_LINES:
+        if len(self.named) < MOST_NAMED:
             self.named.append(message)
         if self._here > self.limit:
             raise UserError(
                 f"{message}; that is more than {self.limit} broken lines: every line must be a "
-                f'JSON object like {{"{TEXT}": "..."}}, every row must have that column'
+                f"JSON object like {example}, every row must have these columns; more may be "
+                "broken with data.max_broken, or --max-broken of blt prepare"
             )
 
     def remarks(self) -> list[str]:

@@ -18,6 +18,7 @@ from blt.data.order import Permutation
 from blt.data.segments import MemorySegments, Segments
 from blt.errors import require
 from blt.model.language import Batch
+from blt.texts.marked import put_in
 
 
 @dataclass
@@ -65,11 +66,12 @@ class _Chunk(NamedTuple):
 
 
 class Loader(Iterator[Batch]):
-    """Endless batches of exactly ``batch_bytes`` ids; every byte of a source once per epoch of it.
+    """Endless batches of ``batch_bytes`` ids; every byte of a source once per epoch of it.
 
     Segments are documents of their own for the model, and shuffled anew in each epoch, so that a
     batch mixes documents even where they are whole books. The last segment of a batch is cut where
-    the batch is full, and the next batch goes on there, after a BOS.
+    the batch is full, and the next batch goes on there, after a BOS. One of which only some is
+    learned is not cut: it begins the next batch, and this one has fewer ids.
 
     Args:
         sources: text to learn from.
@@ -144,15 +146,22 @@ class Loader(Iterator[Batch]):
         chunks: list[_Chunk] = []
         room = self.batch_bytes
         while room:
-            chunks.append(self._chunk(room))
+            chunk = self._chunk(room, begins=not chunks)
+            if chunk is None:
+                break
+            chunks.append(chunk)
             room -= 1 + chunks[-1].end - chunks[-1].start + chunks[-1].eos
         return chunks
 
-    def _chunk(self, room: int) -> _Chunk:
+    def _chunk(self, room: int, begins: bool) -> _Chunk | None:
+        """None: what comes next stays whole, and finds no room behind what is there."""
         stream = self._next_stream()
         segment, start = stream.order[stream.at.index], stream.at.offset
         segments, last = stream.segments, stream.segments.length(segment)
         end = min(last, start + room - 1, start + self.context_bytes)
+        tight = room < min(last - start, self.context_bytes) + 2  # with BOS and EOS
+        if tight and not begins and not start and segments.stays_whole(segment):
+            return None
         eos = end == last and segments.ends(segment) and end - start + 2 <= room
         stream.at.given += end - start
         stream.at.offset = end
@@ -171,12 +180,12 @@ class Loader(Iterator[Batch]):
         documents, targets, entropies = [], [], []
         for segments, segment, start, end, eos in chunks:
             piece = segments.read(segment, start, end)
-            ids = vocab.encode(piece.data, eos=eos)
+            ids = put_in(vocab.encode(piece.data, eos=eos), piece.specials)
             following = vocab.PAD if eos else piece.following
             documents.append(ids)
             wanted = torch.cat((ids[1:], ids.new_tensor([following])))
-            if piece.clean is not None:
-                wanted[: len(piece.data)][torch.from_numpy(~piece.clean)] = vocab.PAD
+            if piece.asked is not None:
+                wanted[: len(piece.data)][torch.from_numpy(~piece.asked)] = vocab.PAD
             targets.append(wanted)
             if piece.entropies is not None:  # EOS ends the text: what comes after is never asked
                 known = torch.from_numpy(piece.entropies.copy())

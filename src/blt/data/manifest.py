@@ -12,6 +12,7 @@ from blt.files.schema import Count, Inside, Schema, Sha256
 from blt.files.strict_json import parse_object
 
 FORMAT = "blt-shards-1"
+MARKED_FORMAT = "blt-shards-2"  # some of the text is read only, which earlier versions cannot tell
 MANIFEST = "manifest.json"
 
 
@@ -70,6 +71,7 @@ class Manifest(Schema):
     left_out: dict[str, Left] = Field(default={})
     read_as_one_text: dict[str, Left] = Field(default={})
     cut_documents: Count = 0
+    learn: Literal["all", "completions"] | None = None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing; {way_out}")
     manifest = parse_object(path.read_bytes(), str(path), way_out)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in (FORMAT, MARKED_FORMAT):
         raise UserError(f"{path}: is not the manifest of a folder written by blt prepare")
     Manifest.check(manifest, str(path))
     return manifest

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
+
+import numpy as np
 
 from blt import vocab
 from blt.data.segments import Piece, Segments
-from blt.texts.noises import NOISES, Noised, noised
+from blt.texts.marked import Marked, runs, spans_of
+from blt.texts.noises import NOISES, Disturb, noised
 
 KEPT = 512  # disturbed segments in memory: planned for a batch, read when it is laid out
 
@@ -64,25 +68,48 @@ class NoisedSegments:
     def ends(self, index: int) -> bool:
         return self.text.ends(index)
 
+    def stays_whole(self, index: int) -> bool:
+        return self.text.stays_whole(index)
+
     def read(self, index: int, start: int, end: int) -> Piece:
         found = self._disturbed_one(index)
-        if found is None:
-            return self.text.read(index, start, end)
-        following = vocab.PAD
-        if end == len(found.data):  # where the text goes on, the noise would have gone on too
-            following = vocab.EOS if self.text.ends(index) else vocab.PAD
-        elif found.clean[end]:
-            following = found.data[end] + vocab.OFFSET
-        return Piece(found.data[start:end], following, clean=found.clean[start:end])
+        return self.text.read(index, start, end) if found is None else found.part(start, end)
 
-    def _disturbed_one(self, index: int) -> Noised | None:
+    def _disturbed_one(self, index: int) -> Piece | None:
         """None: this segment stays as it is."""
         digest = hashlib.sha256(f"noise {self.key} {index}".encode()).digest()
         drawn = int.from_bytes(digest[:8])
         return self._disturbed(index, digest[8:]) if drawn < self.share * 2**64 else None
 
-    def _disturb(self, index: int, numbers: bytes) -> Noised | None:
-        name = self.noises[int.from_bytes(numbers[:8]) % len(self.noises)]
-        clean = self.text.read(index, 0, self.text.length(index)).data
-        found = noised(clean, NOISES[name], random.Random(int.from_bytes(numbers[8:])))
-        return found if found.data else None
+    def _disturb(self, index: int, numbers: bytes) -> Piece | None:
+        noise = NOISES[self.noises[int.from_bytes(numbers[:8]) % len(self.noises)]]
+        chance = random.Random(int.from_bytes(numbers[8:]))
+        text = self.text.read(index, 0, self.text.length(index))
+        found = [_disturbed(part, noise, chance) for part in _runs(text)]
+        data = b"".join(part.data for part in found)
+        if not data:
+            return None
+        at, specials = 0, list[tuple[int, int]]()
+        for part in found:
+            specials += [(at + place, special) for place, special in part.specials]
+            at += len(part.data)
+        # Where the text goes on, the noise would have gone on too.
+        following = vocab.EOS if self.text.ends(index) else vocab.PAD
+        asked = np.concatenate([part.asked for part in found if part.asked is not None])
+        return Piece(data, following, None, asked, tuple(specials))
+
+
+def _runs(text: Piece) -> list[Piece]:
+    """Parts of which each is learned or not, so that a noise mixes nothing; special ids alone."""
+    asked = spans_of(text.asked) if text.asked is not None else [(0, len(text.data))]
+    whole = Marked(text.data, asked, text.specials)
+    return [replace(text, entropies=None).part(start, end) for start, end in runs(whole)]
+
+
+def _disturbed(text: Piece, noise: Disturb, chance: random.Random) -> Piece:
+    """What a noise makes of a part; of what is not learned, nothing is asked for."""
+    if text.specials:
+        return replace(text, asked=np.ones(1, dtype=bool) if text.asked is None else text.asked)
+    found = noised(text.data, noise, chance)
+    learned = text.asked is None or bool(text.asked.all())
+    return Piece(found.data, text.following, None, found.clean & learned)

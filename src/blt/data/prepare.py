@@ -19,9 +19,10 @@ from typing import Any
 from blt.data.census import Census, division_of, to_json
 from blt.data.cluster import on_ray
 from blt.data.files import Found
+from blt.data.form import AnySource, path_of
 from blt.data.heldout import Division
 from blt.data.left_out import Tally
-from blt.data.manifest import FORMAT, MANIFEST, Shard, read_manifest
+from blt.data.manifest import FORMAT, MANIFEST, MARKED_FORMAT, Shard, read_manifest
 from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
 from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of
@@ -107,16 +108,17 @@ def _division(out: Path, tasks: Sequence[Task], heldout: float) -> Division | No
     return division_of([Census(**census) for census in found], heldout)
 
 
-def _tasks(sources: Sequence[str], found: Found) -> Iterator[Task]:
+def _tasks(sources: Sequence[AnySource], found: Found) -> Iterator[Task]:
     number = 0
     for source in sources:
-        before = number
+        before, name = number, path_of(source)
+        table = "" if isinstance(source, str) else json.dumps(to_dict(source, keep_none=False))
         for unit in units(source, found):
-            yield Task(number, source, unit.name, unit.named)
+            yield Task(number, name, unit.name, unit.named, table=table)
             number += 1
         if number == before:
             left_out = f"; left out: {found.left_out}" if found.left_out else ""
-            raise UserError(f"{source}: no text in it{left_out}; name a file that has some")
+            raise UserError(f"{name}: no text in it{left_out}; name a file that has some")
 
 
 def _outcome(out: Path, task: Task) -> Outcome:
@@ -131,7 +133,7 @@ def _outcome(out: Path, task: Task) -> Outcome:
 def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Task]) -> None:
     """Make the folder, or check that it was being written by the same job."""
     plan = {
-        "options": to_dict(options),
+        "options": _plain(options),
         "entropy_model": identity,
         "units": [[task.source, task.unit, _size(task.unit)] for task in tasks],
     }
@@ -151,6 +153,14 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
     durable.write_json(path, plan)
 
 
+def _plain(options: Options) -> dict[str, Any]:
+    """As JSON; of a folder without conversations as earlier versions wrote it."""
+    found = to_dict(options)
+    if options.learn is None:
+        del found["learn"]
+    return found
+
+
 def _size(unit: str) -> int | None:
     """A source file that has changed since belongs to another plan."""
     path = Path(unit)
@@ -168,16 +178,17 @@ def _finish(
     if not shards:
         shutil.rmtree(out)  # it holds nothing
         lines = [line for outcome in outcomes for line in outcome.broken_lines]
-        parts = [f"{', '.join(options.sources)}: no text in there"]
+        parts = [f"{', '.join(map(path_of, options.sources))}: no text in there"]
         parts += [f"the first line left out is {line}" for line in lines[:1]]
         parts += [f"left out: {left_out}"] if left_out else []
         raise UserError("; ".join([*parts, "name files that have some"]))
     infos = [ShardInfo(**shard) for shard in shards]
     lengths = write_lengths(out, infos)
+    marked = any(outcome.marked for outcome in outcomes)
     model = {"name": options.entropy_model, "identity": identity}
     manifest = {
-        "format": FORMAT,
-        "options": to_dict(options),
+        "format": MARKED_FORMAT if marked else FORMAT,
+        "options": _plain(options),
         "entropy_model": model if identity else None,
         "documents": sum(outcome.documents for outcome in outcomes),
         "bytes": sum(outcome.bytes for outcome in outcomes),
@@ -190,6 +201,8 @@ def _finish(
         "shards": shards,
         "lengths": lengths,
     }
+    if marked:
+        manifest["learn"] = options.learn or "completions"
     durable.write_json(out / MANIFEST, manifest)
     return read_manifest(out)
 
@@ -197,7 +210,8 @@ def _finish(
 def _listed(outcome: Outcome) -> dict[str, Any]:
     """A unit in the manifest."""
     found = {**asdict(outcome), "shards": len(outcome.shards)}
-    return {name: value for name, value in found.items() if name not in ("census", "division")}
+    inside = ("census", "division", *(("marked", "nothing_to_learn") if not outcome.marked else ()))
+    return {name: value for name, value in found.items() if name not in inside}
 
 
 def _read(path: Path, delete: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@
 Columns of a shard: ``text`` (the segment's bytes; a byte id is the byte + 4), ``following`` (the
 id after it: the document's next byte, or EOS), and, if they were asked for, ``entropies`` (nats, of
 the prediction of each byte and of the one after the segment, given the document before it).
+Conversations and the like, of which only some is learned, add ``learned`` (where it begins and
+ends, again and again) and ``specials`` (places of special ids in the text, and these).
 
 Lengths are little-endian uint32: twice a segment's bytes, and 1 more where a document ends. They
 are apart because every process plans the batches of all, for which it would open every shard.
@@ -20,9 +22,9 @@ import bisect
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ import numpy as np
 
 from blt import vocab
 from blt.data.manifest import MANIFEST, read_manifest
-from blt.data.segments import Piece
+from blt.data.segments import Piece, piece_of
 from blt.errors import UserError, needed
 from blt.files import durable
 from blt.files.checksums import digest
+from blt.texts.marked import Marked, spans_of
 
 TRAIN, HELDOUT = "train", "heldout"
+MARKS = ("learned", "specials")  # columns of shards of which only some is learned
 OPEN_SHARDS = 256  # mapped at the same time
 # Up to so much of a split, each shard is compared with its checksum when it is first mapped, and
 # its lengths when it is opened: seconds of a training. Of more, `blt verify` does it.
@@ -62,6 +66,9 @@ class ShardWriter:
         self._texts: list[bytes] = []
         self._following: list[int] = []
         self._entropies: list[np.ndarray] = []
+        self._learned: list[list[int]] = []
+        self._specials: list[list[int]] = []
+        self.marked = False
 
     def add(self, piece: Piece) -> None:
         self.bytes += len(piece.data)
@@ -69,6 +76,10 @@ class ShardWriter:
         self._following.append(piece.following)
         if piece.entropies is not None:
             self._entropies.append(piece.entropies)
+        asked = [(0, len(piece.data))] if piece.asked is None else spans_of(piece.asked)
+        self._learned.append([*chain(*asked)])
+        self._specials.append([*chain(*piece.specials)])
+        self.marked |= piece.asked is not None
 
     def write(self, path: Path, split: str) -> ShardInfo:
         """Write what was collected; ``file`` of the result is the name alone."""
@@ -82,6 +93,9 @@ class ShardWriter:
             columns["entropies"] = arrow.LargeListArray.from_arrays(
                 arrow.array(offsets, arrow.int64()), arrow.array(np.concatenate(self._entropies))
             )
+        if self.marked:
+            for name, lists in zip(MARKS, (self._learned, self._specials), strict=True):
+                columns[name] = arrow.array(lists, arrow.list_(arrow.int32()))
         batch = arrow.record_batch(columns)
         with (
             arrow.OSFile(str(path), "wb") as sink,
@@ -100,6 +114,8 @@ class _Columns:
     text: np.ndarray  # [bytes] uint8
     following: np.ndarray  # [rows]
     entropies: np.ndarray | None  # [bytes + rows] float32
+    learned: Any = None  # of pyarrow: pairs of each row
+    specials: Any = None  # the same
 
 
 def is_prepared(source: str | os.PathLike[str]) -> bool:
@@ -135,6 +151,12 @@ class ShardSegments:
         return None if found is None else str(found["identity"])
 
     @property
+    def learn(self) -> str | None:
+        """What is learned of conversations and the like, if there are any."""
+        found = self.manifest.get("learn")
+        return None if found is None else str(found)
+
+    @property
     def num_bytes(self) -> int:
         return sum(shard.bytes for shard in self._shards)
 
@@ -155,6 +177,9 @@ class ShardSegments:
     def ends(self, index: int) -> bool:
         return bool(self._lengths[index] & 1)
 
+    def stays_whole(self, _: int) -> bool:
+        return self.learn is not None
+
     def read(self, index: int, start: int, end: int) -> Piece:
         columns, row = self._at(index)
         first, last = int(columns.offsets[row]), int(columns.offsets[row + 1])
@@ -164,7 +189,17 @@ class ShardSegments:
         entropies = None
         if columns.entropies is not None:  # a row has one more of them than bytes
             entropies = columns.entropies[first + row + start : first + row + end + 1]
+        if columns.learned is not None:
+            text, last = self._marked(columns, row), int(columns.following[row])
+            return replace(piece_of(text, start, end, last), entropies=entropies)
         return Piece(columns.text[first + start : first + end].tobytes(), following, entropies)
+
+    def _marked(self, columns: _Columns, row: int) -> Marked:
+        """A row of which only some is learned."""
+        first, last = int(columns.offsets[row]), int(columns.offsets[row + 1])
+        spans, specials = (_pairs(part, row) for part in (columns.learned, columns.specials))
+        ends = int(columns.following[row]) == vocab.EOS
+        return Marked(columns.text[first:last].tobytes(), spans, specials, ends)
 
     def sample(self, max_bytes: int) -> list[bytes]:
         """Whole segments from everywhere, about ``max_bytes`` together; the same every time."""
@@ -172,7 +207,13 @@ class ShardSegments:
             return []
         count = max(1, min(len(self), int(max_bytes * len(self) / self.num_bytes)))
         picked = [index * len(self) // count for index in range(count)]
-        return [self.read(index, 0, self.length(index)).data for index in picked]
+        return [self._text(index) for index in picked]
+
+    def _text(self, index: int) -> bytes:
+        columns, row = self._at(index)
+        if columns.learned is not None:
+            return self._marked(columns, row)
+        return self.read(index, 0, self.length(index)).data
 
     def _map(self, number: int) -> _Columns:
         shard, first = self._shards[number], self._ends[number] - self._shards[number].rows
@@ -286,7 +327,13 @@ def _columns_of(batch: Any) -> _Columns:
         np.frombuffer(text, np.uint8) if text is not None else np.empty(0, np.uint8),
         batch.column("following").to_numpy(),
         entropies,
+        *(batch.column(name) if name in batch.schema.names else None for name in MARKS),
     )
+
+
+def _pairs(column: Any, row: int) -> list[tuple[int, int]]:
+    found = column[row].as_py()
+    return list(zip(found[::2], found[1::2], strict=True))
 
 
 def totals(shards: Sequence[ShardInfo]) -> dict[str, dict[str, int]]:

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blt.data.heldout import split, split_remarks
+from blt.chat import ChatTemplate
+from blt.data.form import AnySource, Learn, SourceConfig, path_of
+from blt.data.heldout import Split, split, split_remarks
+from blt.data.left_out import MAX_BROKEN_LINES
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import HELDOUT, ShardSegments, is_prepared
 from blt.data.sources import read, warn_once
-from blt.errors import UserError
+from blt.errors import UserError, require
+from blt.texts.marked import Marked, num_learned
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,23 @@ class Source:
         return list(self.train.documents)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How plain sources are read: as of :func:`blt.data.sources.read`."""
+
+    learn: Learn = "completions"
+    max_broken: int = MAX_BROKEN_LINES
+    template: ChatTemplate | None = None
+
+
 def open_sources(
-    names: Sequence[str],
+    sources: Sequence[AnySource],
     *,
     heldout: float,
     max_bytes: int | None,
     context_bytes: int,
     heldout_bytes: int,
+    reading: Reading = Reading(),
 ) -> list[Source]:
     """Open the sources of a recipe: prepared folders one by one, all other text together.
 
@@ -46,24 +60,26 @@ def open_sources(
         max_bytes: of plain text in all.
         context_bytes: of the longest segment.
         heldout_bytes: how much held-out text of a prepared folder to read.
+        reading: what is learned, and how much may be broken.
 
     Raises:
         UserError: missing, unreadable or damaged sources; names the file and the way out.
     """
-    plain = [name for name in names if not is_prepared(name)]
-    prepared = [name for name in names if is_prepared(name)]
-    for name, path in zip(prepared, map(os.path.realpath, prepared), strict=True):
-        if sum(path == os.path.realpath(other) for other in prepared) > 1:
+    plain = [source for source in sources if not is_prepared(path_of(source))]
+    prepared = [source for source in sources if is_prepared(path_of(source))]
+    names = [path_of(source) for source in prepared]
+    for name, path in zip(names, map(os.path.realpath, names), strict=True):
+        if sum(path == os.path.realpath(other) for other in names) > 1:
             raise UserError(f"{name}: is named twice; to have more of it, give it a weight")
-    found = [_prepared(name, heldout_bytes) for name in prepared]
+    found = [_prepared(source, heldout_bytes, reading.learn) for source in prepared]
     if plain:
-        found.insert(0, _plain(plain, heldout, max_bytes, context_bytes))
+        found.insert(0, _plain(plain, heldout, max_bytes, context_bytes, reading))
     return found
 
 
-def weighted_sources(names: Sequence[str], **options: Any) -> list[Source]:
+def weighted_sources(sources: Sequence[AnySource], **options: Any) -> list[Source]:
     """The same, each source on its own, so that each can have a share of its own."""
-    found = [source for name in names for source in open_sources([name], **options)]
+    found = [opened for source in sources for opened in open_sources([source], **options)]
     _warn_of_shared_text(found)
     return found
 
@@ -82,10 +98,16 @@ def _warn_of_shared_text(sources: Sequence[Source]) -> None:
 
 
 def _plain(
-    names: Sequence[str], heldout: float, max_bytes: int | None, context_bytes: int
+    sources: Sequence[AnySource],
+    heldout: float,
+    max_bytes: int | None,
+    context_bytes: int,
+    reading: Reading,
 ) -> Source:
-    corpus = read(names, max_bytes)
+    corpus = read(sources, max_bytes, **vars(reading))
+    name = " ".join(map(path_of, sources))
     parts = split(corpus.documents, heldout, corpus.endless)
+    train = MemorySegments(parts.train, context_bytes, parts.cut)
     facts = {
         "train_documents": len(parts.train),
         "train_bytes": sum(map(len, parts.train)),
@@ -93,20 +115,55 @@ def _plain(
         "heldout_bytes": sum(map(len, parts.heldout)),
         "cut_documents": parts.divided,
         "broken_lines": corpus.broken.count,
-        "broken": corpus.broken.named[:10],
+        "broken": corpus.broken.named,
         "left_out": corpus.broken.left_out.facts(),
         "read_as_one_text": corpus.broken.as_text.facts(),
     }
-    for remark in parts.remarks(" ".join(names)):
+    for remark in parts.remarks(name):
         warn_once(remark)
-    train = MemorySegments(parts.train, context_bytes, parts.cut)
-    return Source(" ".join(names), train, parts.heldout, facts)
+    if any(isinstance(document, Marked) for document in corpus.documents):
+        facts |= _learned(name, parts, train)
+    return Source(name, train, parts.heldout, facts)
 
 
-def _prepared(name: str, heldout_bytes: int) -> Source:
+def _learned(name: str, parts: Split, train: MemorySegments) -> dict[str, int]:
+    """How much of the text is learned, and evaluated; said in a line too.
+
+    Raises:
+        UserError: nothing.
+    """
+    learned, heldout = (sum(map(num_learned, text)) for text in (parts.train, parts.heldout))
+    if not len(train):
+        raise UserError(
+            f"{name}: nothing in it is learned: no answer of an assistant, no completion; learn "
+            'all of it with data.learn = "all"'
+        )
+    size, without = sum(map(len, parts.train)), train.left_out
+    warn_once(
+        f"{name}: of {size:,} bytes to train on, {learned:,} are learned, others read; held-out "
+        f"bits per byte are of such bytes too ({heldout:,})"
+        + f"; left out: {without:,} segments with nothing to learn"
+        * (without > 0)
+    )
+    return {
+        "learned_bytes": learned,
+        "heldout_learned_bytes": heldout,
+        "segments_with_nothing_to_learn": without,
+    }
+
+
+def _prepared(source: AnySource, heldout_bytes: int, learn: Learn) -> Source:
+    name = path_of(source)
+    keys = isinstance(source, SourceConfig) and source.names_keys
+    require(not keys, f"{name}: is prepared already; name its keys to blt prepare, not here")
     train, heldout = ShardSegments(name), ShardSegments(name, HELDOUT)
     if not len(train):
         raise UserError(f"{name}: all of it is held out; prepare more text, or hold out less")
+    if train.learn not in (None, learn):
+        raise UserError(
+            f"{name}: was prepared to learn {train.learn!r}, and data.learn is {learn!r}; prepare "
+            f"it again with --learn {learn}, or change data.learn"
+        )
     facts = {
         "train_segments": len(train),
         "train_bytes": train.num_bytes,
@@ -117,6 +174,10 @@ def _prepared(name: str, heldout_bytes: int) -> Source:
         "cut_documents": train.manifest.get("cut_documents", 0),
         "checked": train.checked,  # against the checksums, as shards are read
     }
+    if train.learn == "completions":
+        warn_once(
+            f"{name}: what is not an answer is read only; held-out bits per byte are of answers too"
+        )
     for remark in split_remarks(name, facts["cut_documents"], heldout.num_bytes):
         warn_once(remark)
     return Source(name, train, heldout.sample(heldout_bytes), facts)

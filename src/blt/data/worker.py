@@ -7,15 +7,15 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from blt import vocab
 from blt.checkpoint.pretrained import find_entropy_model, identity
 from blt.data.census import Census, by_hash, from_json
+from blt.data.form import AnySource, Form, Learn, source_of
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
 from blt.data.segments import MemorySegments, Piece
@@ -26,6 +26,7 @@ from blt.files import durable
 from blt.machine.precision import autocast, choose_device, choose_dtype
 from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
+from blt.texts.marked import Marked, encode
 from blt.texts.pieces import streamed
 
 UNIT = "unit.json"  # written last into a unit's folder
@@ -39,7 +40,7 @@ class Options:
     """What the shards depend on, beside the text.
 
     Attributes:
-        sources: files, folders, globs, ``hf:NAME``, ``builtin:python``.
+        sources: files, folders, globs, ``hf:NAME``, ``builtin:python``, or tables.
         heldout: share of documents that is kept from training.
         entropy_model: "pretrained" or a model's folder, whose entropies are stored; None: none.
         newline_reset: the entropy model forgets everything after each newline.
@@ -47,9 +48,10 @@ class Options:
         segment_bytes: of the longest segment, and so of the longest context to train with.
         shard_bytes: of text in a shard, about.
         max_broken: lines without a document that are left out of one file before it is an error.
+        learn: of conversations and completions; None: "completions". It matters to these alone.
     """
 
-    sources: tuple[str, ...]
+    sources: tuple[AnySource, ...]
     heldout: float = 0.01
     entropy_model: str | None = None
     newline_reset: bool = False
@@ -57,6 +59,7 @@ class Options:
     segment_bytes: int = 8192
     shard_bytes: int = 2**26
     max_broken: int = MAX_BROKEN_LINES
+    learn: Learn | None = None
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -77,6 +80,12 @@ class Task:
     unit: str
     named: bool
     division: str = ""  # of held-out text, where hashes alone do not do; JSON
+    table: str = ""  # of a source that is one; JSON
+
+    def unit_as(self, learn: Learn | None) -> Unit:
+        """What is to be read."""
+        given = source_of(json.loads(self.table), self.source) if self.table else self.source
+        return Unit(self.unit, self.named, Form(given, learn or "completions"))
 
 
 @dataclass
@@ -88,10 +97,12 @@ class Outcome:
     documents: int = 0
     bytes: int = 0
     broken: int = 0
-    broken_lines: list[str] = field(default_factory=list)  # the first of them
+    broken_lines: list[str] = field(default_factory=list)  # up to a thousand of them
     left_out: dict[str, Any] = field(default_factory=dict)  # files, by kind
     as_text: dict[str, Any] = field(default_factory=dict)  # files read as one text, by kind
     cut: int = 0  # documents whose end is held out
+    marked: bool = False  # is some of it read only?
+    nothing_to_learn: int = 0  # segments that were left out
     census: dict[str, Any] = field(default_factory=dict)
     division: str = ""
     shards: list[dict[str, Any]] = field(default_factory=list)
@@ -162,18 +173,19 @@ class Worker:
             counts[split] += 1
             return writer.write(folder / f"{split}-{counts[split]:05d}.arrow", split)
 
-        documents = Unit(task.unit, task.named).documents(broken)
+        documents = task.unit_as(options.learn).documents(broken)
         for document, entropies in self._with_entropies(self._counted(documents, outcome)):
             value = content_hash(document) if options.heldout else 1.0
             census.add(document, value, options.heldout)
             at = (division.at if division else by_hash)(document, value, options.heldout)
             outcome.cut += 0 < at < len(document)
-            for split, piece in _pieces(document, entropies, at, options.segment_bytes):
+            outcome.marked |= isinstance(document, Marked)
+            for split, piece in _pieces(document, entropies, at, options.segment_bytes, outcome):
                 writers[split].add(piece)
                 if writers[split].bytes >= options.shard_bytes:
                     yield flush(split)
         yield from (flush(split) for split in (TRAIN, HELDOUT) if writers[split].bytes)
-        outcome.broken, outcome.broken_lines = broken.count, broken.named[:10]
+        outcome.broken, outcome.broken_lines = broken.count, broken.named
         outcome.left_out, outcome.as_text = broken.left_out.facts(), broken.as_text.facts()
         outcome.census = asdict(census)
 
@@ -198,28 +210,34 @@ class Worker:
             yield from zip(group, self._entropies(self.entropy_model, group), strict=True)
 
     def _entropies(self, model: CausalTransformer, group: Sequence[bytes]) -> list[torch.Tensor]:
-        ids = [vocab.encode(document) for document in group]
+        ids = [encode(document) for document in group]
         with autocast(model.device, choose_dtype(self.options.precision, model.device)):
             found = model.document_entropies(ids, self.options.newline_reset)
         return [entropies.float() for entropies in found]
 
 
 def _pieces(
-    document: bytes, entropies: torch.Tensor | None, at: int, segment_bytes: int
+    document: bytes,
+    entropies: torch.Tensor | None,
+    at: int,
+    segment_bytes: int,
+    outcome: Outcome,
 ) -> Iterator[tuple[str, Piece]]:
     """Segments of a document, of which what follows ``at`` is held out."""
-    first = 0
+    before = 0
     for split, part in ((TRAIN, document[:at]), (HELDOUT, document[at:])):
         if not part:
             continue
-        cut = (0,) if first + len(part) < len(document) else ()
+        cut = (0,) if before + len(part) < len(document) else ()
         segments = MemorySegments([part], segment_bytes, cut)
+        outcome.nothing_to_learn += segments.left_out
         for index in range(len(segments)):
             piece = segments.read(index, 0, segments.length(index))
+            first = before + segments.start(index)
             end = first + len(piece.data)
             known = None if entropies is None else entropies[first : end + 1].numpy()
-            yield split, Piece(piece.data, piece.following, known)
-            first = end
+            yield split, replace(piece, entropies=known)
+        before += len(part)
 
 
 def place_of(out: Path, number: int) -> Path:

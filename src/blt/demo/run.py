@@ -16,6 +16,7 @@ import torch
 from blt import vocab
 from blt.checkpoint.pretrained import save_patching
 from blt.data import read, split
+from blt.data.form import path_of
 from blt.data.sources import PYTHON
 from blt.demo import recipes
 from blt.demo.recipes import BLT_SHARE, ENTROPY_SHARE, Plan
@@ -87,7 +88,7 @@ class _Demo:
         """The demo, step by step."""
         plan, screen = self.plan, self.screen
         self.parts = split(read(plan.data.sources).documents, plan.data.heldout)
-        screen.text(plan.data.sources[0], self.parts)
+        screen.text(path_of(plan.data.sources[0]), self.parts)
         run = open_run(self.folder, plan.blt_recipe(None))
 
         entropy = self.train_bytes(

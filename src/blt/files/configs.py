@@ -81,6 +81,17 @@ def _forbid_unknown(cls: Any, data: Any, where: str, prefix: str) -> None:
             if dataclasses.is_dataclass(nested):
                 for one in value if isinstance(value, list) else [value]:
                     _forbid_unknown(nested, one, where, f"{prefix}{key}.")
+        for nested in get_args(hints[key]):
+            for table in get_args(nested):
+                if dataclasses.is_dataclass(table):
+                    _check_tables(table, value, where, f"{prefix}{key}")
+
+
+def _check_tables(cls: Any, values: Any, where: str, prefix: str) -> None:
+    """Tables beside strings in a list, of which pydantic would say that they are no strings."""
+    for number, value in enumerate(values if isinstance(values, list) else ()):
+        if isinstance(value, dict):
+            from_dict(cls, value, f"{where}: {prefix}.{number}")
 
 
 def _hints(cls: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blt.data import read
+from blt.data.form import AnySource, path_of, source_of
 from blt.data.shards import is_prepared
 from blt.errors import UserError, named
 from blt.evals.overlap import overlaps
@@ -52,10 +53,11 @@ class Heldout:
 
     def overlap(self, study: Study) -> dict[str, dict[str, float]]:
         """Share of each text's 50-byte blocks that occur in the training text."""
-        names: Sequence[str] = study.base.get("data", {}).get("sources", ())
+        key = f"{study.where}: base.data.sources"
+        names = [source_of(name, key) for name in study.base.get("data", {}).get("sources", ())]
         if not names:
             raise UserError(f"{study.where}: base.data.sources names no text")
-        train = _plain(names, f"{study.where}: base.data.sources")
+        train = _plain(names, key)
         every = [pieces for texts in self.pieces.values() for pieces in texts.values()]
         shares = iter(overlaps(train, every))
         return {kind: {name: next(shares) for name in of} for kind, of in self.pieces.items()}
@@ -82,10 +84,10 @@ def warn_of_overlap(study: Study, shares: dict[str, dict[str, float]]) -> None:
                 )
 
 
-def _plain(sources: Sequence[str], key: str) -> list[bytes]:
+def _plain(sources: Sequence[AnySource], key: str) -> list[bytes]:
     """Documents of sources that are not prepared."""
     with named(key):
-        for name in sources:
+        for name in map(path_of, sources):
             if is_prepared(name):
                 raise UserError(f"{name}: is a prepared folder; name the text that it was made of")
         return read(sources).documents

@@ -9,7 +9,8 @@ import torch
 
 from blt.data.text import Source
 from blt.lm import LanguageModel
-from blt.scoring.bits import piece_bits
+from blt.scoring.bits import measured, piece_bits
+from blt.texts.marked import Marked
 from blt.texts.pieces import choose
 from blt.train.recipe import Recipe
 
@@ -37,7 +38,10 @@ def validation(
     found = []
     for source in sources:
         pieces = choose(source.heldout, max_bytes, recipe.data.context_bytes)
-        found.append(sum(_bits(model, pieces)) / max(1, sum(map(len, pieces))))
+        if any(isinstance(piece, Marked) for piece in pieces):
+            found.append(measured(model, pieces, torch.float32).bits_per_byte)
+        else:
+            found.append(sum(_bits(model, pieces)) / max(1, sum(map(len, pieces))))
     mean = sum(w * bits for w, bits in zip(weights, found, strict=True)) / sum(weights)
     names = [source.name for source in sources]
     return {"validation_bits": mean, "validation": dict(zip(names, found, strict=True))}

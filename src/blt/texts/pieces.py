@@ -8,6 +8,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from blt.texts.marked import Marked, num_learned
+
 BATCH_BYTES = 16384  # of pieces that a model reads together
 LEAST = 512  # bytes of a document to be judged by, if it has so many
 
@@ -74,8 +76,33 @@ def sample(documents: Sequence[bytes], context_bytes: int, size: int | None) -> 
 def choose(
     documents: Sequence[bytes], max_bytes: int | None = None, context_bytes: int = 2048
 ) -> list[bytes]:
-    """The pieces of :func:`drawn`, those of all documents in one list."""
-    return [piece for pieces in drawn(documents, max_bytes, context_bytes) for piece in pieces]
+    """The pieces of :func:`drawn`, those of all documents in one list.
+
+    Of marked documents, whose answers say nothing without what they answer, the pieces are those
+    of training, from their beginning and with something learned in each: whole ones, in the order
+    of the documents' hashes, about their share of ``max_bytes``.
+    """
+    marked = [document for document in documents if isinstance(document, Marked)]
+    plain = [document for document in documents if not isinstance(document, Marked)]
+    rest = max_bytes
+    if marked and max_bytes is not None:
+        rest = max_bytes * sum(map(len, plain)) // max(1, sum(map(len, documents)))
+    found = [piece for pieces in drawn(plain, rest, context_bytes) for piece in pieces]
+    left = None if max_bytes is None or rest is None else max_bytes - rest
+    return found + (_learned(marked, left, context_bytes) if marked else [])
+
+
+def _learned(documents: Sequence[Marked], max_bytes: int | None, context_bytes: int) -> list[bytes]:
+    found, size = list[bytes](), 0
+    for document in sorted(documents, key=lambda text: hashlib.sha256(text).digest()):
+        for at in range(0, len(document), context_bytes):
+            if found and max_bytes is not None and size >= max_bytes:
+                return found
+            piece = document[at : at + context_bytes]
+            if num_learned(piece):
+                found.append(piece)
+                size += len(piece)
+    return found
 
 
 def drawn(

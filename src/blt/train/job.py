@@ -10,14 +10,15 @@ from pathlib import Path
 
 from torch import nn
 
+from blt.chat import ChatTemplate
 from blt.checkpoint.folders import TRAINER
-from blt.checkpoint.pretrained import find_entropy_model, identity, save_patching
+from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model, identity, save_patching
 from blt.data.heldout import Split
 from blt.data.loader import Loader
 from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
-from blt.data.text import Source, heldout_by_source, open_sources, weighted_sources
+from blt.data.text import Reading, Source, heldout_by_source, open_sources, weighted_sources
 from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
@@ -36,7 +37,7 @@ from blt.train.begin import (
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.compression import Compression
 from blt.train.hooks import Hooks
-from blt.train.inherit import SECTIONS
+from blt.train.inherit import SECTIONS, init_folder
 from blt.train.loop import Loop, OnProgress
 from blt.train.opening import open_run, record_changes
 from blt.train.pace import Pace
@@ -100,7 +101,8 @@ def train_recipe(
         recipe.lora is None or parallel.mesh is None,
         "lora: an adapter is trained by one process; leave out torchrun",
     )
-    sources = open_text(recipe)
+    template = _template(recipe, Path(run_folder) / CHECKPOINT)
+    sources = open_text(recipe, template)
     cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
     check_entropies(sources, recipe, cuts)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel, change=change)
@@ -109,6 +111,8 @@ def train_recipe(
         model = model_of(recipe, run, sources, entropy_model, show)
     else:
         model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
+    if template is not None:
+        model.chat_template = template.source
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
     if recipe.lora is not None and not run.has_checkpoint:
         lora.begin(model, recipe.lora, str(lora.base_of(recipe)), recipe.seed)
@@ -145,6 +149,17 @@ def train_recipe(
     return model
 
 
+def _template(recipe: Recipe, checkpoint: Path) -> ChatTemplate | None:
+    """How conversations are laid out: as in the checkpoint, else as in the model that a training
+    begins from, else as by default; None where there are no conversations."""
+    if not recipe.data.converses:
+        return None
+    begins = recipe.init not in (None, PRETRAINED)
+    folders = [checkpoint] * checkpoint.is_dir() + [init_folder(str(recipe.init))] * begins
+    found = ChatTemplate.from_folder(folders[0]) if folders else None
+    return found or ChatTemplate.default()
+
+
 def _own_entropy_model(
     recipe: Recipe, beginning: Beginning | None, run_folder: str | os.PathLike[str]
 ) -> CausalTransformer | None:
@@ -168,8 +183,12 @@ def make_fast(model: nn.Module, config: TrainConfig, divided: bool = False) -> N
         recompute(model)
 
 
-def open_text(recipe: Recipe) -> list[Source]:
-    """What a recipe trains on and is evaluated on."""
+def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Source]:
+    """What a recipe trains on and is evaluated on.
+
+    Args:
+        template: how conversations are laid out; None: as by default.
+    """
     data = recipe.data
     opened = weighted_sources if data.weights else open_sources
     return opened(
@@ -178,6 +197,7 @@ def open_text(recipe: Recipe) -> list[Source]:
         max_bytes=data.max_bytes,
         context_bytes=data.context_bytes,
         heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
+        reading=Reading(data.learn, data.max_broken, template),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from blt.data.loader import Loader
 from blt.errors import UserError
 from blt.lm import LanguageModel
-from blt.scoring.bits import bits_per_byte
+from blt.scoring.bits import measured
 from blt.texts.pieces import choose
 from blt.train.budget import Budget
 from blt.train.hooks import Hooks
@@ -134,6 +134,7 @@ class Loop:
             self.trackers = trackers(self.config.trackers, run.path)
         usual = 1 if trainer.model.device.type == "cpu" else GPU_LOG_EVERY
         self.log_every = self.config.log_every or usual
+        self._scored: dict[str, int] = {}  # bytes of each source that the last evaluation was of
         self.evals_done = 0
         self.report: Report | None = None
         self._since: list[Step] = []  # steps since the last report
@@ -230,23 +231,19 @@ class Loop:
         """Held-out bits per byte of each source."""
         start, trainer = time.monotonic(), self.trainer
         trainer.model.eval()
-        values = {
-            name: bits_per_byte(
-                trainer.model,
-                texts,
-                context_bytes=self._context_bytes,
-                dtype=trainer.dtype,
-            )
-            for name, texts in self.heldout.items()
+        found = {
+            name: measured(trainer.model, choose(pieces, None, self._context_bytes), trainer.dtype)
+            for name, pieces in self.heldout.items()
         }
+        self._scored = {name: score.num_bytes for name, score in found.items()}
         trainer.model.train()
         self.budget.evaluated(self._eval_bytes, time.monotonic() - start)
-        return values
+        return {name: score.bits_per_byte for name, score in found.items()}
 
     def _overall(self, by_source: dict[str, float]) -> float:
         """Bits per byte of all held-out text together."""
-        bits = sum(value * sum(map(len, self.heldout[name])) for name, value in by_source.items())
-        return bits / self._eval_bytes
+        bits = sum(value * self._scored[name] for name, value in by_source.items())
+        return bits / max(1, sum(self._scored.values()))
 
     def _report(self, heldout: dict[str, float] | None) -> Report:
         steps, self._since = self._since, []

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from blt.data.form import Learn, SourceConfig, weights_of, without_weight
 from blt.errors import UserError, named, nearest, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
@@ -34,27 +35,42 @@ POSITIVE = (
 class DataConfig:
     """What to learn from; lengths in bytes."""
 
-    sources: tuple[str, ...] = ()  # files, folders, globs, hf:NAME, prepared folders, ...
+    # Files, folders, globs, hf:NAME, prepared folders, ...; or tables that say how they are read
+    sources: tuple[str | SourceConfig, ...] = ()
     weights: tuple[float, ...] = ()  # share of each source; none: as much as there is of each
     heldout: float = 0.05  # share of documents that is never trained on
     max_bytes: int | None = None  # of all sources together
     context_bytes: int = 2048  # longest piece of a document that the model sees at once
     batch_bytes: int = 8192  # ids per step
+    # Of conversations what the assistant says, and of prompts with completions these; or all
+    learn: Learn = "completions"
+    max_broken: int = 100  # rows without a document that are left out of one file
     noise: float = 0.0  # share of segments that are disturbed, others in every epoch
     noises: tuple[str, ...] = tuple(PAPER)  # how, each equally often
 
     def __post_init__(self) -> None:
         require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
+        if weights := weights_of(self.sources):
+            require(not self.weights, "data.weights: the sources have a weight each already")
+            object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "sources", tuple(map(without_weight, self.sources)))
         require(
             len(self.weights) in (0, len(self.sources)) and all(w > 0 for w in self.weights),
             f"data.weights: one positive number for each source, or none, got {self.weights}",
         )
         require(0 < self.heldout < 1, f"data.heldout must be between 0 and 1, got {self.heldout}")
-        for name, least in (("max_bytes", 1), ("context_bytes", 1), ("batch_bytes", 2)):
+        least_of = {"max_bytes": 1, "context_bytes": 1, "batch_bytes": 2, "max_broken": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             enough = value is None or value >= least
             require(enough, f"data.{name} must be at least {least}, got {value}")
         self._check_noise()
+
+    @property
+    def converses(self) -> bool:
+        """Is one of the sources of conversations?"""
+        tables = (source for source in self.sources if isinstance(source, SourceConfig))
+        return any(table.messages is not None for table in tables)
 
     def _check_noise(self) -> None:
         """Each noise once and known, and a share of them where they are named."""
@@ -273,6 +289,11 @@ class Recipe:
         require(
             self.train.stale_patches == 0 or self.kind == "blt",
             f"train.stale_patches: only for kind 'blt', this is {self.kind!r}",
+        )
+        require(
+            self.byteify is None or not self.byteify.distill or not self.data.converses,
+            "byteify.distill: not with sources of messages, whose turns end with ids that the "
+            "teacher does not have",
         )
         learned = self.model is not None and self.model.patching.is_learned
         require(
