@@ -159,6 +159,8 @@ def _check_shape(model: LanguageModel, recipe: Recipe, run: RunFolder) -> None:
     wanted, found = recipe.model or recipe.byte_model or recipe.token_model, model.config
     if isinstance(wanted, Config) and isinstance(found, Config):
         found = replace(found, patching=wanted.patching)  # its threshold was calibrated
+        if recipe.lora is not None:  # of a base that has what a recipe drops, as it cuts nothing
+            found = replace(found, entropy_model=wanted.entropy_model)
     if found != wanted:
         raise UserError(
             f"{run.checkpoint}: is of another shape than the recipe of its run; put its own "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from blt.checkpoint import adapters
 from blt.checkpoint.adapters import Adapter
 from blt.errors import UserError, needed, require
 from blt.lm import LanguageModel, load
+from blt.model.config import Config
 from blt.model.layers import Linear
 from blt.train.inherit import SECTIONS, init_folder, open_init
 from blt.train.recipe import LoraConfig, Recipe
@@ -42,10 +44,12 @@ def check(recipe: Recipe) -> None:
         "lora: the adapter is for its base as it is, θ included; set target_patch_size = 0",
     )
     assert recipe.init is not None
-    shape = getattr(recipe, SECTIONS[recipe.kind])
+    shape, was = getattr(recipe, SECTIONS[recipe.kind]), open_init(recipe.init, recipe.kind).config
+    if isinstance(shape, Config) and isinstance(was, Config):  # a recipe drops what cuts nothing
+        shape, was = replace(shape, entropy_model=None), replace(was, entropy_model=None)
     named = [key for key in ("entropy_model", "tokenizer") if getattr(recipe, key) is not None]
     require(
-        not named and shape == open_init(recipe.init, recipe.kind).config,
+        not named and shape == was,
         "lora: the adapter is for its base as it is; leave out "
         f"{' and '.join(named) or 'what the recipe changes in ' + SECTIONS[recipe.kind]}, or train "
         "all weights",
