@@ -15,6 +15,7 @@ import pytest
 
 from blt.errors import UserError
 from blt.evals.overlap import blocks
+from tools.texts import build as building
 from tools.texts import fetch as fetching
 from tools.texts.against import apart, evaluated
 from tools.texts.archives import members
@@ -161,3 +162,21 @@ def test_the_list_names_files_hashes_and_readers(tmp_path: Path) -> None:
 def test_documents_are_full_and_none_is_empty() -> None:
     assert documents([]) == []
     assert documents(["a" * SIZE, "b", "c"]) == ["a" * SIZE, "b\nc"]
+
+
+def test_a_build_that_ended_early_goes_on(
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Source(**{**vars(source), "name": "other"})  # the same lines: all repeated
+    whole = build(tmp_path / "out", [source, other], NONE)
+    assert whole["other"]["languages"] == {}
+
+    broken = Source(**{**vars(other), "files": [{"pattern": "nothing", "reader": "json"}]})
+    with pytest.raises(UserError, match="no strings"):
+        build(tmp_path / "out", [source, broken], NONE)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "strings", lambda *_: pytest.fail("read again"))
+        with pytest.raises(pytest.fail.Exception):
+            build(tmp_path / "out", [source, other], NONE)
+        assert building._begun(tmp_path / "out" / "text.partial", NONE).keys() == {"program"}
+    assert build(tmp_path / "out", [source, other], NONE) == whole

@@ -55,4 +55,8 @@ def _strings(node: object) -> Iterator[str]:
 
 def apart(texts: Sequence[str], evaluation: np.ndarray) -> list[str]:
     """The documents of which no 50 bytes are a block of the evaluation."""
-    return [text for text in texts if not holds(text.encode(errors="replace"), evaluation)]
+    documents = [text.encode(errors="replace") for text in texts]
+    if not holds(b"\n".join(documents), evaluation):  # no block has a line's end in it
+        return list(texts)
+    pairs = zip(texts, documents, strict=True)
+    return [text for text, data in pairs if not holds(data, evaluation)]

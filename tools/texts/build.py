@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from tools.texts.fetch import Source, fetch
 from tools.texts.languages import language
 from tools.texts.readers import READERS
 from tools.texts.report import markdown
-from tools.texts.written import documents, write
+from tools.texts.written import documents, read, write
 
 PACKAGES, TEXT, LICENCES = "packages", "text", "licences"
-RECORD, TABLE = "SOURCES.json", "SOURCES.md"
+RECORD, TABLE, BEGUN = "SOURCES.json", "SOURCES.md", "BEGUN"
 
 
 def build(folder: Path, sources: Sequence[Source], evaluation: np.ndarray) -> dict[str, Any]:
     """Fetch all sources and write ``text/LANGUAGE/SOURCE.jsonl.gz``, their licences and a record.
 
-    What was fetched before is not fetched again; the text replaces the old when all of it is there.
+    What was fetched before is not fetched again, a build that ended early goes on with the source
+    where it was, and the text replaces the old when all of it is there.
 
     Args:
         evaluation: blocks of text that must not be trained on.
@@ -39,23 +40,58 @@ def build(folder: Path, sources: Sequence[Source], evaluation: np.ndarray) -> di
     """
     paths = [fetch(source, folder / PACKAGES) for source in sources]
     partial = folder / "text.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    done = _begun(partial, evaluation)
+    record: dict[str, Any] = {}
     cleaner = Cleaner()
-    record = {}
     for source, path in zip(sources, paths, strict=True):
+        facts = _facts(source)
+        if done and facts.items() <= next(iter(done.values())).items():
+            record[source.name] = done.pop(source.name)
+            for code in record[source.name]["languages"]:
+                written = partial / code / f"{source.name}.jsonl.gz"
+                cleaner.keep(code, (line for text in read(written) for line in text.split("\n")))
+            continue
         _keep_licence(source, path, folder / LICENCES)
-        record[source.name] = _facts(source) | _text(source, path, partial, cleaner, evaluation)
+        done = {}  # what follows depends on the lines of this
+        record[source.name] = facts | _text(source, path, partial, cleaner, evaluation)
+        _write_json(partial / RECORD, record)
         print(f"{source.name}: {record[source.name]['bytes']:,} bytes", flush=True)
     shutil.rmtree(folder / TEXT, ignore_errors=True)
+    for written in partial.glob("*/*.jsonl.gz"):  # of a list of sources that was another
+        name, code = written.name.removesuffix(".jsonl.gz"), written.parent.name
+        if code not in record.get(name, {}).get("languages", ()):
+            written.unlink()
+    (partial / BEGUN).unlink()
+    (partial / RECORD).replace(folder / RECORD)
     partial.rename(folder / TEXT)
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     (folder / TABLE).write_text(markdown(record))
     return record
 
 
+def _begun(partial: Path, evaluation: np.ndarray) -> dict[str, Any]:
+    """The record of a build, kept apart from the same evaluation, that ended early."""
+    key = hashlib.sha256(evaluation.tobytes()).hexdigest()
+    begun = partial / BEGUN
+    if begun.exists() and begun.read_text() == key:
+        record = partial / RECORD
+        return json.loads(record.read_text()) if record.exists() else {}
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    begun.write_text(key)
+    return {}
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    whole = path.with_suffix(".tmp")
+    whole.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    whole.replace(path)
+
+
 def _facts(source: Source) -> dict[str, Any]:
-    keys = ("client", "package", "version", "file", "sha256", "licence", "licence_file")
-    return {key: getattr(source, key) for key in (*keys, "attribution")}
+    return {
+        key: list(value) if key in ("files", "skip") else value
+        for key, value in vars(source).items()
+    }
 
 
 def _keep_licence(source: Source, path: Path, folder: Path) -> None:
@@ -95,8 +131,7 @@ def _text(
 ) -> dict[str, Any]:
     """Write a source's documents; say how many bytes of each language, and what is left out."""
     found = strings(source, path)
-    cleaner.learn(found.get("en", ()))
-    cleaner.left_out = Counter()
+    cleaner.begin(found.get("en", ()))
     languages, overlapping = {}, 0
     for code in sorted(found):
         lines = cleaner.clean(code, found[code])
@@ -104,6 +139,7 @@ def _text(
         texts = apart(packed, evaluation)
         overlapping += len(packed) - len(texts)
         if texts:
+            cleaner.keep(code, (line for text in texts for line in text.split("\n")))
             digest = write(folder / code / f"{source.name}.jsonl.gz", texts)
             languages[code] = {
                 "script": main_script(lines[:SAMPLE]),

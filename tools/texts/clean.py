@@ -12,6 +12,7 @@ from tools.texts.languages import scripts
 LEAST = 24  # bytes: eight Devanagari or Han characters, four English words
 LETTERS = 0.6  # of a line's characters, spaces and marks counted as letters
 SAMPLE = 2000  # strings that tell the script of a language
+START = 200  # characters that tell the script of a line
 
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
 SELECTS = re.compile(r",\s*(?:plural|select|selectordinal)\s*,")
@@ -26,10 +27,10 @@ UNREADABLE = re.compile("\ufffd|[\ue000-\uf8ff]|crwdns")  # private characters; 
 
 def lines(text: str) -> Iterator[str]:
     """Plain lines of one string: without markup, and each variant of a plural by itself."""
-    text = html.unescape(TAG.sub("", text))
+    text = html.unescape(TAG.sub("", text) if "<" in text else text)
     variants = VARIANT.findall(NAME.sub("#", text)) if SELECTS.search(text) else [text]
     for variant in variants:
-        if line := " ".join(KEY.sub("", variant).split()):
+        if line := " ".join((KEY.sub("", variant) if "&" in variant else variant).split()):
             yield line
 
 
@@ -53,28 +54,30 @@ def main_script(texts: Iterable[str]) -> str:
 
 def foreign(line: str, main: str) -> bool:
     """Is most of a line in Latin letters where ``main`` is another script, or the reverse?"""
+    line = line[:START]
     latin = 1.0 if line.isascii() else len(LATIN.findall(line)) / max(1, len(LETTER.findall(line)))
     return latin < 0.5 if main == "Latin" else latin > 0.5
 
 
 class Cleaner:
-    """Cleans the strings of one language after another; counts what is left out, and why.
-
-    Args:
-        english: what every other language's lines may not be; :meth:`learn` adds to it.
-    """
+    """Cleans the strings of one language after another; counts what is left out, and why."""
 
     def __init__(self) -> None:
-        self.english: set[str] = set()
-        self.seen: dict[str, set[str]] = {}  # language → its lines so far
+        self.english: set[str] = set()  # of the package: what lines of other languages may not be
+        self.seen: dict[str, set[str]] = {}  # language → lines that were kept
         self.left_out: Counter[str] = Counter()
 
-    def learn(self, strings: Iterable[str]) -> None:
-        """Take note of English that may stand untranslated."""
-        self.english.update(line for text in strings for line in lines(text))
+    def begin(self, english: Iterable[str]) -> None:
+        """Begin with another package, whose English may stand untranslated."""
+        self.english = {line for text in english for line in lines(text)}
+        self.left_out = Counter()
+
+    def keep(self, language: str, kept: Iterable[str]) -> None:
+        """Take note of lines that are there now."""
+        self.seen.setdefault(language, set()).update(kept)
 
     def clean(self, language: str, strings: Iterable[str]) -> list[str]:
-        """Lines worth keeping, each once in a language, in order."""
+        """Lines worth keeping, none that is there or twice, in order."""
         good = []
         for text in strings:
             for line in lines(text):
@@ -85,13 +88,13 @@ class Cleaner:
                 else:
                     good.append(line)
         main = main_script(good[:SAMPLE])
-        seen, kept = self.seen.setdefault(language, set()), []
+        seen = self.seen.get(language, set())
+        kept: dict[str, None] = {}
         for line in good:
             if foreign(line, main):
                 self.left_out["in other letters"] += 1
-            elif line in seen:
+            elif line in seen or line in kept:
                 self.left_out["repeated"] += 1
             else:
-                seen.add(line)
-                kept.append(line)
-        return kept
+                kept[line] = None
+        return list(kept)

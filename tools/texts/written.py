@@ -28,5 +28,10 @@ def write(path: Path, texts: Sequence[str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     raw = data.encode(errors="replace")
-    path.write_bytes(gzip.compress(raw, compresslevel=9, mtime=0))
+    path.write_bytes(gzip.compress(raw, compresslevel=6, mtime=0))
     return hashlib.sha256(raw).hexdigest()
+
+
+def read(path: Path) -> list[str]:
+    """The documents of a file."""
+    return [json.loads(line)["text"] for line in gzip.decompress(path.read_bytes()).splitlines()]
