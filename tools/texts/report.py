@@ -1,8 +1,14 @@
-"""The record of a build as tables that a person reads."""
+"""The record of a build as tables that a person reads.
+
+python -m tools.texts.report data/texts/SOURCES.json
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tools.texts.languages import FLORES
@@ -11,17 +17,21 @@ LARGEST = 3  # sources that a language's row names
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """What each source gave, then what each language has, with FLORES' languages marked."""
-    return "\n".join([*_sources(record), "", *_languages(record), ""])
+    """What each source gave, each script has, and each language, with FLORES' languages marked."""
+    return "\n".join([*_sources(record), "", *_scripts(record), "", *_languages(record), ""])
 
 
 def _sources(record: dict[str, Any]) -> list[str]:
     total = max(1, sum(of["bytes"] for of in record.values()))
-    rows = ["| source | licence | languages | kB | share |", "|---|---|---|---|---|"]
+    rows = [
+        "| source | licence | thanks to | languages | kB | share |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, of in record.items():
         what = f"{name}: {of['package']} {of['version']} ({of['client']})"
         sizes = f"{of['bytes'] / 1000:.0f} | {of['bytes'] / total:.1%}"
-        rows.append(f"| {what} | {of['licence']} | {len(of['languages'])} | {sizes} |")
+        given = f"{of['licence']} | {of['attribution']} | {len(of['languages'])}"
+        rows.append(f"| {what} | {given} | {sizes} |")
     return rows
 
 
@@ -32,6 +42,19 @@ def by_language(record: dict[str, Any]) -> dict[str, Counter[str]]:
         for code, facts in of["languages"].items():
             found.setdefault(code, Counter())[name] = facts["bytes"]
     return found
+
+
+def _scripts(record: dict[str, Any]) -> list[str]:
+    sizes: Counter[str] = Counter()
+    languages: dict[str, set[str]] = {}
+    for of in record.values():
+        for code, facts in of["languages"].items():
+            sizes[facts["script"]] += facts["bytes"]
+            languages.setdefault(facts["script"], set()).add(code)
+    rows = ["| script of most letters | languages | kB |", "|---|---|---|"]
+    for script, size in sizes.most_common():
+        rows.append(f"| {script} | {len(languages[script])} | {size / 1000:.0f} |")
+    return rows
 
 
 def _languages(record: dict[str, Any]) -> list[str]:
@@ -46,3 +69,7 @@ def _languages(record: dict[str, Any]) -> list[str]:
             f"| {code} | {flores.get(code, '')} | {script} | {size:.0f} | {', '.join(most)} |"
         )
     return rows
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text())), end="")
