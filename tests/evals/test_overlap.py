@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.evals import overlap as module
-from blt.evals.overlap import BLOCK, overlap
+from blt.evals.overlap import BLOCK, blocks, holds, overlap
 
 
 @given(st.integers(0, 300), st.integers(1, 8), st.integers(0, 1000))
@@ -27,3 +27,12 @@ def test_long_documents_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     chance = random.Random(0)
     train = chance.randbytes(1000)
     assert all(overlap([train], [train[at : at + BLOCK]]) == 1 for at in range(0, 950, 7))
+
+
+@given(st.lists(st.binary(max_size=170), max_size=5), st.integers(0, 60))
+def test_blocks_are_found_at_any_position(texts: list[bytes], before: int) -> None:
+    wanted = blocks(texts)
+    cut = {t[at : at + BLOCK] for t in texts for at in range(0, len(t) - BLOCK + 1, BLOCK)}
+    assert len(wanted) == len(cut)
+    assert all(holds(b"\xff" * before + block, wanted) for block in cut)
+    assert not holds(b"\xfe" * 200, wanted) or b"\xfe" * BLOCK in cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -21,13 +21,26 @@ def overlap(train: Sequence[bytes], heldout: Sequence[bytes]) -> float:
 
 def overlaps(train: Sequence[bytes], groups: Sequence[Sequence[bytes]]) -> list[float]:
     """:func:`overlap` of each of many groups of documents, the training text read once."""
-    blocks = [
-        np.unique(np.concatenate([_hashes(text)[::BLOCK] for text in heldout] or [_NONE]))
-        for heldout in groups
-    ]
-    wanted = np.unique(np.concatenate([*blocks, _NONE]))
+    each = [blocks(heldout) for heldout in groups]
+    wanted = np.unique(np.concatenate([*each, _NONE]))
     found = _found(train, wanted)
-    return [float(found[np.searchsorted(wanted, of)].mean()) if len(of) else 0.0 for of in blocks]
+    return [float(found[np.searchsorted(wanted, of)].mean()) if len(of) else 0.0 for of in each]
+
+
+def blocks(texts: Iterable[bytes]) -> np.ndarray:
+    """Hashes of the blocks of 50 bytes, end to end, of some texts, each once  # [blocks] uint64"""
+    whole = b"".join(text[: len(text) // BLOCK * BLOCK] for text in texts)
+    columns = np.frombuffer(whole, dtype=np.uint8).reshape(-1, BLOCK).T  # [50, blocks]
+    return np.unique(_mixed(_codes(column) for column in columns))
+
+
+def holds(text: bytes, wanted: np.ndarray) -> bool:
+    """Are any 50 bytes of a text one of the :func:`blocks` ``wanted``?"""
+    if not len(wanted):
+        return False
+    hashes = np.sort(_hashes(text))  # in order, they are looked up several times as fast
+    at = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+    return bool((wanted[at] == hashes).any())
 
 
 def _found(train: Sequence[bytes], wanted: np.ndarray) -> np.ndarray:
@@ -46,15 +59,22 @@ _NONE = np.empty(0, dtype=np.uint64)
 
 
 def _hashes(text: bytes) -> np.ndarray:
-    """Hashes of the 50 bytes from each position on: polynomials modulo 2**64, mixed  # [n - 49]."""
+    """Hashes of the 50 bytes from each position on  # [n - 49] uint64"""
     if len(text) < BLOCK:
         return _NONE
-    data = np.frombuffer(text, dtype=np.uint8).astype(np.uint64) + np.uint64(1)
-    out = np.zeros(len(data) - BLOCK + 1, dtype=np.uint64)
+    data = _codes(np.frombuffer(text, dtype=np.uint8))
+    positions = len(data) - BLOCK + 1
+    return _mixed(data[offset : offset + positions] for offset in range(BLOCK))
+
+
+def _codes(data: np.ndarray) -> np.ndarray:
+    return data.astype(np.uint64) + np.uint64(1)
+
+
+def _mixed(columns: Iterable[np.ndarray]) -> np.ndarray:
+    """Polynomials modulo 2**64 of what stands in 50 columns, mixed  # [n] each -> [n]"""
+    out = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for offset in range(BLOCK):
-            out *= FACTOR
-            out += data[offset : offset + len(out)]
-        out ^= out >> np.uint64(29)
-        out *= FACTOR
-    return out
+        for column in columns:
+            out = out * FACTOR + column
+        return (out ^ (out >> np.uint64(29))) * FACTOR
