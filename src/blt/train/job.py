@@ -79,7 +79,7 @@ def train_recipe(
     check_entropies(sources, recipe, entropy_model)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel)
     show = on_prepare if parallel.main else None
-    model = model_of(recipe, run, sources, entropy_model, show)
+    model = model_of(recipe, run, sources, entropy_model, show, hooks)
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
     make_fast(model, recipe.train, divided=parallel.mesh is not None)
     parallel.shard(model)
