@@ -30,7 +30,8 @@ FREE = 8  # one of so many features is left for what else there is to know of a 
 BYTE = 0.02  # the feature of length, per byte; the others together have a norm of 1
 SHARPNESS = 6.0  # nats that one byte more of length is worth to a patch
 PAIR = 0.5  # bytes that a pair counts: less than any token
-LEAST = 0.02  # of a patch's own projection, per unit of length: only a direction to ask in
+FEW = 8  # texts that the size of patches is measured on
+LEAST = 0.01  # of a patch's own projection, per unit of length: only a direction to ask in
 
 
 def misfits(config: Config) -> str | None:
@@ -65,8 +66,9 @@ def take_embeddings(model: BLT, teacher: Teacher, texts: Sequence[Tensor]) -> No
     assert isinstance(cross, PatchesFromBytes)
     _look_at_the_longest(model, cross)
     _give_out(model, cross, basis)
-    _, patches = model.encoder(lesson.packed)
-    found, wanted = model.global_transformer.projection(patches), lesson.embeddings
+    few = teacher.lesson(texts[:FEW])
+    _, patches = model.encoder(few.packed)
+    found, wanted = model.global_transformer.projection(patches), few.embeddings
     cross.out.weight.mul_((found * wanted).sum() / found.square().sum())
 
 
