@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -59,7 +61,7 @@ def test_a_patch_begins_as_the_embedding_of_its_token(teacher: Teacher, dim: int
 
 def test_shapes_that_cannot_hold_embeddings_are_named() -> None:
     source = TokenTransformerConfig(vocab_size=300, dim=64, heads=2, layers=1, ff_dim=32)
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "cross_attention_k": {"local_dim": 32, "cross_attention_k": 2},
         "encoder_cross_attention": {"encoder_cross_attention": "none"},
         "hash_gate": {"hash_gate": True},

@@ -91,7 +91,7 @@ def test_patches_come_with_the_embeddings_of_their_tokens(lm: TokenLM, teacher: 
     expected = [[400, the, other], [400], [400, the, lm.tokenizer.encode(b" o")[0]], [400, the]]
     assert lesson.packed.patches.lengths == [3, 1, 3, 2]
     ids = torch.tensor([token for row in expected for token in row])
-    assert torch.equal(lesson.embeddings, lm.embedding[ids])
+    assert torch.equal(lesson.embeddings, lm.get_parameter("embedding")[ids])
 
 
 def test_special_tokens_and_ids_without_a_token_stand_for_no_bytes(lm: TokenLM) -> None:

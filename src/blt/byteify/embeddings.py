@@ -23,7 +23,7 @@ from blt.lm import BLT
 from blt.model.config import Config
 from blt.model.cross_attention import PatchesFromBytes
 from blt.model.embedding import ByteEmbedding, ngram_rows
-from blt.model.layers import Linear
+from blt.model.layers import Linear, TransformerLayer
 from blt.model.packing import Spans
 
 FREE = 8  # one of so many features is left for what else there is to know of a byte
@@ -132,6 +132,7 @@ def _add_rows(embedding: ByteEmbedding, size: int, texts: list[bytes], wanted: T
 def _look_at_the_longest(model: BLT, cross: PatchesFromBytes) -> None:
     """Each head asks for the feature of length; layers add nothing yet."""
     for layer in model.encoder.transformer.layers:
+        assert isinstance(layer, TransformerLayer)
         layer.attention.out.weight.zero_()
         layer.ff.down.weight.zero_()
     dim, k = model.config.local_dim, model.config.cross_attention_k

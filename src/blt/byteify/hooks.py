@@ -162,7 +162,8 @@ class Byteify(Hooks):
             return ready
         assert self.teacher is not None
         self.lesson = self.teacher.lesson(ready.batch.documents)
-        packed = self.lesson.packed
+        # The same bytes, so the rows of their n-grams are grouped already.
+        packed = replace(self.lesson.packed, ngrams=ready.inputs[0].ngrams)
         return ready._replace(inputs=(packed,), patch_size=packed.mean_patch_size)
 
     def predict(self, model: LanguageModel, ready: Ready) -> Tensor:
