@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import blt
+from blt.model.config import TokenTransformerConfig
 
 TINY = blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
 TINY_BLT = blt.Config(
@@ -20,6 +21,7 @@ TINY_BLT = blt.Config(
     hash_rows=100,
     entropy_model=TINY,
 )
+TOKEN_SHAPE = TokenTransformerConfig(vocab_size=300, dim=32, heads=2, layers=2, ff_dim=48)
 
 
 def tiny_config(**changes: object) -> blt.Config:

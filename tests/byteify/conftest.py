@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from blt.model.config import TokenTransformerConfig
 from blt.patching import PatchingConfig
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from blt.train.recipe import ByteifyConfig
-from shapes import tiny_config
-
-TOKEN_SHAPE = TokenTransformerConfig(vocab_size=300, dim=32, heads=2, layers=2, ff_dim=48)
+from shapes import TOKEN_SHAPE, tiny_config
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +39,12 @@ def token_run(
 
 @pytest.fixture(scope="session")
 def recipe(data: DataConfig, train: TrainConfig, token_run: Path) -> Recipe:
-    model = tiny_config(local_dim=16, patching=PatchingConfig(rule="space"), entropy_model=None)
+    model = tiny_config(
+        local_dim=24,
+        hash_ngram_sizes=(2, 3, 4, 5),
+        patching=PatchingConfig(rule="space"),
+        entropy_model=None,
+    )
     return Recipe(
         "blt", data, train, model=model, byteify=ByteifyConfig(str(token_run), frozen=0.5)
     )

@@ -17,14 +17,22 @@ from torch import Tensor
 
 import blt
 from blt.byteify import byteify, hooks_of
+from blt.byteify.cuts import tokens_of
+from blt.byteify.hooks import Byteify
 from blt.byteify.start import LAYERS
 from blt.cli import main
 from blt.errors import UserError
-from blt.lm import LanguageModel
-from blt.train import Recipe, Report, train_recipe, write_recipe
+from blt.lm import LanguageModel, TokenLM
+from blt.model.flops import flops_per_byte
+from blt.model.language import Batch
+from blt.model.packing import end_to_end
+from blt.patching import PatchingConfig
+from blt.train import DataConfig, Recipe, Report, TrainConfig, train_recipe, write_recipe
+from blt.train.hooks import Extra
 from blt.train.loop import OnProgress
 from blt.train.optim import LR_SHARE, MatrixOptimizer, optimizers
 from blt.train.recipe import read_recipe
+from shapes import TOKEN_SHAPE
 
 
 def changed(recipe: Recipe, *, byteify: dict[str, Any] | None = None, **train: Any) -> Recipe:
@@ -141,6 +149,81 @@ def test_a_teacher_changes_what_is_learned_and_is_counted(recipe: Recipe, tmp_pa
     assert found[1][-1] != found[0][-1]
 
 
+def test_in_the_first_stage_the_layers_read_what_they_read_in_the_source(
+    recipe: Recipe, token_run: Path, tmp_path: Path
+) -> None:
+    """And what they make of it does not depend on the encoder."""
+    hooks, source = hooks_of(recipe), blt.load(token_run)
+    assert isinstance(hooks, Byteify)
+    assert isinstance(source, TokenLM)
+    read: list[tuple[list[Tensor], Tensor]] = []
+    watched = hooks.extra_loss
+
+    def watching(batch: Batch, logits: Tensor, targets: Tensor) -> Extra:
+        if hooks.hidden is not None:
+            read.append((batch.documents, hooks.hidden))
+        return watched(batch, logits, targets)
+
+    hooks.extra_loss = watching  # type: ignore[method-assign]
+    train_recipe(recipe, tmp_path / "run", hooks=hooks)
+    assert len(read) == 5
+    for documents, hidden in read:
+        assert not hidden.requires_grad
+        tokens = [source.ids_of(blt.vocab.decode(ids)) for ids in documents]
+        ids, spans = end_to_end(tokens, source.device)
+        expected = source.transformer(source.embed(ids, spans), spans).split(spans.lengths)
+        counts = [int(tokens_of(source.tokenizer, ids).decisions[:-1].sum()) for ids in documents]
+        for mine, theirs in zip(hidden.split(counts), expected, strict=True):
+            shared = min(len(mine), len(theirs))  # a last token of one byte has no patch
+            torch.testing.assert_close(mine[:shared], theirs[:shared], rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_counts_what_each_stage_does(recipe: Recipe, tmp_path: Path) -> None:
+    """The formula: 3 forward passes of all; in the first stage one of the layers and the head."""
+    hooks, shape = hooks_of(recipe), hooks_of(recipe).resolve(recipe).model
+    assert isinstance(hooks, Byteify)
+    assert shape is not None
+    batches: list[tuple[Batch, int | None]] = []
+    watched = hooks.extra_loss
+
+    def watching(batch: Batch, logits: Tensor, targets: Tensor) -> Extra:
+        patches = None if hooks.lesson is None else hooks.lesson.packed.num_patches
+        batches.append((batch, patches))
+        return watched(batch, logits, targets)
+
+    hooks.extra_loss = watching  # type: ignore[method-assign]
+    done: list[Report] = []
+    train_recipe(recipe, tmp_path / "run", hooks=hooks, on_progress=done.append)
+    before = 0.0
+    for report, (batch, patches) in zip(done, batches, strict=True):
+        assert report.patch_size is not None
+        parts = flops_per_byte(shape, report.patch_size, recipe.data.context_bytes)
+        expected = 3 * parts.total * batch.num_bytes
+        assert (patches is not None) == (report.step <= 5)
+        if patches is not None:
+            expected -= 2 * parts.global_ * batch.num_bytes
+            expected += 2 * 32 * (300 + 2) * patches
+        assert report.flops - before == pytest.approx(expected)
+        before = report.flops
+
+
+def test_what_a_source_remembers_is_taken_over(
+    data: DataConfig, train: TrainConfig, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A source that knows its text well: from scratch a few steps do not get there."""
+    learned = replace(train, steps=150, lr=1e-2, evals=0)
+    train_recipe(Recipe("token", data, learned, token_model=TOKEN_SHAPE), tmp_path / "token")
+    source = str(tmp_path / "token" / "checkpoint")
+    few = changed(recipe, byteify={"source": source, "frozen": 0.6}, steps=30, lr=1e-2, evals=0)
+    assert few.model is not None
+    patching = PatchingConfig(rule="lookup", lookup_order=3)
+    model = replace(few.model, local_dim=40, hash_rows=1009, patching=patching)
+    aligned = replace(few, model=model, target_patch_size=0.0)
+    result = byteify(aligned, tmp_path / "run", scratch=True, show=quiet)
+    assert result is not None
+    assert result["gap_closed"] > 0.25
+
+
 @contextmanager
 def quiet(name: str) -> Iterator[OnProgress]:
     yield lambda report: None
@@ -157,8 +240,10 @@ def test_a_run_is_compared_with_its_source_and_with_one_from_scratch(
     assert list(bits) == ["source", "byteified", "scratch"]
     shares = (bits["scratch"] - bits["byteified"]) / (bits["scratch"] - bits["source"])
     assert result["gap_closed"] == pytest.approx(shares)
+    low, high = result["gap_closed_interval"]
+    assert low <= result["gap_closed"] <= high
     scratch = read_recipe(run / "scratch" / "recipe.toml")
-    assert scratch == replace(hooks_of(recipe).resolve(recipe), byteify=None)
+    assert scratch == changed(hooks_of(recipe).resolve(recipe), byteify={"scratch": True})
     size = [row["parameters"] for row in result["models"]]
     assert size[1] == size[2]
     read = [row["training_bytes"] for row in result["models"]]
@@ -197,6 +282,44 @@ def test_the_command_trains_compares_and_draws(
 def test_shares_are_checked(recipe: Recipe, change: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         changed(recipe, byteify=change)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"patching": PatchingConfig(rule="lookup", fair_scripts=True)}, "fair_scripts: the table"),
+        ({"patching": PatchingConfig(rule="learned")}, "byteify.frozen: a router learns nothing"),
+    ],
+)
+def test_what_a_source_cannot_teach_is_refused(
+    recipe: Recipe, change: dict[str, Any], named: str
+) -> None:
+    assert recipe.model is not None
+    recipe = replace(recipe, model=replace(recipe.model, **change))
+    with pytest.raises(UserError, match=named):
+        hooks_of(recipe).resolve(recipe)
+
+
+def test_a_table_is_taught_by_the_tokenizer_and_nothing_else(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Also for the model from scratch, so that both are cut alike."""
+    assert recipe.model is not None
+    patching = PatchingConfig(rule="lookup", lookup_order=2)
+    recipe = replace(recipe, model=replace(recipe.model, patching=patching), target_patch_size=0.0)
+    with pytest.raises(UserError, match="entropy_model: the source's tokenizer teaches the table"):
+        hooks_of(recipe).resolve(replace(recipe, entropy_model="pretrained"))
+    with pytest.raises(UserError, match=r"stale_patches: only with byteify\.frozen=0"):
+        hooks_of(recipe).resolve(changed(recipe, stale_patches=0.1))
+    models = [
+        train_hooked(
+            changed(recipe, byteify={"scratch": scratch}, steps=1), tmp_path / str(scratch)
+        )
+        for scratch in (False, True)
+    ]
+    tables = [model.state_dict()["lookup_table"] for model in models]
+    assert tables[0].any()
+    assert torch.equal(*tables)
 
 
 def test_what_cannot_be_is_said_before_anything_is_written(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import blt
-from blt.byteify.start import take_layers, with_layers_of
+from blt.byteify.start import scale_patches, take_layers, take_norm, with_layers_of
 from blt.checkpoint.open import open_token_model
 from blt.model.packing import Spans
 from llamas import close, their_model
@@ -28,7 +28,7 @@ def test_the_global_transformer_begins_as_their_layers(
     theirs.save_pretrained(tmp_path)
     found = open_token_model(tmp_path)
     model = blt.BLT(with_layers_of(tiny_config(), found.config))
-    take_layers(model, found, [b"some text to measure patches on"])
+    take_layers(model, found)
     inputs = torch.randn(40, theirs.config.hidden_size)
     expected = theirs.model(inputs_embeds=inputs[None]).last_hidden_state[0]
     stack = model.global_transformer.transformer
@@ -43,10 +43,28 @@ def test_patches_begin_as_large_as_the_embeddings_of_tokens(tmp_path: Path, loca
     theirs.save_pretrained(tmp_path)
     found = open_token_model(tmp_path)
     model = blt.BLT(with_layers_of(tiny_config(local_dim=local_dim), found.config))
-    texts = [b"some text to measure patches on, " * 3]
-    take_layers(model, found, texts)
+    texts = [blt.encode(b"some text to measure patches on, " * 3)]
+    take_layers(model, found)
+    scale_patches(model, found, texts)
     with torch.no_grad():
-        _, patches = model.encoder(model.pack([blt.encode(text) for text in texts]))
+        _, patches = model.encoder(model.pack(texts))
         size = model.global_transformer.projection(patches).square().mean().sqrt()
         wanted = theirs.model.embed_tokens.weight.square().mean().sqrt()
     assert float(size) == pytest.approx(float(wanted), rel=0.05)
+
+
+@torch.no_grad()
+def test_the_decoder_reads_what_the_head_of_the_source_read(tmp_path: Path) -> None:
+    """The same as if it read what the last norm gave, but for each patch's own size."""
+    theirs = their_model(0, "llama", hidden_size=32, num_attention_heads=2, num_key_value_heads=2)
+    theirs.save_pretrained(tmp_path)
+    found = open_token_model(tmp_path)
+    model = blt.BLT(with_layers_of(tiny_config(), found.config))
+    take_layers(model, found)
+    packed = model.pack([blt.encode(b"some text to measure patches on, " * 3)])
+    before = model.decoder.patch_projection.weight.clone()
+    take_norm(model, found, [packed.ids])
+    hidden = model.global_transformer(model.encoder(packed)[1], packed.patches)
+    expected, read = theirs.model.norm(hidden) @ before.T, model.decoder.patch_projection(hidden)
+    assert close(torch.nn.functional.normalize(read), torch.nn.functional.normalize(expected))
+    assert float(read.square().mean()) == pytest.approx(float(expected.square().mean()), rel=0.2)

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from blt.byteify.hooks import hooks_of
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
+from blt.evals.intervals import Interval, documents_of, interval
 from blt.evals.models import load
 from blt.evals.patch_size import patch_size
 from blt.files import durable
 from blt.files.hub import local_folder
 from blt.machine.precision import choose_device, choose_dtype
-from blt.scoring.bits import bits_per_byte
-from blt.texts.pieces import choose
+from blt.scoring.bits import piece_bits
+from blt.texts.pieces import drawn
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import Latest, OnProgress, Report
 from blt.train.recipe import Recipe
@@ -42,15 +45,17 @@ def byteify(
     Args:
         folder: of the run; the result goes to ``byteify.json`` in it.
         resume: go on with it.
-        scratch: train a BLT of the same shape with the same recipe from random weights too, in
-            ``folder/scratch``, where it goes on if it was left before its end.
+        scratch: train a BLT of the same shape and patches from random weights too, with the same
+            recipe and budget, in ``folder/scratch``, where it goes on if it was left before its
+            end.
         show: called with a name before each training: where its reports go.
 
     Returns:
         ``heldout_bytes``, ``models`` (a row each), and ``gap_closed``: the share of the bits per
-        byte between scratch and source by which the byteified model is better than scratch; None
-        where there is no model from scratch, or the source is no better than it. In processes that
-        only help to train: None.
+        byte between scratch and source by which the byteified model is better than scratch, with
+        where it lies when pieces of text are drawn again (``gap_closed_interval``); None where
+        there is no model from scratch, or the source is no better than it. In processes that only
+        help to train: None.
 
     Raises:
         UserError: a source, recipe or run folder that cannot be used, or nothing held out.
@@ -59,26 +64,31 @@ def byteify(
     if recipe.byteify is None:
         raise UserError("the recipe has no section byteify; recipes/byteify.toml shows one")
     shaped = hooks_of(recipe).resolve(recipe)
-    texts = _heldout(recipe)
+    documents = _heldout(recipe)
+    texts = [piece for pieces in documents for piece in pieces]
     rows: list[Row] = []
+    bits: dict[str, list[float]] = {}  # of each piece
 
     def add(name: str, path: Path, report: Report | None = None) -> None:
         if os.environ.get("RANK", "0") == "0":
-            rows.append({"model": name, **_scores(path, recipe, texts), **_training(report)})
+            bits[name], row = _scores(path, recipe, texts)
+            rows.append({"model": name, **row, **_training(report)})
 
     add("source", local_folder(recipe.byteify.source))
     add("byteified", folder / CHECKPOINT, _train(shaped, folder, resume, show("byteified")))
     if scratch:
         path = folder / SCRATCH
-        alone, begun = replace(shaped, byteify=None), (path / RECIPE).is_file()
+        alone = replace(shaped, byteify=replace(recipe.byteify, scratch=True))
+        begun = (path / RECIPE).is_file()
         add("scratch", path / CHECKPOINT, _train(alone, path, begun, show("from scratch")))
     if not rows:
         return None
-    bits = {row["model"]: row["bits_per_byte"] for row in rows}
+    closed = _gap_closed(bits, documents_of(documents)) if scratch else None
     result = {
         "heldout_bytes": sum(map(len, texts)),
         "models": rows,
-        "gap_closed": _gap_closed(bits),
+        "gap_closed": None if closed is None else closed.value,
+        "gap_closed_interval": None if closed is None else [closed.low, closed.high],
     }
     durable.write_json(folder / RESULT, result, indent=2)
     return result
@@ -94,19 +104,21 @@ def _train(
     return latest.report
 
 
-def _heldout(recipe: Recipe) -> list[bytes]:
+def _heldout(recipe: Recipe) -> list[list[bytes]]:
+    """The pieces of each document, as the training's evaluations draw them from each source."""
     heldout = heldout_by_source(open_text(recipe))
     if not heldout:
         raise UserError("data.heldout: no document is held out to compare on; hold out more")
     each, context = recipe.train.eval_bytes // len(heldout), recipe.data.context_bytes
-    return [piece for documents in heldout.values() for piece in choose(documents, each, context)]
+    return [pieces for texts in heldout.values() for pieces in drawn(texts, each, context)]
 
 
-def _scores(path: Path, recipe: Recipe, texts: list[bytes]) -> Row:
+def _scores(path: Path, recipe: Recipe, texts: list[bytes]) -> tuple[list[float], Row]:
+    """Bits of each piece, and a row about all of them."""
     model, context = load(path).to(choose_device(recipe.train.device)), recipe.data.context_bytes
-    dtype = choose_dtype(recipe.train.precision, model.device)
-    return {
-        "bits_per_byte": bits_per_byte(model, texts, context_bytes=context, dtype=dtype),
+    bits = piece_bits(model, texts, choose_dtype(recipe.train.precision, model.device))
+    return bits, {
+        "bits_per_byte": sum(bits) / sum(map(len, texts)),
         "bytes_per_patch": patch_size(model, texts, context),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
@@ -120,6 +132,8 @@ def _training(report: Report | None) -> Row:
     }
 
 
-def _gap_closed(bits: dict[str, float]) -> float | None:
-    gap = bits.get("scratch", 0.0) - bits["source"]
-    return (bits["scratch"] - bits["byteified"]) / gap if gap > 0 else None
+def _gap_closed(bits: dict[str, list[float]], strata: list[int]) -> Interval | None:
+    source, byteified, scratch = (np.array(bits[n]) for n in ("source", "byteified", SCRATCH))
+    if scratch.sum() <= source.sum():
+        return None
+    return interval(scratch - byteified, scratch - source, strata)

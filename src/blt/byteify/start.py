@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from blt import vocab
 from blt.checkpoint.folders import Checkpoint
 from blt.errors import require
 from blt.lm import BLT
@@ -45,23 +44,41 @@ def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
 
 
 @torch.no_grad()
-def take_layers(model: BLT, source: Checkpoint, texts: Sequence[bytes]) -> None:
-    """Give the global transformer the source's layers, and patches the size of its embeddings.
+def take_layers(model: BLT, source: Checkpoint) -> None:
+    """Give the global transformer the source's layers."""
+    for name, parameter in model.global_transformer.transformer.state_dict().items():
+        parameter.copy_(source.tensors.read(f"transformer.{name}"))
+
+
+@torch.no_grad()
+def scale_patches(model: BLT, source: Checkpoint, texts: Sequence[Tensor]) -> None:
+    """Give patches the size of the source's embeddings.
 
     Norms take away the size of what a layer reads, but not how much of the sum it makes up.
 
     Args:
-        texts: what the size of patches is measured on.
+        texts: ids [T] each, which the size of patches is measured on.
     """
-    stack = model.global_transformer.transformer
-    for name, parameter in stack.state_dict().items():
-        parameter.copy_(source.tensors.read(f"transformer.{name}"))
-    packed = model.pack([vocab.encode(text).to(model.device) for text in texts])
+    packed = model.pack([ids.to(model.device) for ids in texts])
     _, patches = model.encoder(packed)
     size = root_mean_square(model.global_transformer.projection(patches))
-    scale = _embedding_size(source) / size
     for weight in _outermost(model):
-        weight.mul_(scale)
+        weight.mul_(_embedding_size(source) / size)
+
+
+@torch.no_grad()
+def take_norm(model: BLT, source: Checkpoint, texts: Sequence[Tensor]) -> None:
+    """Let the decoder read what the source's head read: weighted as by the norm before it, and of
+    about the size that this gave.
+
+    Args:
+        texts: as of :func:`scale_patches`.
+    """
+    packed = model.pack([ids.to(model.device) for ids in texts])
+    _, patches = model.encoder(packed)
+    hidden = model.global_transformer(patches, packed.patches)
+    norm = source.tensors.read("norm.weight").to(model.device)
+    model.decoder.patch_projection.weight.mul_(norm / root_mean_square(hidden))
 
 
 def _outermost(model: BLT) -> list[Tensor]:

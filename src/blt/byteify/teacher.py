@@ -1,4 +1,4 @@
-"""Byte probabilities of a token model, and what a byte model loses beside them.
+"""What a token model says about a text: its embeddings of tokens, and its probabilities of bytes.
 
 Within a text as the source's own tokenizer cuts it, the token model says how likely each token is
 to come next. Where r bytes of a token are known, the probability of a value of the next byte is
@@ -21,13 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blt import vocab
-from blt.errors import UserError, require
-from blt.evals.models import load
-from blt.files.hub import local_folder
-from blt.lm import TokenModel
-from blt.model.config import SPECIAL, TokenTransformerConfig
-from blt.model.flops import token_transformer_flops
-from blt.model.packing import Spans
+from blt.byteify.cuts import Tokens, tokens_of
+from blt.checkpoint.folders import Checkpoint
+from blt.errors import require
+from blt.evals.models import Reader
+from blt.model.packing import PackedBatch, pack
 from blt.tokens.tokenizer import ByteTokenizer
 
 LEAST = 1e-9  # probability of all tokens that fit, below which rounding decides between bytes
@@ -84,10 +82,9 @@ def byte_probabilities(logits: Tensor, rows: Tensor, runs: Tensor, order: Tensor
 
 @dataclass(frozen=True)
 class Taught:
-    """What a teacher says about a batch of documents, N ids together."""
+    """What a teacher says comes next in a batch of documents, N ids together."""
 
     probabilities: Tensor  # [N, 256] of the next byte; zeros where it says nothing
-    flops: float  # of reading the batch
 
     def excess(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy with the teacher's probabilities less that with the bytes that came.
@@ -105,79 +102,83 @@ class Taught:
         return soft + log_p.gather(1, targets[known, None]).sum()
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of documents as the source cuts it: P patches, a token for each."""
+
+    packed: PackedBatch
+    cut: list[Tokens]  # of each document
+    embeddings: Tensor  # [P, d] of the patches' tokens
+
+
 class Teacher:
-    """A frozen token model that says how likely each next byte is.
+    """What is left of a token model whose layers a BLT has: tokenizer, embeddings, norm and head.
 
     Args:
-        lm: its tokenizer is a byte-level BPE.
-        shape: of its layers, to count FLOPs.
-        context_bytes: of a document, for the same.
-    """
-
-    def __init__(
-        self, lm: TokenModel, shape: TokenTransformerConfig, context_bytes: int = 2048
-    ) -> None:
-        assert isinstance(lm.tokenizer, ByteTokenizer)
-        self.lm, self.shape, self.context_bytes = lm, shape, context_bytes
-        self.tokens = TokenBytes(lm.tokenizer.tokens())
-
-    @torch.no_grad()
-    def read(self, documents: Sequence[Tensor]) -> Taught:
-        """What comes after each id of documents, each byte ids [T] with BOS first.
-
-        Nothing is said about what follows the last byte of a document.
-        """
-        cut = [self._cut(vocab.decode(ids)) for ids in documents]
-        ids_before = Spans.from_lengths([len(ids) for ids in documents]).offsets
-        tokens_before = Spans.from_lengths([len(tokens) for tokens, _, _ in cut]).offsets
-        runs = [run for _, _, runs in cut for run in runs]
-        device = self.lm.device
-        probabilities = torch.zeros(ids_before[-1], 256, dtype=torch.float32, device=device)
-        if runs:
-            logits = self.lm.packed_logits([tokens.to(device) for tokens, _, _ in cut])
-            rows = [
-                inside + first for (_, inside, _), first in zip(cut, tokens_before, strict=False)
-            ]
-            at = [
-                torch.arange(len(inside), dtype=torch.int64, device=inside.device) + first
-                for (_, inside, _), first in zip(cut, ids_before, strict=False)
-            ]
-            known = (torch.cat(rows), torch.stack(runs), self.tokens.order)
-            found = byte_probabilities(logits, *(x.to(device) for x in known))
-            probabilities[torch.cat(at).to(device)] = found
-        return Taught(probabilities, self._flops(tokens_before[-1] - len(cut), len(runs)))
-
-    def _cut(self, text: bytes) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Its tokens, BOS first [1 + M]; of each byte, the token that it lies in [B], and where
-        the tokens are that begin like that up to there."""
-        tokens = self.lm.ids_of(text)
-        inside: list[int] = []
-        runs: list[Tensor] = []
-        for number, token in enumerate(tokens[1:].tolist()):
-            piece = self.lm.tokenizer.decode([token])
-            inside += [number] * len(piece)
-            runs += (self.tokens.runs(piece[:known]) for known in range(len(piece)))
-        return tokens, torch.tensor(inside, dtype=torch.int64), runs
-
-    def _flops(self, tokens: int, num_bytes: int) -> float:
-        size = max(1.0, num_bytes / max(1, tokens))
-        return token_transformer_flops(self.shape, size, self.context_bytes) * num_bytes
-
-
-def load_teacher(
-    source: str, shape: TokenTransformerConfig, context_bytes: int, device: torch.device
-) -> Teacher:
-    """The token model in a folder, or on the hub; arguments as of :class:`Teacher`.
+        reader: its tokenizer, which must be a byte-level BPE, and its BOS and EOS.
+        source: its weights.
+        device: to teach on.
 
     Raises:
-        UserError: a tokenizer that is no byte-level BPE, whose tokens are not known as bytes.
+        UserError: a tokenizer with more tokens than the model.
     """
-    lm = load(local_folder(source))
-    if not isinstance(lm, TokenModel) or not isinstance(lm.tokenizer, ByteTokenizer):
-        raise UserError(
-            f"{source}: byteify.distill needs a tokenizer.json of a byte-level BPE; set it to 0"
+
+    def __init__(self, reader: Reader, source: Checkpoint, device: torch.device) -> None:
+        assert isinstance(reader.tokenizer, ByteTokenizer)
+        self.tokenizer, self.bos, self.eos = reader.tokenizer, reader.bos, reader.eos
+        names = ("embedding", "norm.weight", "head.weight")
+        self.embedding, self.norm, self.head = (
+            source.tensors.read(name).float().to(device) for name in names
         )
-    count, size = len(lm.tokenizer.tokens()), shape.vocab_size + SPECIAL
-    require(count <= size, f"{source}: the tokenizer has {count} tokens, the model only {size}")
-    lm.requires_grad_(False).eval().to(device)
-    return Teacher(lm, shape, context_bytes)
+        self.eps = source.config.norm_eps
+        self.bytes = TokenBytes(self.tokenizer.tokens())
+        count, size = len(self.bytes.order), len(self.embedding)
+        require(
+            count <= size,
+            f"{source.where}: the tokenizer has {count} tokens, the model only {size}",
+        )
+
+    @property
+    def head_flops(self) -> float:
+        """Of saying what comes after one token."""
+        return 2.0 * self.head.numel()
+
+    def lesson(self, documents: Sequence[Tensor]) -> Lesson:
+        """Documents, each byte ids [T] with BOS first, cut where their tokens end."""
+        cut = [tokens_of(self.tokenizer, ids) for ids in documents]
+        packed = pack(documents, [one.decisions for one in cut], self.embedding.device)
+        tokens: list[int] = []
+        for one, patches in zip(cut, packed.patches.lengths, strict=True):
+            tokens += [self.bos, *one.tokens, self.eos][:patches]
+        ids = torch.tensor(tokens, dtype=torch.int64, device="cpu").to(self.embedding.device)
+        return Lesson(packed, cut, self.embedding[ids])
+
+    @torch.no_grad()
+    def says(self, lesson: Lesson, hidden: Tensor) -> Taught:
+        """What comes after each id of the documents of a lesson.
+
+        Nothing is said about what follows the last byte of a document.
+
+        Args:
+            hidden: what the layers make of the embeddings  # [P, d]
+        """
+        normed = F.rms_norm(hidden.float(), self.norm.shape, self.norm, self.eps)
+        rows: list[int] = []  # the patch that speaks about a byte
+        places: list[int] = []  # the id that the byte comes after
+        runs: list[Tensor] = []
+        bounds = zip(lesson.packed.patches.offsets, lesson.packed.documents.offsets, strict=True)
+        for one, (patch, place) in zip(lesson.cut, bounds, strict=False):
+            for number, (token, first) in enumerate(zip(one.tokens, one.firsts, strict=True)):
+                piece = self.tokenizer.decode([token])
+                rows += [patch + number] * len(piece)
+                places += range(place + first - 1, place + first - 1 + len(piece))
+                runs += (self.bytes.runs(piece[:known]) for known in range(len(piece)))
+        count, device = len(lesson.packed.ids), hidden.device
+        probabilities = torch.zeros(count, 256, dtype=torch.float32, device=device)
+        if runs:
+            logits = F.linear(normed, self.head)
+            at, of = (torch.tensor(x, dtype=torch.int64, device="cpu") for x in (places, rows))
+            known = (of, torch.stack(runs), self.bytes.order)
+            found = byte_probabilities(logits, *(x.to(device) for x in known))
+            probabilities[at.to(device)] = found
+        return Taught(probabilities)

@@ -68,7 +68,10 @@ def show_result(result: dict[str, Any], folder: Path) -> None:
     print_table({name: row[name] for name in shown} for row in result["models"])
     share = result["gap_closed"]
     if share is not None:
-        Console().print(f"{share:.1%} of the gap between scratch and source closed")
+        low, high = result["gap_closed_interval"]
+        Console().print(
+            f"{share:.1%} ({low:.1%} to {high:.1%}) of the gap between scratch and source closed"
+        )
     say(draw(result, folder))
 
 

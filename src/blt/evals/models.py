@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import blt
-from blt.checkpoint.folders import CONFIG
-from blt.errors import UserError, needed
+from blt.checkpoint.folders import CONFIG, FORMAT, TOKENIZER
+from blt.errors import UserError, needed, require
 from blt.lm import LanguageModel, TokenModel
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
 
@@ -34,6 +34,41 @@ def load(folder: str | os.PathLike[str]) -> LanguageModel:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: transformers cannot load it ({error})") from None
     return HFTokenLM(model, tokenizer).eval()
+
+
+class Reader(NamedTuple):
+    """How a token model reads a text: as tokens, with one before them and one behind."""
+
+    tokenizer: Tokenizer
+    bos: int
+    eos: int
+
+
+def reader_of(folder: str | os.PathLike[str]) -> Reader:
+    """How the token model in a folder reads; its weights are left alone.
+
+    Raises:
+        UserError: no tokenizer there, or one that cannot be used; says why.
+    """
+    config = json.loads((Path(folder) / CONFIG).read_text())
+    if config.get("format") == FORMAT:
+        path, size = Path(folder) / TOKENIZER, config["model"]["vocab_size"]
+        require(path.is_file(), f"{path}: missing; restore it")
+        return Reader(ByteTokenizer(path.read_text()), size, size + 1)
+    library = needed("transformers", "convert", "this model needs transformers")
+    try:
+        tokenizer = library.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: transformers cannot load it ({error})") from None
+    return _reader(tokenizer)
+
+
+def _reader(tokenizer: Any) -> Reader:
+    """Of a tokenizer of transformers; without a BOS, its EOS is before a text."""
+    found = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
+    if not found:
+        raise UserError("the tokenizer has neither BOS nor EOS to begin a text with")
+    return Reader(_lossless(tokenizer), found[0], found[-1])
 
 
 def _model_type(path: Path) -> str | None:
@@ -59,11 +94,8 @@ class HFTokenLM(TokenModel):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model = model
-        found = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
-        if not found:
-            raise UserError("the tokenizer has neither BOS nor EOS to begin a text with")
-        self.bos, self.eos = found[0], found[-1]
-        self.tokenizer: Tokenizer = _lossless(tokenizer)
+        self.tokenizer: Tokenizer
+        self.tokenizer, self.bos, self.eos = _reader(tokenizer)
 
     def packed_logits(self, documents: Any) -> Tensor:
         """Token ids, each [T] → logits of all, end to end [M, V]."""

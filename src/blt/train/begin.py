@@ -23,6 +23,7 @@ from blt.patching import PatchingConfig
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose
 from blt.train.build import OnPrepare, build_blt, calibrated, find_tokenizer, with_table
+from blt.train.hooks import Hooks
 from blt.train.inherit import (
     SECTIONS,
     SHIPPED,
@@ -205,7 +206,7 @@ def _changed_blt(
     if cuts is not None:
         cuts.to(old.device)
     if recipe.learns_table:
-        new = with_table(recipe, config, cuts, sources, on_prepare)
+        new = with_table(recipe, config, cuts, sources, on_prepare, Hooks())
     elif config.patching.rule == "lookup" and old.lookup_table is None:
         raise UserError(
             "target_patch_size: a table is learned to cut patches of that size, and "

@@ -22,6 +22,7 @@ from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, OnShare
 from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
+from blt.train.hooks import Hooks
 from blt.train.lora import resumed
 from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
@@ -37,11 +38,13 @@ def model_of(
     sources: Sequence[Source],
     entropy_model: CausalTransformer | None,
     on_prepare: OnPrepare | None = None,
+    hooks: Hooks | None = None,
 ) -> LanguageModel:
     """The checkpoint's model, or a new one, on the device to train on.
 
     Args:
         on_prepare: called while its rule is calibrated, or its table learned.
+        hooks: that may teach a table.
     """
     device = choose_device(recipe.train.device)
     if run.has_checkpoint:
@@ -59,7 +62,8 @@ def model_of(
         model = ByteLM(recipe.byte_model)
         _tables_at_zero(model)
     else:
-        model = _new_blt(recipe, sources, entropy_model, device, on_prepare)
+        hooks = hooks or Hooks()
+        model = _new_blt(recipe, sources, entropy_model, device, on_prepare, hooks)
     return model.to(device)
 
 
@@ -91,13 +95,14 @@ def _new_blt(
     entropy_model: CausalTransformer | None,
     device: torch.device,
     on_prepare: OnPrepare | None,
+    hooks: Hooks,
 ) -> BLT:
     """Its rule calibrated, or its table learned, on training text."""
     config = recipe.model or Config()
     if entropy_model is not None:
         entropy_model.to(device)
     if recipe.learns_table:
-        return with_table(recipe, config, entropy_model, sources, on_prepare)
+        return with_table(recipe, config, entropy_model, sources, on_prepare, hooks)
     if entropy_model is None:
         return build_blt(config, None, recipe.seed)
     patching = calibrated(recipe, config.patching, entropy_model, sources, on_prepare)
@@ -110,12 +115,14 @@ def with_table(
     entropy_model: CausalTransformer | None,
     sources: Sequence[Source],
     on_prepare: OnPrepare | None,
+    hooks: Hooks,
 ) -> BLT:
-    """A new BLT whose table the entropy model taught, or where there is none, counts of bytes."""
+    """A new BLT whose table the hooks or the entropy model taught; or else, counts of bytes."""
     show = None if on_prepare is None else partial(on_prepare, "learning the table")
     texts, how = _calibration(recipe, entropy_model, sources, LOOKUP_BYTES, show)
-    patching, table = learn_lookup_table(
-        entropy_model, texts, recipe.target_patch_size, config.patching, **how
+    target = recipe.target_patch_size
+    patching, table = hooks.learn_table(texts, config.patching, target) or learn_lookup_table(
+        entropy_model, texts, target, config.patching, **how
     )
     model = build_blt(replace(config, patching=patching), None, recipe.seed)
     model.lookup_table = table  # a buffer by now

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from blt.data.text import Source
 from blt.lm import LanguageModel
-from blt.model.language import Batch
+from blt.model.language import Batch, Ready
+from blt.patching import PatchingConfig
 from blt.train.recipe import Recipe
 
 
@@ -17,7 +18,8 @@ class Extra(NamedTuple):
     """What is added to the cross-entropy of a batch."""
 
     loss: Tensor | float = 0.0  # nats, summed over the batch
-    flops: float = 0.0  # of computing it
+    # Done for it; below 0 where a step leaves out some of what training all of the model takes.
+    flops: float = 0.0
 
 
 class Hooks:
@@ -34,6 +36,18 @@ class Hooks:
             UserError: something that the hooks need is not there.
         """
         return recipe
+
+    def learn_table(
+        self, texts: Sequence[bytes], config: PatchingConfig, target: float
+    ) -> tuple[PatchingConfig, Tensor] | None:
+        """The table of a new model with the patching rule "lookup"; None: it learns as ever.
+
+        Args:
+            texts: to learn it from.
+            config: of the rule; its threshold is what is asked for, beside the table.
+            target: bytes per patch, of the recipe.
+        """
+        return None
 
     def begin(
         self, model: LanguageModel, recipe: Recipe, sources: Sequence[Source], new: bool
@@ -57,6 +71,18 @@ class Hooks:
         Args:
             progress: share of the training that is done, 0..1.
         """
+
+    def lay_out(self, model: LanguageModel, ready: Ready) -> Ready:
+        """A batch as this step reads it, where that is not as the model does.
+
+        Args:
+            ready: as the model does; targets and their order stay.
+        """
+        return ready
+
+    def predict(self, model: LanguageModel, ready: Ready) -> Tensor:
+        """Logits after every position of a batch that was laid out  # [N, V]."""
+        return model.predict(ready)
 
     def extra_loss(self, batch: Batch, logits: Tensor, targets: Tensor) -> Extra:
         """What a step minimises besides the cross-entropy, which is reported without it.

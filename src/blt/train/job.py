@@ -108,7 +108,7 @@ def train_recipe(
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel, change=change)
     show = on_prepare if parallel.main else None
     if beginning is None:
-        model = model_of(recipe, run, sources, entropy_model, show)
+        model = model_of(recipe, run, sources, entropy_model, show, hooks)
     else:
         model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
     if template is not None:

@@ -139,12 +139,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ByteifyConfig:
-    """How a BLT takes over the layers of a token model (paper §5.2)."""
+    """How a BLT takes over a token model: its layers (paper §5.2), and what it knows of tokens."""
 
     source: str = ""  # a folder or hub id: ours, or a Llama or Mistral; `blt byteify` fills it in
-    frozen: float = 0.2  # share of the training, first, that leaves the global transformer as it is
+    # Share of the training, first, in which the layers stay as they are and read the source's own
+    # embeddings; the encoder learns to give them, the decoder to read what comes out.
+    frozen: float = 0.5
+    distill: float = 0.5  # there, weight of the source's byte probabilities, instead of the bytes'
     global_lr: float = 0.1  # of the global transformer afterwards, as a share of train.lr
-    distill: float = 0.0  # weight of the source's byte probabilities, instead of the bytes' own
+    scratch: bool = False  # nothing is taken over but shape and cuts: what to compare with
 
     def __post_init__(self) -> None:
         for name in ("frozen", "global_lr", "distill"):
@@ -201,7 +204,8 @@ class Recipe:
     byteify: ByteifyConfig | None = None  # of kind "blt", whose global transformer it shapes
     lora: LoraConfig | None = None  # of any kind
     routing: RoutingConfig | None = None  # of kind "blt" with the patching rule "learned"
-    # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the threshold that is there.
+    # bytes; θ is calibrated to it, or a router trained to it; 0 keeps the threshold that is there,
+    # or, of a table that byteify's source teaches, gives patches as long as the source's tokens.
     # None given: 4.5, or with init 0
     target_patch_size: float = math.nan
     # A model to begin from, whose shape this is: a folder, a run's, a hub id, or "pretrained"
@@ -232,7 +236,10 @@ class Recipe:
                 "'pretrained'",
             )
             require(
-                self.target_patch_size > 0 or self.init is not None or not self.learns_table,
+                self.target_patch_size > 0
+                or self.init is not None
+                or self.byteify is not None
+                or not self.learns_table,
                 "target_patch_size: a table is learned to cut patches of that size; give 1 or more",
             )
         self._check_sizes()

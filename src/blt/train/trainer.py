@@ -185,8 +185,9 @@ class Trainer:
         return nats / targets, size / len(batches) / world or None, int(num_bytes), extra_flops
 
     def _loss(self, ready: Ready, progress: float) -> _Loss:
+        ready = self.hooks.lay_out(self.model, ready)
         with autocast(self.model.device, self.dtype), routes_of(self.model) as routes:
-            logits = self.model.predict(ready)
+            logits = self.hooks.predict(self.model, ready)
         pressed = self.compression.press(routes, progress)
         targets = ready.targets
         nats = self.model.loss(logits, targets)
