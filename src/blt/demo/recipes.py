@@ -30,7 +30,7 @@ MODEL = Config(
     global_heads=3,
     global_layers=3,
     global_ff_dim=528,
-    hash_rows=30000,
+    hash_rows=30011,
     entropy_model=ENTROPY_MODEL,
 )
 BASELINE = ByteTransformerConfig(dim=128, heads=4, layers=4, ff_dim=352, sliding_window=256)

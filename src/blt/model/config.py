@@ -105,7 +105,7 @@ class ByteTransformerConfig:
     # hash n-gram embeddings, as of Config
     hash_ngram_sizes: tuple[int, ...] = ()
     hash_functions: int = 1
-    hash_rows: int = 50000
+    hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()
     hash_gate: bool = False
 
@@ -140,7 +140,7 @@ class TokenTransformerConfig:
     hash_ngram_sizes: tuple[int, ...] = ()
     hash_of: Literal["tokens", "bytes"] = "tokens"
     hash_functions: int = 1
-    hash_rows: int = 50000
+    hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()  # of "bytes"
     hash_gate: bool = False
 
@@ -197,7 +197,7 @@ class Config:
     # hash n-gram embeddings: one table per size and function
     hash_ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     hash_functions: int = 1
-    hash_rows: int = 50000
+    hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()  # what they do not see
     hash_gate: bool = False  # they are added after the first layer, which says how much
     rope_theta: float = 500000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from blt.model.layers import init_linear
 from blt.model.ngrams import Trail, as_bytes, bytes_back, previous_rows, suffixes, without_case
 from blt.vocab import VOCAB_SIZE
 
+LETTERS = 27
 PRIMES = (
     1000000007,
     5915587277,
@@ -69,6 +71,27 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
         hashes += [by_size[n - 1] for n in sizes]
     first_rows = torch.arange(len(hashes), dtype=torch.int64, device=back[0].device) * rows
     return torch.stack(hashes, dim=1).remainder_(rows).add_(first_rows)
+
+
+def rows_of_letters(size: int, rows: int, prime: int = PRIMES[0]) -> int:
+    """How many rows of a table the n-grams of 27 neighbouring ids, such as letters, fall on."""
+    letters = torch.arange(LETTERS, dtype=torch.int64, device="cpu")
+    found = letters % rows
+    for _ in range(size - 1):
+        found = (found[:, None] * prime + letters).remainder_(rows).unique()
+    return len(found)
+
+
+def crowded(sizes: Sequence[int], functions: int, rows: int) -> int | None:
+    """A size of n-grams that uses less than half of the rows which chance would; None: all do.
+
+    The hash multiplies by a prime, of which only the rest modulo ``rows`` counts: 7 for 100000.
+    """
+    for size in sorted(size for size in sizes if size <= 4):  # longer ones fill a table sooner
+        chance = rows * -math.expm1(-(LETTERS**size) / rows)
+        if any(2 * rows_of_letters(size, rows, p) < chance for p in PRIMES[:functions]):
+            return size
+    return None
 
 
 class NgramTables(nn.Module):

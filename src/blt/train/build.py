@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.config import Config
-from blt.model.embedding import NgramTables
+from blt.model.embedding import NgramTables, crowded, rows_of_letters
 from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
@@ -28,6 +29,7 @@ from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
 
+log = logging.getLogger("blt")
 OnPrepare = Callable[[str, float], None]  # what is done before the first step, and 0..1 of it
 TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
 
@@ -87,6 +89,12 @@ def _tables_at_zero(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, NgramTables):
             nn.init.zeros_(module.ngram)
+            if size := crowded(module.sizes, module.functions, module.rows):
+                log.warning(
+                    "hash_rows %d: %d-grams of letters fall on %d rows only; with a prime, such "
+                    "as 20011, 50021, 100003 or 500009, they are spread over all",
+                    *(module.rows, size, rows_of_letters(size, module.rows)),
+                )
 
 
 def _new_blt(
