@@ -17,10 +17,18 @@ from blt.errors import UserError
 from blt.lm import ByteLM, TokenLM
 from blt.model import transformer
 from blt.model.config import TokenTransformerConfig
-from blt.model.embedding import PRIMES, NgramEmbedding, TokenByteNgrams
+from blt.model.embedding import (
+    PRIMES,
+    NgramEmbedding,
+    TokenByteNgrams,
+    crowded,
+    ngram_rows,
+    rows_of_letters,
+)
 from blt.model.packing import Spans
 from blt.model.prefix_tree import PrefixTree
 from blt.tokens.tokenizer import ByteTokenizer
+from blt.train.build import build_blt
 from shapes import TINY, tiny_config
 
 FOLDS = [(), ("case",), ("repeats",), ("case", "repeats")]
@@ -278,3 +286,24 @@ def test_impossible_tables_are_refused(changes: dict[str, Any], said: str) -> No
             config(**{"hash_ngram_sizes": (3,), **changes})
     with pytest.raises(UserError, match='set hash_of = "bytes"'):
         TokenTransformerConfig(hash_ngram_sizes=(3,), hash_fold=("case",))
+
+
+@given(st.integers(1, 3), st.integers(1, 5000), st.integers(0, 228))
+def test_rows_that_letters_fall_on_are_those_of_the_hash(size: int, rows: int, first: int) -> None:
+    grams = torch.tensor([*product(range(27), repeat=size)])
+    found = ngram_rows([*(grams + first).T], (size,), 1, rows).unique()
+    assert rows_of_letters(size, rows) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(100000, 3), (50000, 3), (20000, 3), (50021, None), (500002, None)]
+)
+def test_tables_in_which_short_ngrams_share_rows_are_known(rows: int, size: int | None) -> None:
+    assert crowded((3, 4, 8), 1, rows) == size
+    shape = blt.Config()
+    assert crowded(shape.hash_ngram_sizes, shape.hash_functions, shape.hash_rows) is None
+
+
+def test_a_new_model_with_crowded_tables_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    build_blt(tiny_config(hash_rows=20000, patching=blt.PatchingConfig(rule="space")), None)
+    assert "hash_rows 20000: 3-grams of letters fall on 1483 rows only" in caplog.text

@@ -76,7 +76,7 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
 def rows_of_letters(size: int, rows: int, prime: int = PRIMES[0]) -> int:
     """How many rows of a table the n-grams of 27 neighbouring ids, such as letters, fall on."""
     letters = torch.arange(LETTERS, dtype=torch.int64, device="cpu")
-    found = letters % rows
+    found = (letters % rows).unique()
     for _ in range(size - 1):
         found = (found[:, None] * prime + letters).remainder_(rows).unique()
     return len(found)
