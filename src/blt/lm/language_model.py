@@ -1,17 +1,14 @@
-"""What users hold: a language model over bytes that scores, patches, saves and writes."""
+"""What all models have in common for who uses them: they score, save and write."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt import generate as generation
@@ -19,34 +16,17 @@ from blt import vocab
 from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint import adapters, folders
 from blt.checkpoint.adapters import Adapter
-from blt.checkpoint.folders import TOKENIZER, Checkpoint
-from blt.checkpoint.layouts import transformers
-from blt.checkpoint.open import open_checkpoint, opened
-from blt.checkpoint.pretrained import PRETRAINED, shipped
-from blt.errors import UserError, require
+from blt.errors import UserError
 from blt.files.configs import to_dict
-from blt.files.hub import local_folder
-from blt.files.tensors import Cast
 from blt.generate import Generation, State
-from blt.generate import tokens as token_generation
-from blt.machine.precision import choose_device
-from blt.machine.runtime import keep_freed_memory
-from blt.model.blt import ByteLatentTransformer
 from blt.model.compiling import compile_model
-from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
-from blt.model.embedding import TokenByteNgrams
 from blt.model.facts import three_lines
 from blt.model.language import Batch, Ready, Score
-from blt.model.packing import Laid, PackedBatch, end_to_end, on, pack
+from blt.model.packing import Laid, PackedBatch, end_to_end, on
 from blt.model.prefix_tree import PrefixTree
-from blt.model.transformer import CausalTransformer
-from blt.model.tree_logits import blt_tree_logits, transformer_tree_logits
-from blt.patching import Patches
-from blt.patching.thresholds import check_has_threshold
 from blt.scoring import bits, continuations, embedding, states
 from blt.texts import marked
 from blt.texts.pieces import groups, segments
-from blt.tokens.tokenizer import ByteTokenizer, Tokenizer
 
 SCORING_BYTES = 32768  # documents are scored together up to about this many bytes
 
@@ -333,293 +313,3 @@ class LanguageModel(nn.Module):
     ) -> Generation | list[Generation]:
         """Continue one prompt or many; options and errors as in :func:`blt.generate.generate`."""
         return generation.generate(self, prompts, **options)
-
-
-class ByteLM(LanguageModel, CausalTransformer):
-    """Byte transformer without patches: entropy model, or baseline."""
-
-    kind = "byte"
-    config: ByteTransformerConfig
-
-    def __init__(self, config: ByteTransformerConfig) -> None:
-        keep_freed_memory()
-        CausalTransformer.__init__(self, config)
-
-    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        return self(*end_to_end(documents, self.device))  # type: ignore[no-any-return]
-
-    def tree_logits(self, tree: PrefixTree) -> Tensor:
-        return transformer_tree_logits(self, tree)
-
-
-class BLT(LanguageModel, ByteLatentTransformer):
-    """A Byte Latent Transformer with its entropy model (paper §3)."""
-
-    kind = "blt"
-    config: Config
-
-    def __init__(self, config: Config) -> None:
-        keep_freed_memory()
-        ByteLatentTransformer.__init__(self, config)
-
-    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        return self(self.lay_out(documents))  # type: ignore[no-any-return]
-
-    @property
-    def threshold(self) -> float:
-        check_has_threshold(self.config.patching)
-        return self.config.patching.threshold
-
-    @threshold.setter
-    def threshold(self, nats: float) -> None:
-        check_has_threshold(self.config.patching)
-        self.config = replace(self.config, patching=replace(self.config.patching, threshold=nats))
-
-    def calibrate(self, texts: Sequence[vocab.Text], target_patch_size: float, **how: Any) -> float:
-        documents = [vocab.to_bytes(text) for text in texts]
-        found = self.patcher.calibrated(documents, target_patch_size, **how).config.threshold
-        self.threshold = found
-        return found
-
-    @property
-    def shares_prefixes(self) -> bool:
-        patching = self.config.patching  # a router, or an entropy model that sees lines, cannot
-        return not (patching.is_learned or patching.newline_reset)
-
-    def tree_logits(self, tree: PrefixTree) -> Tensor:
-        return blt_tree_logits(self, tree)
-
-    def ready(self, batch: Batch) -> Ready:
-        packed = self.lay_out(batch.documents, batch.entropies)
-        if self.device.type != "cpu":  # there the rows are grouped when the gradient is wanted
-            groups = self.encoder.embedding.groups(packed.ids, packed.documents.positions)
-            packed = replace(packed, ngrams=groups)
-        targets = on(batch.targets, self.device)
-        size = packed.mean_patch_size if isinstance(packed, PackedBatch) else None
-        return Ready(batch, (packed,), targets, size)
-
-    def lay_out(
-        self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
-    ) -> PackedBatch | Laid:
-        """What the forward reads, on the device: cut, unless the model cuts itself as it reads.
-
-        Args:
-            documents: ids, each [T] with T >= 1.
-            entropies: as of :meth:`pack`.
-        """
-        if self.router is not None:
-            return Laid(*end_to_end(documents, self.device))
-        return self.pack(documents, entropies, self.device)
-
-    def pack(
-        self,
-        documents: Sequence[Tensor],
-        entropies: Sequence[Tensor] | None = None,
-        device: torch.device | None = None,
-    ) -> PackedBatch:
-        """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end.
-
-        Args:
-            entropies: nats [T] of each, where they are known; None: the entropy model is asked.
-            device: of the batch; None: that of the documents.
-        """
-        return pack(documents, self.patcher.decide(documents, entropies)[0], device)
-
-    def decide(self, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Boundaries [T + 1] bool and entropies [T] (or None) of each document."""
-        return self.patcher.decide(documents)
-
-    def patch(self, text: vocab.Text | Tensor) -> Patches:
-        """Cut a document into patches.
-
-        Args:
-            text: ``str`` or bytes-like, in front of which BOS is put as a position of its own; or
-                ids [T] int64, taken as they are.
-        """
-        ids = text if isinstance(text, Tensor) else vocab.encode(text)
-        return self.patcher.patch(ids.to(self.device))
-
-
-class TokenModel(LanguageModel):
-    """What models over tokens have in common: they read, score and write bytes as the others do."""
-
-    tokenizer: Tokenizer
-    bos: int
-    eos: int
-
-    def ids_of(self, text: bytes) -> Tensor:
-        return torch.tensor(
-            [self.bos, *self.tokenizer.encode(text)], dtype=torch.int64, device="cpu"
-        )
-
-    def tokens_of(self, ids: Tensor) -> Tensor:
-        """Ids over bytes [T] as the model's own: runs of bytes as tokens, its BOS and its EOS.
-
-        Raises:
-            UserError: another special id, which it does not have.
-        """
-        own = {vocab.BOS: self.bos, vocab.EOS: self.eos}
-        found: list[int] = []
-        for is_byte, run in groupby(ids.tolist(), lambda token_id: token_id >= vocab.OFFSET):
-            if is_byte:
-                found += self.tokenizer.encode(bytes(token_id - vocab.OFFSET for token_id in run))
-                continue
-            for token_id in run:
-                if token_id not in own:
-                    raise UserError(f"id {token_id}: a token model has no special ids but BOS, EOS")
-                found.append(own[token_id])
-        return torch.tensor(found, dtype=torch.int64, device="cpu")
-
-    def first_of(self, prompt: bytes, ids: Tensor) -> int:
-        return min(len(self.ids_of(prompt)), len(ids))
-
-    def logits(self, ids: Any) -> Any:
-        raise UserError("a token model has no logits of bytes; use log_likelihoods")
-
-    def generate(self, prompts: Any = b"", **options: Any) -> Any:
-        """Continue prompts; without caches, for evaluation."""
-        return token_generation.generate(self, prompts, **options)
-
-
-class TokenLM(TokenModel, CausalTransformer):
-    """A transformer over byte-level BPE tokens."""
-
-    kind = "token"
-    scoring_ids = 8192  # their logits are much wider than those of bytes
-    config: TokenTransformerConfig
-    tokenizer: ByteTokenizer
-
-    def __init__(
-        self, config: TokenTransformerConfig, tokenizer: ByteTokenizer | None = None
-    ) -> None:
-        keep_freed_memory()
-        CausalTransformer.__init__(self, config)
-        self.bos, self.eos = config.vocab_size, config.vocab_size + 1
-        if tokenizer is not None:
-            self.set_tokenizer(tokenizer)
-
-    def set_tokenizer(self, tokenizer: ByteTokenizer) -> None:
-        if tokenizer.vocab_size > self.config.vocab_size:
-            raise UserError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-                f"{self.config.vocab_size}; set token_model.vocab_size"
-            )
-        self.tokenizer = tokenizer
-        if isinstance(self.tables, TokenByteNgrams):
-            self.tables.spell(tokenizer.written())
-
-    def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
-        """Documents, each token ids [T] → logits of all, end to end [M, vocab_size + 2]."""
-        return self(*end_to_end(documents, self.device))  # type: ignore[no-any-return]
-
-    def tree_logits(self, tree: PrefixTree) -> Tensor:
-        return transformer_tree_logits(self, tree)
-
-    def ready(self, batch: Batch) -> Ready:
-        documents, targets, of_bytes = [], [], []
-        wanted = batch.targets.split([len(byte_ids) for byte_ids in batch.documents])
-        for byte_ids, byte_targets in zip(batch.documents, wanted, strict=True):
-            ids = self.tokens_of(byte_ids)
-            read_only = byte_targets[:-1] == vocab.PAD  # [ids behind BOS]
-            tokens, spelled = self._read_tokens(ids[1:], read_only)
-            documents.append(ids)
-            targets.append(F.pad(ids[1:], (0, 1), value=vocab.PAD))
-            targets[-1][:-1][tokens] = vocab.PAD
-            of_bytes.append(byte_targets.clone())
-            of_bytes[-1][:-1][spelled] = vocab.PAD
-        size = batch.num_bytes / max(1, sum(map(len, documents)) - len(documents))
-        ready = super().ready(Batch(documents, torch.cat(targets)))
-        batch = replace(batch, targets=torch.cat(of_bytes))  # the bytes that are asked for
-        return ready._replace(batch=batch, patch_size=size)
-
-    def _read_tokens(self, ids: Tensor, read_only: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens have a byte that is not asked for  # [K] bool; all bytes of these  # [N].
-
-        Args:
-            ids: tokens and special ids  # [K]
-            read_only: which of the bytes and special ids that they stand for are  # [N] bool
-        """
-        if not read_only.any():
-            return torch.zeros_like(ids, dtype=torch.bool), read_only
-        spelled = self.tokenizer.sizes
-        sizes = [1 if i in (self.bos, self.eos) else spelled[i] for i in ids.tolist()]
-        token_of = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64, device="cpu"))
-        tokens = torch.zeros_like(ids, dtype=torch.bool)
-        tokens[token_of[read_only]] = True
-        return tokens, tokens[token_of]
-
-    def files(self) -> dict[str, str]:
-        return {**super().files(), TOKENIZER: self.tokenizer.json}
-
-    def read_files(self, folder: Path) -> None:
-        super().read_files(folder)
-        path = folder / TOKENIZER
-        try:
-            self.set_tokenizer(ByteTokenizer(path.read_text()))
-        except (OSError, UserError) as error:
-            raise UserError(f"{path}: {error}") from None
-
-
-FACES: dict[str, type[LanguageModel]] = {"blt": BLT, "byte": ByteLM, "token": TokenLM}
-
-
-def load(
-    source: str | os.PathLike[str] = PRETRAINED,
-    device: str | torch.device = "cpu",
-    adapter: str | os.PathLike[str] | None = None,
-) -> LanguageModel:
-    """Load a model folder, in our layout, transformers' or Meta's, or a hub id ("owner/name").
-
-    Tensors of a gigabyte or more, such as hash tables, are mapped into memory and not read, unless
-    they go to a GPU.
-
-    Args:
-        source: a folder, or a hub id that is no folder here; "pretrained": the small BLT inside
-            the package.
-        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one. Weights keep the
-            precision that they are stored in.
-        adapter: folder of one in peft's layout (LoRA), to add to the weights. A ``source`` that is
-            itself one is loaded with the base that it names.
-
-    Raises:
-        UserError: missing, damaged or foreign checkpoint; says which file and the way out; or no
-            such device.
-    """
-    place = choose_device(device, "device")
-    if os.fspath(source) == PRETRAINED:
-        with shipped("blt") as inside:
-            found = open_checkpoint(inside)  # stored as bfloat16 to keep the package small
-            wide = replace(found, tensors=Cast(found.tensors, torch.float32))
-            return _adapted(wide, inside, adapter).to(place)
-    folder = local_folder(source)
-    if adapters.is_adapter(folder):
-        require(adapter is None, f"{folder}: is an adapter itself; give its base and one of them")
-        return load(adapters.base_of(folder), place, folder)
-    return _adapted(open_checkpoint(folder), folder, adapter).to(place)
-
-
-def _adapted(
-    found: Checkpoint, folder: Path, adapter: str | os.PathLike[str] | None
-) -> LanguageModel:
-    """The model of a checkpoint, with an adapter merged into its weights."""
-    if adapter is not None:
-        found = adapters.merged(found, local_folder(adapter))
-    model = opened(found, FACES)
-    assert isinstance(model, LanguageModel)
-    model.read_files(folder)
-    own = None if adapter is None else read_source(local_folder(adapter))
-    model.chat_template = model.chat_template if own is None else own.text
-    return model
-
-
-def from_transformers(hf_model: Any) -> BLT:
-    """A BLT with the weights of a ``transformers`` ``BltForCausalLM`` and of its patcher.
-
-    Logits equal ``hf_model(ids, use_cache=False).logits`` to rounding, in the same precision.
-
-    Raises:
-        UserError: a shape or option that this library does not have; names it.
-    """
-    model = opened(transformers.checkpoint_of(hf_model), FACES)
-    assert isinstance(model, BLT)
-    return model
