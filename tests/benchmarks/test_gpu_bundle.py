@@ -20,7 +20,7 @@ sys.path.append(str(ROOT / "tools"))
 import gpu_bundle
 
 HERE = ".".join(map(str, sys.version_info[:2]))
-BROUGHT = {"torch", "numpy", "safetensors"}  # by torch and transformers
+BROUGHT = {"torch", "numpy", "safetensors", "jinja2"}  # by torch and transformers
 NOT_USED = {"matplotlib"}
 YOUNG = {"pydantic", "pydantic-core", "annotated-types", "typing-inspection"}
 

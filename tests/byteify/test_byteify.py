@@ -171,7 +171,7 @@ def test_in_the_first_stage_the_layers_read_what_they_read_in_the_source(
         assert not hidden.requires_grad
         tokens = [source.ids_of(blt.vocab.decode(ids)) for ids in documents]
         ids, spans = end_to_end(tokens, source.device)
-        expected = source.transformer(source.embed(ids, spans), spans).split(spans.lengths)
+        expected = source.transformer(source.embed_ids(ids, spans), spans).split(spans.lengths)
         counts = [int(tokens_of(source.tokenizer, ids).decisions[:-1].sum()) for ids in documents]
         for mine, theirs in zip(hidden.split(counts), expected, strict=True):
             shared = min(len(mine), len(theirs))  # a last token of one byte has no patch

@@ -77,7 +77,7 @@ def understood(torchrun: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[An
     assert arguments[:2] == ["blt", "train"]
     found: dict[str, Any] = {}
 
-    def train(recipe: Recipe, run: Path, resume: bool, _: object, **__: object) -> None:
+    def train(recipe: Recipe, run: Path, resume: bool, *_: object, **__: object) -> None:
         found.update(recipe=recipe, run=run, resume=resume)
 
     monkeypatch.setattr(blt.train.job, "train_recipe", train)

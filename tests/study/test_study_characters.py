@@ -232,7 +232,7 @@ def test_files_and_options_that_do_not_fit_are_refused(
         read_study(study, characters=tmp_path / "none.toml")
     command = ["study", str(study), "--figures", "--characters", str(asked)]
     assert cli.main(command) == 2
-    assert "take one" in capsys.readouterr().err
+    assert "leave out --characters" in capsys.readouterr().err
     missing = ASKED + 'words = ["nothing.txt"]\n'
     with pytest.raises(UserError, match=r"characters: letters: nothing\.txt: no such file"):
         run_study(read_study(written(tmp_path, missing)), tmp_path / "out")
