@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogFormatter, NullFormatter, NullLocator
 
 from blt.report.colours import COLOURS
 from blt.study.cells import Compared
@@ -63,6 +63,9 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
         if axis == FLOPS:
             axes.set_xticks(compared.budgets, [_short(b) for b in compared.budgets])
             axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_formatter(LogFormatter())
+            axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
         axes.set_xlabel(LABELS[axis], fontsize=8)
         axes.set_ylabel("held-out bits per byte", fontsize=8)
         axes.set_title(kind, loc="left", fontsize=10)
