@@ -78,7 +78,7 @@ def rows_of_letters(size: int, rows: int, prime: int = PRIMES[0]) -> int:
     letters = torch.arange(LETTERS, dtype=torch.int64, device="cpu")
     found = (letters % rows).unique()
     for _ in range(size - 1):
-        found = (found[:, None] * prime + letters).remainder_(rows).unique()
+        found = ((found[:, None] * prime + letters) % rows).unique()
     return len(found)
 
 
