@@ -18,7 +18,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "study" / "gpu.toml"
 def tiny(tmp_path: Path) -> Path:
     """The recipe as it is, but for text, budgets, batches, rows and the number of rates."""
     text = tmp_path / "text.txt"
-    text.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(3000)))
+    text.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
     data = tomllib.loads(RECIPE.read_text().replace("hash_rows = 100003", "hash_rows = 100"))
     data |= {"budgets": [2e9], "seeds": [1], "rate_tries": [1], "size_tries": [1]}
     data["heldout"] = {"books": {"one": [str(text)]}}
