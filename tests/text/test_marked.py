@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blt import vocab
@@ -52,6 +52,7 @@ def test_learned_whole_it_has_no_marks_but_special_ids(
 
 
 @given(PARTS, st.integers(0, 45), st.integers(0, 45))
+@example([([70, 71], False), ([72, 73], True), ([74, 75], False)], 1, 6)
 def test_a_slice_has_the_marks_of_its_bytes(
     parts: list[tuple[list[int], bool]], start: int, end: int
 ) -> None:
