@@ -97,3 +97,9 @@ def test_pieces_come_from_everywhere_in_a_document() -> None:
     assert starts == [5750 + 12500 * index for index in range(8)]
     twelve = [bytes([number]) * 50_000 for number in range(12)]  # one language each
     assert sizes(drawn(twelve, 24_000)) == [2000] * 12
+
+
+def test_as_many_documents_are_drawn_as_can_give_enough_to_be_judged_by() -> None:
+    documents = [bytes([n]) * (10 * LEAST) for n in range(40)]
+    found = drawn(documents, 5 * LEAST)
+    assert [sum(map(len, pieces)) for pieces in found] == [LEAST] * 5
