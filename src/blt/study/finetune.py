@@ -18,6 +18,7 @@ from blt.lm import LanguageModel, TokenLM
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.language import Batch
 from blt.model.routing import routes_of
+from blt.texts.marked import encode, marked, targets
 from blt.tokens.splitting import SplittingTokenizer
 from blt.train.compression import Compression
 from blt.train.meter import Meter
@@ -113,15 +114,8 @@ def answered(model: LanguageModel, questions: Sequence[Question]) -> dict[str, f
 
 def batch_of(questions: Sequence[Question]) -> Batch:
     """Questions as documents, in which only the bytes of answers are to be predicted."""
-    documents, targets = [], []
-    for question in questions:
-        ids = vocab.encode(question.prompt + question.answer)  # [T], BOS first
-        wanted = torch.roll(ids, -1)
-        wanted[: len(question.prompt)] = vocab.PAD
-        wanted[-1] = vocab.PAD  # nothing comes after the answer
-        documents.append(ids)
-        targets.append(wanted)
-    return Batch(documents, torch.cat(targets))
+    texts = [marked([(one.prompt, False), (one.answer, True)]) for one in questions]
+    return Batch([encode(text) for text in texts], torch.cat([targets(text) for text in texts]))
 
 
 @contextmanager
