@@ -12,11 +12,12 @@ import pytest
 from blt.data.segments import MemorySegments
 from blt.data.text import Source
 from blt.train import Recipe
-from blt.train.build import model_of
+from blt.train.build import learned_tokenizer, model_of
 from blt.train.job import open_text
 from blt.train.mix import training_sample
 from blt.train.opening import open_run
 from blt.train.parallel import start
+from blt.train.recipe import DataConfig
 
 
 def source(letter: str, size: int, documents: int = 5) -> Source:
@@ -55,6 +56,15 @@ def test_the_order_of_documents_does_not_matter() -> None:
         for order in orders
     )
     assert first == second
+
+
+def test_bpe_learns_from_each_source_by_its_weight() -> None:
+    texts = [[b"aa bb " * 4000], [b"xx yy " * 400]]
+    sources = [Source("", MemorySegments(text, 64), [], {}) for text in texts]
+    for weights, first in (([1.0, 9.0], {b"xx", b"yy"}), ([9.0, 1.0], {b"aa", b"bb"})):
+        data = DataConfig(sources=["", ""], weights=weights)
+        merged = learned_tokenizer(sources, data, 258).written()[256:]
+        assert {token.strip() for token in merged} == first
 
 
 def test_a_table_never_sees_held_out_text(tmp_path: Path, lookup_recipe: Recipe) -> None:

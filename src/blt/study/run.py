@@ -42,11 +42,9 @@ from blt.study.folder import (
 from blt.study.heldout import Heldout, warn_of_overlap
 from blt.study.scoring import score, validation
 from blt.study.search import Search
-from blt.tokens.tokenizer import ByteTokenizer
-from blt.train.build import find_tokenizer
+from blt.train.build import find_tokenizer, learned_tokenizer
 from blt.train.job import open_text, train_recipe
 from blt.train.loop import OnProgress, Report
-from blt.train.mix import training_sample
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
 
@@ -55,8 +53,6 @@ OnPoint = Callable[[str], OnProgress | None]  # what begins → where its report
 LESS = "give its patcher a smaller model or smaller batches, or the study larger budgets"
 FOR_RUNS = 5 / 6  # of a limited time; the rest is for scoring
 WAIT = 5.0  # seconds before another look at what other processes have done
-TOKENIZER_PIECE = 2**16
-TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
 
 
 @dataclass(frozen=True)
@@ -248,10 +244,7 @@ class Runner:
         return 0.0 if point.patcher is None else float(next(found)["flops"])
 
     def _new_tokenizer(self, recipe: Recipe, vocab_size: int) -> str:
-        data = recipe.data
-        sources = self.sources(recipe)
-        texts = training_sample(sources, data.weights, TOKENIZER_BYTES, TOKENIZER_PIECE)
-        return ByteTokenizer.train(texts, vocab_size).json
+        return learned_tokenizer(self.sources(recipe), recipe.data, vocab_size).json
 
     def sources(self, recipe: Recipe) -> list[Source]:
         """The text that all runs share, opened once."""

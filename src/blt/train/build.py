@@ -26,12 +26,13 @@ from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
 from blt.train.hooks import Hooks
 from blt.train.lora import resumed
 from blt.train.mix import training_sample
-from blt.train.recipe import Recipe
+from blt.train.recipe import DataConfig, Recipe
 from blt.train.run import RunFolder
 
 log = logging.getLogger("blt")
 OnPrepare = Callable[[str, float], None]  # what is done before the first step, and 0..1 of it
-TOKENIZER_BYTES = 2**25  # of each source, to train a tokenizer on
+TOKENIZER_BYTES = 2**24  # of training text, by the weights of its sources, that BPE learns from
+TOKENIZER_PIECE = 2**16
 
 
 def model_of(
@@ -187,10 +188,15 @@ def _tokenizer(recipe: Recipe, sources: Sequence[Source]) -> ByteTokenizer:
     """The recipe's, or one trained on the training text."""
     assert recipe.token_model is not None
     found = find_tokenizer(recipe)
-    if found is None:
-        texts = [text for source in sources for text in source.sample(TOKENIZER_BYTES)]
-        return ByteTokenizer.train(texts, recipe.token_model.vocab_size)
-    return found
+    return found or learned_tokenizer(sources, recipe.data, recipe.token_model.vocab_size)
+
+
+def learned_tokenizer(
+    sources: Sequence[Source], data: DataConfig, vocab_size: int
+) -> ByteTokenizer:
+    """BPE that learned from the training text, in which each source has the share of its weight."""
+    texts = training_sample(sources, data.weights, TOKENIZER_BYTES, TOKENIZER_PIECE)
+    return ByteTokenizer.train(texts, vocab_size)
 
 
 def find_tokenizer(recipe: Recipe) -> ByteTokenizer | None:
