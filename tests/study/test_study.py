@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from blt import cli
 from blt.errors import UserError
-from blt.study import Point, Search, read_study, run_study
-from blt.study import run as running
+from blt.study import Point, Search, read_study, run_study, training
 from blt.study.folder import COSTS, SCORES, StudyFolder
+from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig
 
 STUDY = """
@@ -201,7 +201,7 @@ def test_a_kill_while_a_run_is_judged_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "validation", killed)
+        patch.setattr(training, "validation", killed)
         with pytest.raises(KeyboardInterrupt):
             run_study(study, out)
     (begun,) = (out / "runs").iterdir()
@@ -255,13 +255,13 @@ def test_a_tokenizer_is_learned_once_for_all_runs(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: list[int] = []
-    train = running.ByteTokenizer.train
+    train = ByteTokenizer.train
 
     def count(texts: Any, vocab_size: int) -> Any:
         learned.append(vocab_size)
         return train(texts, vocab_size)
 
-    monkeypatch.setattr(running.ByteTokenizer, "train", count)
+    monkeypatch.setattr(ByteTokenizer, "train", count)
     changed(file, 'kind = "byte" }\nsizes', 'kind = "token" }\nsizes')
     changed(file, '["byte_model.dim=', '["token_model.vocab_size=300", "byte_model.dim=')
     text = file.read_text().replace('"byte_model.', '"token_model.')

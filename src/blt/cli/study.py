@@ -15,7 +15,7 @@ from blt.errors import require
 from blt.report.console import Console
 
 if TYPE_CHECKING:
-    from blt.study.run import OnPoint
+    from blt.study.training import OnPoint
     from blt.train.loop import OnProgress
 
 

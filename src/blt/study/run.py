@@ -9,23 +9,17 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import torch
-
-from blt.byteify import hooks_of
 from blt.checkpoint.pretrained import find_entropy_model
-from blt.data.text import Source
 from blt.errors import UserError, named
 from blt.evals.compare import compare
 from blt.evals.patch_size import patch_size
-from blt.files import checksums
-from blt.lm import LanguageModel, load
-from blt.machine.precision import choose_device, choose_dtype
+from blt.lm import load
+from blt.machine.precision import choose_device
 from blt.study.characters import Model, Turn, teach, turns, words_for
 from blt.study.config import Evaluation, Point, Study, slug
 from blt.study.costs import costs_of
@@ -35,23 +29,17 @@ from blt.study.folder import (
     EVALS,
     RESULTS,
     SCORES,
-    Line,
     StudyFolder,
-    overrun,
 )
 from blt.study.heldout import Heldout, warn_of_overlap
-from blt.study.scoring import score, validation
+from blt.study.scoring import score
 from blt.study.search import Search
-from blt.train.build import find_tokenizer, learned_tokenizer
-from blt.train.job import open_text, train_recipe
-from blt.train.loop import OnProgress, Report
-from blt.train.recipe import Recipe
-from blt.train.run import CHECKPOINT, RECIPE, TENSORS
+from blt.study.timing import Clock
+from blt.study.training import OnPoint, Training
+from blt.train.build import find_tokenizer
+from blt.train.run import CHECKPOINT
 
 log = logging.getLogger("blt")
-OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
-LESS = "give its patcher a smaller model or smaller batches, or the study larger budgets"
-FOR_RUNS = 5 / 6  # of a limited time; the rest is for scoring
 WAIT = 5.0  # seconds before another look at what other processes have done
 
 
@@ -97,7 +85,7 @@ def run_study(
             time.sleep(WAIT)
     search = Search(study, out.lines())
     warn_of_edges(study, search)
-    if gone := [point.name for point in search.chosen() if not runner.has_weights(point)]:
+    if gone := [point.name for point in search.chosen() if not runner.training.has_weights(point)]:
         log.warning(
             "%s: the weights of %d runs are gone, so what was not scored, asked or timed of them "
             "is left out: %s",
@@ -144,18 +132,18 @@ class Runner:
     ) -> None:
         self.study, self.out, self.heldout, self.on_point = study, out, heldout, on_point
         self.clock, self.only_characters = clock, only_characters
-        self._sources: list[Source] | None = None
+        self.training = Training(study, out, clock, on_point)
 
     def jobs(self) -> list[Job]:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = Search(self.study, self.out.lines())
-        chosen = [point for point in search.chosen() if self.has_weights(point)]
+        chosen = [point for point in search.chosen() if self.training.has_weights(point)]
         characters = self._characters(chosen)
         if self.only_characters:
             return self._left(characters)
         scores = [_job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
         runs = [
-            _job("train", RESULTS, p.name, partial(self._train, p))
+            _job("train", RESULTS, p.name, partial(self.training.train, p))
             for p in search.wanted()
             if self.clock.affords(p.recipe.train.flops or 0.0)
         ]
@@ -188,10 +176,6 @@ class Runner:
     def _done(self, file: str) -> set[str]:
         return {line["name"] for line in self.out.lines(file)}
 
-    def has_weights(self, point: Point) -> bool:
-        """Is a run's checkpoint there? It is not where only the lines of a study were kept."""
-        return (self.out.run(point.name) / CHECKPOINT).is_dir()
-
     def takes(self, job: Job) -> bool:
         """Do a job, unless another process is at it."""
         with self.out.claim(job.lock) as mine:
@@ -199,80 +183,6 @@ class Runner:
                 return False
             job.work()
             return True
-
-    def _train(self, point: Point) -> None:
-        self.out.note(point)
-        recipe = self._resolved(point)
-        watch = _Watch(None if self.on_point is None else self.on_point(point.name))
-        folder = self.out.run(point.name)
-        begun, start = (folder / RECIPE).is_file(), time.monotonic()
-        try:
-            model = train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe))
-        except KeyboardInterrupt:
-            message = f"stopped in {point.name}; the same command goes on there"
-            raise KeyboardInterrupt(message) from None
-        line = self._line(point, recipe, model, watch)
-        if times := overrun(line):
-            log.warning(
-                "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
-                "smaller model or patcher, or a larger budget",
-                *(point.name, watch.reports[-1].step, times),
-            )
-        self.out.append(line)
-        if not begun:
-            self.clock.note(line["flops"], time.monotonic() - start)
-        self._tidy(point)
-
-    def _resolved(self, point: Point) -> Recipe:
-        """With its patcher and tokenizer, which lie in the folder; a patcher's FLOPs are spent."""
-        recipe = point.recipe
-        if point.patcher is not None:
-            flops = (recipe.train.flops or 0.0) - self._patcher_flops(point)
-            if flops <= 0:
-                raise UserError(f"{point.name}: {point.patcher} took all of its budget; {LESS}")
-            train = replace(recipe.train, flops=flops)
-            model = str(self.out.run(point.patcher) / CHECKPOINT)
-            recipe = replace(recipe, train=train, entropy_model=model)
-        if recipe.token_model is not None and recipe.tokenizer is None:
-            size = recipe.token_model.vocab_size
-            path = self.out.tokenizer(size, partial(self._new_tokenizer, recipe, size))
-            recipe = replace(recipe, tokenizer=str(path))
-        return recipe
-
-    def _patcher_flops(self, point: Point) -> float:
-        found = (line for line in self.out.lines() if line["name"] == point.patcher)
-        return 0.0 if point.patcher is None else float(next(found)["flops"])
-
-    def _new_tokenizer(self, recipe: Recipe, vocab_size: int) -> str:
-        return learned_tokenizer(self.sources(recipe), recipe.data, vocab_size).json
-
-    def sources(self, recipe: Recipe) -> list[Source]:
-        """The text that all runs share, opened once."""
-        if self._sources is None:
-            self._sources = open_text(recipe)
-        return self._sources
-
-    def _line(self, point: Point, recipe: Recipe, model: LanguageModel, watch: _Watch) -> Line:
-        last, patcher_flops = watch.reports[-1], self._patcher_flops(point)
-        parts = validation(model, self.sources(recipe), recipe, self.study.validation_bytes)
-        return {
-            "name": point.name,
-            "family": point.family,
-            "budget": point.budget,
-            "size": point.size,
-            "lr": point.lr,
-            "seed": point.seed,
-            "flops": last.flops + patcher_flops,
-            "patcher_training_flops": patcher_flops,
-            "steps": last.step,
-            "bytes_seen": last.bytes_seen,
-            "training_patch_size": last.patch_size,
-            "seconds": watch.seconds(model.device),
-            "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
-            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "skipped": last.skipped,
-            **parts,
-        }
 
     def _teach(self, turn: Turn) -> None:
         if self.on_point is not None:
@@ -285,15 +195,11 @@ class Runner:
     def _score(self, point: Point) -> None:
         if self.on_point is not None:
             self.on_point(f"scoring {point.name}")
-        model = self._model(point)
+        model = self.training.model(point)
         context = point.recipe.data.context_bytes
         size = patch_size(model, self.heldout.all[::16], context)
         line = {"name": point.name, "patch_size": size, "bits": score(model, self.heldout.pieces)}
         self.out.append(line, SCORES)
-
-    def _model(self, point: Point) -> LanguageModel:
-        device = choose_device(point.recipe.train.device)
-        return load(self.out.run(point.name) / CHECKPOINT, device)
 
     def _evaluate(self, one: Evaluation, point: Point) -> None:
         if self.on_point is not None:
@@ -304,67 +210,15 @@ class Runner:
         self.out.append(line | {"evaluation": one.name}, EVALS)
 
     def _time(self, point: Point) -> None:
-        recipe = self._resolved(point)
-        model = self._model(point)
-        line = {"name": point.name, **costs_of(model, recipe, self.sources(recipe))}
+        recipe = self.training.resolved(point)
+        model, sources = self.training.model(point), self.training.sources(recipe)
+        line = {"name": point.name, **costs_of(model, recipe, sources)}
         self.out.append(line, COSTS)
-
-    def _tidy(self, point: Point) -> None:
-        """Optimisers are of no use any more, nor are weights that a search did not choose."""
-        checkpoint = self.out.run(point.name) / CHECKPOINT
-        checksums.forget(checkpoint, f"{TENSORS}/")
-        shutil.rmtree(checkpoint / TENSORS, ignore_errors=True)
-        search = Search(self.study, self.out.lines())
-        for beaten in search.beaten():
-            shutil.rmtree(self.out.run(beaten.name) / CHECKPOINT, ignore_errors=True)
 
 
 def _job(what: str, file: str, name: str, work: Callable[[], None]) -> Job:
     # One process at a time measures what a machine costs.
     return Job(what if what == "costs" else f"{what}-{slug(name)}", file, name, work)
-
-
-class Clock:
-    """How much of a limited time is left, and what a run takes of it."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds, self.start = seconds, time.monotonic()
-        self.speed: float | None = None  # FLOPs per second of the last run, all around it included
-
-    def note(self, flops: float, seconds: float) -> None:
-        """A run took so long."""
-        self.speed = flops / seconds
-
-    def affords(self, flops: float) -> bool:
-        """Would a run end before the time for scoring begins?"""
-        if self.seconds is None:
-            return True
-        left = FOR_RUNS * self.seconds - (time.monotonic() - self.start)
-        return left > 0 if self.speed is None else left > flops / self.speed
-
-
-class _Watch:
-    """Passes reports on, and times the training without what came before and after."""
-
-    def __init__(self, show: OnProgress | None) -> None:
-        self.show = show
-        self.reports: list[Report] = []
-        self._processor: list[float] = []  # seconds at each report
-
-    def __call__(self, report: Report) -> None:
-        self.reports.append(report)
-        self._processor.append(time.process_time())
-        if self.show is not None:
-            self.show(report)
-
-    def seconds(self, device: torch.device) -> float:
-        """Wall clock; on a CPU processor time over threads, which other programs do not add to."""
-        first, last = self.reports[0], self.reports[-1]
-        if device.type != "cpu" or len(self.reports) == 1:
-            return last.seconds
-        used = (self._processor[-1] - self._processor[0]) / torch.get_num_threads()
-        # A run that went on after a kill is timed from there.
-        return used / max(1, last.bytes_seen - first.bytes_seen) * last.bytes_seen
 
 
 def warn_of_edges(study: Study, search: Search) -> None:

@@ -1,0 +1,139 @@
+"""Trains the runs of a study, each in its folder, and says what came of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from blt.byteify import hooks_of
+from blt.data.text import Source
+from blt.errors import UserError
+from blt.files import checksums
+from blt.lm import LanguageModel, load
+from blt.machine.precision import choose_device, choose_dtype
+from blt.study.config import Point, Study
+from blt.study.folder import Line, StudyFolder, overrun
+from blt.study.scoring import validation
+from blt.study.search import Search
+from blt.study.timing import Clock, Watch
+from blt.train.build import learned_tokenizer
+from blt.train.job import open_text, train_recipe
+from blt.train.loop import OnProgress
+from blt.train.recipe import Recipe
+from blt.train.run import CHECKPOINT, RECIPE, TENSORS
+
+log = logging.getLogger("blt")
+OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
+LESS = "give its patcher a smaller model or smaller batches, or the study larger budgets"
+
+
+class Training:
+    """The runs of a study in its folder; all read the same text, which is opened once.
+
+    Args:
+        clock: told how long runs take.
+        on_point: called before each run.
+    """
+
+    def __init__(
+        self, study: Study, out: StudyFolder, clock: Clock, on_point: OnPoint | None
+    ) -> None:
+        self.study, self.out, self.clock, self.on_point = study, out, clock, on_point
+        self._sources: list[Source] | None = None
+
+    def has_weights(self, point: Point) -> bool:
+        """Is a run's checkpoint there? It is not where only the lines of a study were kept."""
+        return (self.out.run(point.name) / CHECKPOINT).is_dir()
+
+    def train(self, point: Point) -> None:
+        """Train, or go on with, one run, and write its line."""
+        self.out.note(point)
+        recipe = self.resolved(point)
+        watch = Watch(None if self.on_point is None else self.on_point(point.name))
+        folder = self.out.run(point.name)
+        begun, start = (folder / RECIPE).is_file(), time.monotonic()
+        try:
+            model = train_recipe(recipe, folder, begun, watch, hooks=hooks_of(recipe))
+        except KeyboardInterrupt:
+            message = f"stopped in {point.name}; the same command goes on there"
+            raise KeyboardInterrupt(message) from None
+        line = self._line(point, recipe, model, watch)
+        if times := overrun(line):
+            log.warning(
+                "%s: its %d steps took %.2f times its budget of FLOPs; give it smaller batches, a "
+                "smaller model or patcher, or a larger budget",
+                *(point.name, watch.reports[-1].step, times),
+            )
+        self.out.append(line)
+        if not begun:
+            self.clock.note(line["flops"], time.monotonic() - start)
+        self._tidy(point)
+
+    def resolved(self, point: Point) -> Recipe:
+        """With its patcher and tokenizer, which lie in the folder; a patcher's FLOPs are spent."""
+        recipe = point.recipe
+        if point.patcher is not None:
+            flops = (recipe.train.flops or 0.0) - self._patcher_flops(point)
+            if flops <= 0:
+                raise UserError(f"{point.name}: {point.patcher} took all of its budget; {LESS}")
+            train = replace(recipe.train, flops=flops)
+            model = str(self.out.run(point.patcher) / CHECKPOINT)
+            recipe = replace(recipe, train=train, entropy_model=model)
+        if recipe.token_model is not None and recipe.tokenizer is None:
+            size = recipe.token_model.vocab_size
+            path = self.out.tokenizer(size, partial(self._new_tokenizer, recipe, size))
+            recipe = replace(recipe, tokenizer=str(path))
+        return recipe
+
+    def sources(self, recipe: Recipe) -> list[Source]:
+        """The text that all runs share, opened once."""
+        if self._sources is None:
+            self._sources = open_text(recipe)
+        return self._sources
+
+    def model(self, point: Point) -> LanguageModel:
+        """What a run has trained, on the device that it was trained on."""
+        device = choose_device(point.recipe.train.device)
+        return load(self.out.run(point.name) / CHECKPOINT, device)
+
+    def _patcher_flops(self, point: Point) -> float:
+        found = (line for line in self.out.lines() if line["name"] == point.patcher)
+        return 0.0 if point.patcher is None else float(next(found)["flops"])
+
+    def _new_tokenizer(self, recipe: Recipe, vocab_size: int) -> str:
+        return learned_tokenizer(self.sources(recipe), recipe.data, vocab_size).json
+
+    def _line(self, point: Point, recipe: Recipe, model: LanguageModel, watch: Watch) -> Line:
+        last, patcher_flops = watch.reports[-1], self._patcher_flops(point)
+        parts = validation(model, self.sources(recipe), recipe, self.study.validation_bytes)
+        return {
+            "name": point.name,
+            "family": point.family,
+            "budget": point.budget,
+            "size": point.size,
+            "lr": point.lr,
+            "seed": point.seed,
+            "flops": last.flops + patcher_flops,
+            "patcher_training_flops": patcher_flops,
+            "steps": last.step,
+            "bytes_seen": last.bytes_seen,
+            "training_patch_size": last.patch_size,
+            "seconds": watch.seconds(model.device),
+            "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "skipped": last.skipped,
+            **parts,
+        }
+
+    def _tidy(self, point: Point) -> None:
+        """Optimisers are of no use any more, nor are weights that a search did not choose."""
+        checkpoint = self.out.run(point.name) / CHECKPOINT
+        checksums.forget(checkpoint, f"{TENSORS}/")
+        shutil.rmtree(checkpoint / TENSORS, ignore_errors=True)
+        search = Search(self.study, self.out.lines())
+        for beaten in search.beaten():
+            shutil.rmtree(self.out.run(beaten.name) / CHECKPOINT, ignore_errors=True)
