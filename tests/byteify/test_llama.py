@@ -1,4 +1,4 @@
-"""Llama and Mistral models of transformers are token models of ours, and ours are theirs."""
+"""Token models of transformers are token models of ours, and ours are Llamas of theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer
 from blt.tokens.tokenizer import ByteTokenizer
 from checkpoints import SCALING, rope
-from llamas import close, their_model
+from llamas import FAMILIES, close, their_model
 from shapes import tiny_config
 from texts import MULTILINGUAL
 
@@ -29,7 +29,7 @@ transformers = pytest.importorskip("transformers")
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("seed", range(8))
 @torch.no_grad()
 def test_a_token_model_of_theirs_is_one_of_ours(tmp_path: Path, seed: int, kind: str) -> None:
@@ -97,16 +97,37 @@ def edit(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "qwen2"}, "'qwen2' is not supported .its queries, keys and values have b"),
-        ({"model_type": "olmo2"}, "'olmo2' .*norms after"),
-        ({"model_type": "bert"}, "'bert' is not supported; known: llama, mistral"),
+        ({"model_type": "qwen2"}, r"self_attn\.q_proj\.bias' is missing"),
+        ({"model_type": "qwen3", "head_dim": 16}, r"self_attn\.q_norm\.weight' is missing"),
+        ({"model_type": "olmo2"}, "unknown tensor 'model.layers.0.input_layernorm"),
+        ({"model_type": "olmo"}, "'olmo' is not supported .its norms subtract the mean"),
+        ({"model_type": "olmo3"}, "'olmo3' is not supported .some of its layers see a window"),
+        ({"model_type": "gemma3_text"}, "'gemma3_text' .*norms before and after"),
+        ({"model_type": "qwen3_moe"}, "'qwen3_moe' .*mixture of experts"),
+        ({"model_type": "bert"}, "'bert' is not supported; known: llama, mistral, qwen2"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_bias": True}, "attention_bias True"),
         ({"mlp_bias": True}, "mlp_bias True"),
-        ({"head_dim": 32}, "head_dim 32 is not supported, only .* = 16"),
+        ({"head_dim": 32}, r"k_proj.weight' has shape \(32, 32\), config.json asks for \(64, 32\)"),
+        ({"head_dim": 15}, "head_dim must be even"),
+        ({"head_dim": "wide"}, "head_dim must be a whole number"),
         ({"num_key_value_heads": 3}, "not a multiple of num_key_value_heads 3"),
         ({"num_key_value_heads": "two"}, "num_key_value_heads must be a whole number"),
         ({"sliding_window": 64}, "sliding_window 64 is smaller than the context"),
+        (
+            {
+                "model_type": "qwen2",
+                "use_sliding_window": True,
+                "sliding_window": 64,
+                "max_window_layers": 1,
+            },
+            "sliding_window 64 is smaller than the context",
+        ),
+        (
+            {"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]},
+            "sliding_window 64 is smaller",
+        ),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types 'chunked_att"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.*[Ff]ield req"),
         (
             {"rope_scaling": rope(1e4, SCALING) | {"factor": 0}},
@@ -118,7 +139,7 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"hidden_size": "absent"}, "hidden_size must be a whole number, got None"),
-        ({"hidden_size": 34}, "17"),
+        ({"hidden_size": 34, "head_dim": "absent"}, "17"),
         (
             {"hidden_size": 64, "head_dim": "absent"},
             r"k_proj.weight' has shape \(32, 32\), config.json asks for \(64, 64\)",

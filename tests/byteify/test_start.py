@@ -11,29 +11,32 @@ import blt
 from blt.byteify.start import scale_patches, take_layers, take_norm, with_layers_of
 from blt.checkpoint.open import open_token_model
 from blt.model.packing import Spans
-from llamas import close, their_model
+from llamas import FAMILIES, close, their_model
 from shapes import tiny_config
 
 pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("seed", range(8))
 @torch.no_grad()
 def test_the_global_transformer_begins_as_their_layers(
     tmp_path: Path, seed: int, kind: str
 ) -> None:
-    """On the same inputs, the same hidden states, which they give after their last norm."""
+    """On the same inputs, the same hidden states after each layer, up to the last norm."""
     theirs = their_model(seed, kind)
     theirs.save_pretrained(tmp_path)
     found = open_token_model(tmp_path)
     model = blt.BLT(with_layers_of(tiny_config(), found.config))
     take_layers(model, found)
     inputs = torch.randn(40, theirs.config.hidden_size)
-    expected = theirs.model(inputs_embeds=inputs[None]).last_hidden_state[0]
-    stack = model.global_transformer.transformer
-    hidden = stack(inputs, Spans.from_lengths([len(inputs)]))
-    assert close(theirs.model.norm(hidden), expected)
+    said = theirs.model(inputs_embeds=inputs[None], output_hidden_states=True)
+    _, *expected, last = (states[0] for states in said.hidden_states)
+    stack, found_states = model.global_transformer.transformer, []
+    hidden = stack(inputs, Spans.from_lengths([len(inputs)]), on_layer=found_states.append)
+    assert len(found_states) == len(expected) + 1
+    assert all(map(close, found_states, expected))
+    assert close(theirs.model.norm(hidden), last)
 
 
 @pytest.mark.parametrize("local_dim", [16, 32])

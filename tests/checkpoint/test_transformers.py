@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import blt
+from blocks import block_blt
 from blt.checkpoint.convert import convert
 from blt.checkpoint.layouts.transformers_config import read_config
 from blt.checkpoint.open import open_checkpoint
 from blt.errors import UserError
+from blt.model.config import Block
 from checkpoints import (
     SCALING,
     equal_weights,
@@ -70,6 +72,31 @@ def test_their_model_is_the_same_one_here_and_back(tmp_path: Path, seed: int) ->
     back = transformers.BltForCausalLM.from_pretrained(tmp_path / "back").eval()
     assert torch.equal(their_logits(back, ids), expected)
     assert equal_weights(back, model)
+
+
+def test_shared_heads_of_keys_are_theirs_and_other_layers_are_refused(tmp_path: Path) -> None:
+    lm, ids = block_blt(Block(kv_heads=2)), text_ids(0)
+    lm.save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs", "transformers")
+    theirs = transformers.BltForCausalLM.from_pretrained(tmp_path / "theirs").eval()
+    assert theirs.config.global_config.num_key_value_heads == 2
+    expected = their_logits(theirs, ids)
+    assert (lm.logits(ids) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    read = blt.load(tmp_path / "theirs")
+    assert read.config == lm.config
+    assert equal_weights(read, lm)
+    for block, named in (
+        (Block(head_dim=12), "global_block.head_dim 12"),
+        (Block(qkv_bias=True), "global_block.qkv_bias True"),
+        (Block(kv_heads=2, qk_norm="head"), "global_block.qk_norm 'head'"),
+        (Block(norm="after"), "global_block.norm 'after'"),
+    ):
+        block_blt(block).save(tmp_path / "other")
+        with pytest.raises(UserError, match=f"transformers has no {named}"):
+            convert(tmp_path / "other", tmp_path / "out", "transformers")
+    with pytest.raises(UserError, match=r"Meta's layout has no global_block\.kv_heads 2"):
+        convert(tmp_path / "ours", tmp_path / "out", "meta")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("seed", range(12))

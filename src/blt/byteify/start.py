@@ -20,7 +20,7 @@ BLOCK_ROWS = 65536  # of the token model's embeddings, read at once
 
 
 def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
-    """``config`` with the source's shape of layers; RoPE's θ and epsilon go to all parts,
+    """``config`` with the source's layers and their shape; RoPE's θ and epsilon go to all parts,
     its scaling to the global transformer.
 
     Raises:
@@ -37,6 +37,7 @@ def with_layers_of(config: Config, source: TokenTransformerConfig) -> Config:
         global_heads=source.heads,
         global_layers=source.layers,
         global_ff_dim=source.ff_dim,
+        global_block=source.block,
         rope_theta=source.rope_theta,
         global_rope_scaling=source.rope_scaling,
         norm_eps=source.norm_eps,

@@ -61,7 +61,8 @@ def open_layout(folder: Path, entropy_model: Path | None = None) -> Checkpoint:
 
 
 def open_token_model(source: str | os.PathLike[str]) -> Checkpoint:
-    """A token model under the names of ours: one of ours, or a Llama or Mistral of transformers.
+    """A token model under the names of ours: one of ours, or one of transformers
+    whose layers ours can have.
 
     Args:
         source: a folder, or a hub id ("owner/name") that is no folder here.

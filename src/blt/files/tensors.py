@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 
 import torch
@@ -92,11 +93,15 @@ class Held(Tensors):
 
 @dataclass(frozen=True)
 class Piece:
-    """Part ``part`` of ``parts`` equal runs of rows of a tensor."""
+    """Of ``parts`` equal runs of rows of a tensor, ``many`` from number ``part`` on.
+
+    Runs of pieces that lie one below the other have the same length.
+    """
 
     name: str
     part: int = 0
     parts: int = 1
+    many: int = 1
 
 
 class Rearranged(Tensors):
@@ -117,27 +122,37 @@ class Rearranged(Tensors):
             if piece.name not in self.source.specs:
                 name = self.source.origin(piece.name)
                 raise UserError(f"{where}: tensor {name!r} is missing; does the config belong?")
-        specs = {self.source.specs[piece.name] for piece in pieces}
+        specs = [self.source.specs[piece.name] for piece in pieces]
         names = " + ".join(self.source.origin(piece.name) for piece in pieces)
-        if len(specs) > 1:
-            found = ", ".join(sorted(str(tuple(spec.shape)) for spec in specs))
+        runs = {
+            (spec.dtype, Fraction(spec.shape[0], piece.parts), spec.shape[1:])
+            for piece, spec in zip(pieces, specs, strict=True)
+        }
+        if len(runs) > 1:
+            found = ", ".join(sorted({str(tuple(spec.shape)) for spec in specs}))
             raise UserError(f"{where}: {names}: differ in shape or precision: {found}")
-        spec = specs.pop()
-        rows, parts = spec.shape[0] * len(pieces), pieces[0].parts
-        if rows % parts:
+        ((dtype, each, others),) = runs
+        if each.denominator > 1:
+            rows, parts = specs[0].shape[0], pieces[0].parts
             raise UserError(f"{where}: {names}: {rows} rows cannot be divided by {parts}")
-        return Spec(spec.dtype, (rows // parts, *spec.shape[1:]))
+        return Spec(dtype, (int(each) * sum(piece.many for piece in pieces), *others))
+
+    def _run(self, piece: Piece) -> tuple[int, int]:
+        """Its first row, and the one after its last."""
+        each = self.source.specs[piece.name].shape[0] // piece.parts
+        return piece.part * each, (piece.part + piece.many) * each
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         pieces, spec = self.pieces[name], self.specs[name]
-        each = spec.shape[0] // len(pieces)  # rows of a piece
         if len(pieces) == 1:
-            first = pieces[0].part * each
+            first, _ = self._run(pieces[0])
             return self.source.rows(pieces[0].name, first + start, first + stop)
         out = torch.empty((stop - start, *spec.shape[1:]), dtype=spec.dtype, device="cpu")
-        for index, piece in enumerate(pieces):
-            low, high = max(start, index * each), min(stop, (index + 1) * each)
-            first = piece.part * each - index * each
+        end = 0  # of the pieces so far
+        for piece in pieces:
+            first, last = self._run(piece)
+            at, end = end, end + last - first
+            low, high, first = max(start, at), min(stop, end), first - at
             for a, b in Spec(spec.dtype, (max(0, high - low), *spec.shape[1:])).blocks():
                 rows = self.source.rows(piece.name, first + low + a, first + low + b)
                 out[low + a - start : low + b - start] = rows

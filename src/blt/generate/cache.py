@@ -314,7 +314,7 @@ class PatchMemory:
     """
 
     def __init__(self, transformer: Transformer, dtype: torch.dtype) -> None:
-        shape = (transformer.depth, 2, transformer.heads, FIRST_PATCHES, transformer.head_dim)
+        shape = (transformer.depth, 2, transformer.kv_heads, FIRST_PATCHES, transformer.head_dim)
         device = next(transformer.parameters()).device
         self.memory = torch.empty(shape, dtype=dtype, device=device)
         self.length = 0
@@ -322,7 +322,7 @@ class PatchMemory:
     @staticmethod
     def bytes_of(patches: int, transformer: Transformer, dtype: torch.dtype) -> int:
         """Memory for so many patches at most."""
-        width = transformer.heads * transformer.head_dim
+        width = transformer.kv_heads * transformer.head_dim
         room = max(FIRST_PATCHES, patches + patches // GROWTH)
         return room * 2 * transformer.depth * width * dtype.itemsize
 

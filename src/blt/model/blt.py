@@ -102,6 +102,7 @@ class GlobalTransformer(nn.Module):
             rope_theta=config.rope_theta,
             eps=config.norm_eps,
             rope_scaling=config.global_rope_scaling,
+            block=config.global_block,
         )
 
     def forward(

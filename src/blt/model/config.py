@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from blt.errors import require, require_within
@@ -13,7 +13,8 @@ from blt.vocab import VOCAB_SIZE
 # that there is, and far below what asks for terabytes or leaves the range of float32.
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("dim", "local_dim", "global_dim"), (2, 2**17)),
-    **dict.fromkeys(("heads", "local_heads", "global_heads"), (1, 2**12)),
+    **dict.fromkeys(("heads", "local_heads", "global_heads", "kv_heads"), (1, 2**12)),
+    "head_dim": (2, 2**12),
     **dict.fromkeys(("layers", "encoder_layers", "decoder_layers", "global_layers"), (1, 2**12)),
     **dict.fromkeys(("ff_dim", "encoder_ff_dim", "decoder_ff_dim", "global_ff_dim"), (1, 2**20)),
     "sliding_window": (1, 2**16),  # generation keeps so many positions of every text
@@ -34,17 +35,24 @@ Fold = Literal["case", "repeats"]  # what hashes do not see
 
 def _check_ranges(config: object) -> None:
     for name, value in vars(config).items():
-        if name in RANGES:
+        if name in RANGES and value is not None:
             require_within(name, value, *RANGES[name])
 
 
 def _check_heads(config: object, part: str = "") -> None:
     """Can the width of a part be divided among its heads?"""
     dim, heads = getattr(config, f"{part}dim"), getattr(config, f"{part}heads")
-    require(dim % heads == 0, f"{part}dim {dim} is not a multiple of {part}heads {heads}")
+    block: Block = getattr(config, f"{part}block", LLAMA)
+    if block.head_dim is None:
+        require(dim % heads == 0, f"{part}dim {dim} is not a multiple of {part}heads {heads}")
+        require(
+            dim // heads % 2 == 0,
+            f"{part}dim / {part}heads must be even (RoPE rotates pairs), got {dim // heads}",
+        )
+    shared = block.key_value_heads(heads)
     require(
-        dim // heads % 2 == 0,
-        f"{part}dim / {part}heads must be even (RoPE rotates pairs), got {dim // heads}",
+        heads % shared == 0,
+        f"{part}heads {heads} is not a multiple of {part}block.kv_heads {shared}",
     )
 
 
@@ -88,6 +96,53 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
+class Block:
+    """How the layers of published transformers differ. The defaults are Llama's, and the paper's.
+
+    Raises:
+        ValueError: an impossible value; names the field.
+    """
+
+    kv_heads: int | None = None  # of keys and values, shared by queries (GQA); None: all heads
+    head_dim: int | None = None  # features of a head; None: width / heads
+    qkv_bias: bool = False  # on queries, keys and values (Qwen 2)
+    # RMSNorm of queries and keys before they are rotated: of each head by itself (Qwen 3), or of
+    # all heads together (OLMo 2)
+    qk_norm: Literal["none", "head", "all"] = "none"
+    # where attention and feed-forward have their norm: on what they read, or on what they give
+    # (OLMo 2)
+    norm: Literal["before", "after"] = "before"
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        require(
+            self.head_dim is None or self.head_dim % 2 == 0,
+            f"head_dim must be even (RoPE rotates pairs), got {self.head_dim}",
+        )
+        require(self.qk_norm in ("none", "head", "all"), "qk_norm: none, head or all")
+        require(self.norm in ("before", "after"), "norm: before or after")
+
+    def key_value_heads(self, heads: int) -> int:
+        """Heads of keys and values, for so many of queries."""
+        return heads if self.kv_heads is None else self.kv_heads
+
+    def features(self, dim: int, heads: int) -> int:
+        """Features of a head, of layers of this width."""
+        return dim // heads if self.head_dim is None else self.head_dim
+
+    def unlike_llama(self) -> str | None:
+        """The first option that is not Llama's, and its value: "qk_norm 'head'"; None: there is
+        none."""
+        for option in fields(self):
+            if (value := getattr(self, option.name)) != option.default:
+                return f"{option.name} {value!r}"
+        return None
+
+
+LLAMA = Block()
+
+
+@dataclass(frozen=True)
 class ByteTransformerConfig:
     """A byte-level transformer with a sliding window: entropy model, or baseline without patches.
 
@@ -111,6 +166,7 @@ class ByteTransformerConfig:
 
     kind: ClassVar[str] = "byte"
     num_ids: ClassVar[int] = VOCAB_SIZE
+    block: ClassVar[Block] = LLAMA
     rope_scaling: ClassVar[None] = None
     embedding_name: ClassVar[str] = "byte"  # of the parameter, in checkpoints
 
@@ -136,6 +192,7 @@ class TokenTransformerConfig:
     rope_theta: float = 500000.0
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
+    block: Block = LLAMA
     # hash n-gram embeddings, as of Config; sizes are in tokens, or in bytes of the text they write
     hash_ngram_sizes: tuple[int, ...] = ()
     hash_of: Literal["tokens", "bytes"] = "tokens"
@@ -189,6 +246,7 @@ class Config:
     global_heads: int = 8
     global_layers: int = 8
     global_ff_dim: int = 1376
+    global_block: Block = LLAMA  # what its layers have
     # between the two
     cross_attention_k: int = 2  # slices per patch
     # "none": a patch is the maximum over its bytes, and is added to the bytes that see it (§6.3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.model.config import Block, ByteTransformerConfig, Config, TokenTransformerConfig
 
 TRAINING_FACTOR = 3  # forward, plus backward at twice its cost
 BYTE_VALUES = 256  # the output head as the paper counts it; our 4 special ids are left out
@@ -24,7 +24,12 @@ def attention_flops(dim: int, layers: int, keys: float) -> float:
 
 
 def transformer_flops(
-    dim: int, layers: int, keys: float, vocab: int = 0, ff_dim: float | None = None
+    dim: int,
+    layers: int,
+    keys: float,
+    vocab: int = 0,
+    ff_dim: float | None = None,
+    heads: tuple[int, int] | None = None,
 ) -> float:
     """FLOPs of a transformer per position (the paper's ``Transf``).
 
@@ -35,10 +40,19 @@ def transformer_flops(
         vocab: width of the output head ``V``; 0 for none.
         ff_dim: inner width of the SwiGLU feed-forward, which costs ``6·h·ff_dim`` per layer. None
             is the paper's ``2·2·h·4h``, which is what ``ff_dim = 8/3·h`` costs.
+        heads: features of all heads of queries together, and of those of keys, which cost
+            ``4·h`` per layer each with what belongs to them; None: ``h`` both.
     """
     ff_dim = 8 / 3 * dim if ff_dim is None else ff_dim
-    per_layer = 8 * dim * dim + 6 * dim * ff_dim
-    return attention_flops(dim, layers, keys) + layers * per_layer + 2 * dim * vocab
+    queries, shared = (dim, dim) if heads is None else heads
+    per_layer = 4 * dim * (queries + shared) + 6 * dim * ff_dim
+    return attention_flops(queries, layers, keys) + layers * per_layer + 2 * dim * vocab
+
+
+def head_widths(dim: int, heads: int, block: Block) -> tuple[int, int]:
+    """Features of all heads of queries together, and of those of keys."""
+    width = block.features(dim, heads)
+    return heads * width, block.key_value_heads(heads) * width
 
 
 def cross_attention_flops(dim: int, layers: int, keys: float, kv_per_query: float) -> float:
@@ -103,7 +117,14 @@ def token_transformer_flops(
 ) -> float:
     """Forward FLOPs per byte of a transformer over tokens of ``token_size`` bytes on average."""
     keys = context_bytes / token_size
-    per_token = transformer_flops(shape.dim, shape.layers, keys, shape.vocab_size, shape.ff_dim)
+    per_token = transformer_flops(
+        shape.dim,
+        shape.layers,
+        keys,
+        shape.vocab_size,
+        shape.ff_dim,
+        head_widths(shape.dim, shape.heads, shape.block),
+    )
     return (per_token + gate_flops(shape.dim, shape.hash_gate)) / token_size
 
 
@@ -136,7 +157,11 @@ def flops_per_byte(
         else [None] * 3
     )
     per_patch = transformer_flops(
-        config.global_dim, config.global_layers, context_bytes / patch_size, ff_dim=global_ff
+        config.global_dim,
+        config.global_layers,
+        context_bytes / patch_size,
+        ff_dim=global_ff,
+        heads=head_widths(config.global_dim, config.global_heads, config.global_block),
     )
     entropy = config.entropy_model
     return FlopsPerByte(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.model import kernels
-from blt.model.config import RopeScaling
+from blt.model.config import LLAMA, Block, RopeScaling
 from blt.model.packing import Spans
 
 INIT_ROWS = 16384  # drawn at once
@@ -87,28 +87,52 @@ class KeyValueCache(Protocol):
     """Where a layer keeps the keys and values of what it has read, for generation."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keep k and v; q attends to them and to what was kept before  # [N, H, D] all."""
+        """Keep k and v; q attends to them and to what was kept before  # [N, H, D] all; of k and v
+        there may be fewer heads."""
 
 
 class SelfAttention(nn.Module):
     """Causal multi-head self-attention with RoPE; ``window`` None means all of the past."""
 
-    def __init__(self, dim: int, heads: int, window: int | None) -> None:
+    def __init__(
+        self, dim: int, heads: int, window: int | None, eps: float = 1e-5, block: Block = LLAMA
+    ) -> None:
         super().__init__()
-        self.heads, self.window = heads, window
-        self.qkv = Linear(dim, 3 * dim)
-        self.out = Linear(dim, dim)
+        self.heads, self.window, self.qk_norm = heads, window, block.qk_norm
+        self.kv_heads, self.head_dim = block.key_value_heads(heads), block.features(dim, heads)
+        self.widths = [n * self.head_dim for n in (heads, self.kv_heads, self.kv_heads)]
+        self.qkv = Linear(dim, sum(self.widths))
+        self.out = Linear(self.widths[0], dim)
+        bias = torch.zeros(sum(self.widths), dtype=torch.float32) if block.qkv_bias else None
+        self.qkv_bias = None if bias is None else nn.Parameter(bias)
+        if block.qk_norm != "none":
+            normed = [self.head_dim] * 2 if block.qk_norm == "head" else self.widths[:2]
+            self.q_norm, self.k_norm = (RMSNorm(width, eps) for width in normed)
 
     def forward(
         self, x: Tensor, rope: Tensor, spans: Spans, cache: KeyValueCache | None = None
     ) -> Tensor:  # x [N, d]
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        q, k, v = kernels.rotated_queries_keys(qkv, rope)  # [N, H, D] each, q scaled
+        q, k, v = self.queries_keys_values(x, rope)
         if cache is None:
             attended = kernels.packed_attention(q, k, v, spans, self.window)
         else:
             attended = cache.attend(q, k, v)
         return self.out(attended.flatten(1))
+
+    def queries_keys_values(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, d] → q [N, H, D], rotated and scaled, k, rotated, and v, of perhaps fewer heads."""
+        qkv = self.qkv(x)
+        if self.qkv_bias is not None:
+            qkv = qkv + self.qkv_bias.to(qkv.dtype)
+        if self.kv_heads == self.heads and self.qk_norm == "none":
+            return kernels.rotated_queries_keys(qkv.unflatten(-1, (3, self.heads, -1)), rope)
+        q, k, v = qkv.split(self.widths, -1)
+        if self.qk_norm == "all":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in (q, k, v))
+        if self.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        return kernels.rotated(q, rope[:, 0]), kernels.rotated(k, rope[:, 1]), v
 
 
 class SwiGLU(nn.Module):
@@ -124,14 +148,21 @@ class SwiGLU(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm self-attention, then pre-norm SwiGLU."""
+    """Self-attention, then SwiGLU, each with a norm before it, or after it."""
 
     def __init__(
-        self, dim: int, heads: int, ff_dim: int, eps: float, window: int | None = None
+        self,
+        dim: int,
+        heads: int,
+        ff_dim: int,
+        eps: float,
+        window: int | None = None,
+        block: Block = LLAMA,
     ) -> None:
         super().__init__()
+        self.norms_after = block.norm == "after"
         self.attention_norm = RMSNorm(dim, eps)
-        self.attention = SelfAttention(dim, heads, window)
+        self.attention = SelfAttention(dim, heads, window, eps, block)
         self.ff_norm = RMSNorm(dim, eps)
         self.ff = SwiGLU(dim, ff_dim)
 
@@ -144,6 +175,10 @@ class TransformerLayer(nn.Module):
         cache: KeyValueCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The residual stream [N, d] is ``x + delta``; the norm that reads it next adds it up."""
+        if self.norms_after:
+            x = x if delta is None else x + delta
+            x = x + self.attention_norm(self.attention(x, rope, spans, cache))
+            return x, self.ff_norm(self.ff(x))
         x, normed = self.attention_norm.add(x, delta)
         x, normed = self.ff_norm.add(x, self.attention(normed, rope, spans, cache))
         return x, self.ff(normed)
@@ -185,14 +220,16 @@ class Transformer(nn.Module):
         window: int | None = None,
         rope_scaling: RopeScaling | None = None,
         gated: bool = False,
+        block: Block = LLAMA,
     ) -> None:
         super().__init__()
-        self.heads, self.head_dim = heads, dim // heads
+        self.dim, self.heads, self.block = dim, heads, block
+        self.kv_heads, self.head_dim = block.key_value_heads(heads), block.features(dim, heads)
         self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
         self.depth, self.window = layers, window
         self.begins_with_zeros = False  # so that the first layer takes what the others take
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, heads, ff_dim, eps, window) for _ in range(layers)
+            TransformerLayer(dim, heads, ff_dim, eps, window, block) for _ in range(layers)
         )
         self.gate = NgramGate(dim, eps) if gated else None
 

@@ -51,6 +51,7 @@ class CausalTransformer(nn.Module):
             window=config.sliding_window,
             rope_scaling=config.rope_scaling,
             gated=config.hash_gate,
+            block=config.block,
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = Linear(config.dim, config.num_ids)

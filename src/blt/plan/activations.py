@@ -84,11 +84,15 @@ class Activations:
 
     def _layer(self, layer: Any, rows: int) -> Part:
         dim, wide = layer.ff.down.weight.shape
-        kept = self._kept_compiled(dim, wide) if self.compiled else self._kept(dim, wide)
+        heads = layer.attention.out.in_features
+        if self.compiled:
+            kept = self._kept_compiled(dim, heads, wide)
+        else:
+            kept = self._kept(dim, heads, wide) + self._kept_besides(layer)
         # Attention: q, k, v and gradients, heads first. SwiGLU: its product, the gradients of gate
         # and up, and copies of the rows it works on. Both: gradients of the residual stream.
         copied = rows if self.gpu else min(rows, FF_CHUNK // (2 * wide))
-        widest = max(8 * dim * rows, (3 * rows + 4 * copied) * wide)
+        widest = max(8 * heads * rows, (3 * rows + 4 * copied) * wide)
         backward = self.width * widest + rows * (self.width + 2 * FLOAT) * dim
         return Part([layer], rows * kept + self._casts(layer), backward=backward)
 
@@ -98,18 +102,29 @@ class Activations:
         kept = rows * (4 * self.width * dim + 3 * FLOAT) + self._casts(gate)
         return Part([gate], kept, backward=rows * (3 * self.width + FLOAT) * dim)
 
-    def _kept(self, dim: int, wide: int) -> int:
-        """What a layer keeps of each row."""
+    def _kept(self, dim: int, heads: int, wide: int) -> int:
+        """What a layer keeps of each row; ``heads``: features of all heads."""
         # Two norms and their scales; q, k, v and what attention returns; gate and up.
-        return self.width * (6 * dim + 2 * wide) + 2 * FLOAT
+        return self.width * (2 * dim + 4 * heads + 2 * wide) + 2 * FLOAT
 
-    def _kept_compiled(self, dim: int, wide: int) -> int:
+    def _kept_besides(self, layer: TransformerLayer) -> int:
+        """The same, of what is not in all layers."""
+        kept, attention = 0, layer.attention
+        if layer.norms_after:  # what the products read is no norm's result
+            kept += 2 * self.width * layer.ff.gate_up.in_features
+        if attention.qk_norm != "none":  # the norms of q and k, and their scales
+            heads = attention.heads + attention.kv_heads
+            scales = heads if attention.qk_norm == "head" else 2
+            kept += self.width * heads * attention.head_dim + FLOAT * scales
+        return kept
+
+    def _kept_compiled(self, dim: int, heads: int, wide: int) -> int:
         """The same of a compiled layer, as the compiler chooses."""
         if self.recomputes:  # the stream, its delta, what attention returns; gate and up
-            return FLOAT * dim + self.width * (2 * dim + 2 * wide)
+            return FLOAT * dim + self.width * (dim + heads + 2 * wide)
         # The stream twice, its delta; two norms, q and k, all three before, what attention returns;
         # gate, up and their product.
-        return 2 * FLOAT * dim + self.width * (9 * dim + 3 * wide) + 2 * FLOAT
+        return 2 * FLOAT * dim + self.width * (3 * dim + 6 * heads + 3 * wide) + 2 * FLOAT
 
     def _pooling(self, encoder: LocalEncoder) -> Iterator[Part]:
         """Maxima over patches, and their cross-attention to bytes."""
@@ -131,7 +146,7 @@ class Activations:
         if isinstance(projection := model.projection, nn.Linear):
             kept = self.patches * self.width * projection.in_features
             yield Part([projection], kept + self._casts(projection))
-        dim = model.transformer.heads * model.transformer.head_dim
+        dim = model.transformer.dim
         stream = self.patches * (FLOAT + self.width) * dim
         for part in self._layers(model.transformer, self.patches):
             if (

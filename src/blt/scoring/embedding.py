@@ -111,8 +111,7 @@ def embed(
 
 def width(model: Any, level: str) -> int:
     """Features of a vector."""
-    own = layers_of(model, level)
-    return own.heads * own.head_dim
+    return layers_of(model, level).dim
 
 
 class _Kept:

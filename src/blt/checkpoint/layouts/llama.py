@@ -1,8 +1,8 @@
-"""``transformers``' Llama and Mistral models, whose layers are those of our token models.
+"""``transformers``' Llama, Mistral, Qwen 2 and 3 and OLMo 2 models, whose layers our token models
+can have.
 
-Two things are laid out otherwise. RoPE rotates features i and i + D/2 of a head there, neighbours
-here: rows of queries and keys change places. And several query heads may share a key and value
-head: it is repeated for each of them.
+One thing is laid out otherwise. RoPE rotates features i and i + D/2 of a head there, neighbours
+here: rows of queries and keys change places, and so do their biases and the weights of their norms.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from blt.checkpoint.folders import (
     skeleton,
 )
 from blt.checkpoint.layouts.llama_config import read_config, write_config
-from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
+from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, qkv_shares, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.transformers import COMPUTED
 from blt.checkpoint.layouts.transformers import NAMES as BLT_NAMES
@@ -37,9 +38,15 @@ from blt.model.transformer import CausalTransformer
 from blt.tokens.tokenizer import ByteTokenizer
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+BIASES = {"attention.qkv_bias": tuple(f"self_attn.{x}_proj.bias" for x in "qkv")}
+QK_NORMS = {f"attention.{x}_norm.weight": (f"self_attn.{x}_norm.weight",) for x in "qk"}
+NORMS_AFTER = {
+    "attention_norm.weight": ("post_attention_layernorm.weight",),
+    "ff_norm.weight": ("post_feedforward_layernorm.weight",),
+}
 NAMES = Names(
     modules={"lm": "model"},
-    layer=BLT_NAMES.layer,
+    layer={**BLT_NAMES.layer, **BIASES, **QK_NORMS},
     cross_attention={},
     others={
         "lm.embedding": EMBEDDING,
@@ -48,7 +55,8 @@ NAMES = Names(
     },
     table="",
 )
-PROJECTION = re.compile(r"\.self_attn\.([qkv])_proj\.weight$")
+PROJECTION = re.compile(r"\.self_attn\.([qkv])_proj\.(weight|bias)$")
+NORM = re.compile(r"\.self_attn\.([qk])_norm\.weight$")
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 
 
@@ -62,7 +70,7 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
         UserError: layers that are not ours, or weights that do not belong to the config.
     """
     where = str(folder)
-    config, shared = read_config(data, f"{folder}/{CONFIG}")
+    config = read_config(data, f"{folder}/{CONFIG}")
     stored = Stored(folder)
     check_layers(where, stored, *layers_of(config))
     mapped = mapping(config)
@@ -71,8 +79,9 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     refuse_unknown(where, found, known)
     if data.get("tie_word_embeddings") is True:
         mapped["head.weight"] = (EMBEDDING,)
-    heads = _interleaved(stored, config, shared, where)
-    tensors = Rearranged(heads, from_theirs(mapped), where)
+    heads = _interleaved(stored, config, where)
+    shares = qkv_shares("transformer", config.layers, config.heads, config.block)
+    tensors = Rearranged(heads, from_theirs(mapped, shares), where)
     check_against(where, "token", config, tensors)
     return Checkpoint(where, "token", config, tensors)
 
@@ -83,9 +92,9 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     Raises:
         UserError: a tokenizer that is not ours.
     """
+    config = write_config(found.config, found.where)
     pieces = to_theirs(mapping(found.config))
     tensors = _halves(Rearranged(found.tensors, pieces, found.where), found.config)
-    config = write_config(found.config)
     config["dtype"] = widest(tensors)  # transformers reads all tensors as that
     described = found.files.get(TOKENIZER)
     if described is None:
@@ -106,12 +115,15 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
 def mapping(config: TokenTransformerConfig) -> Mapped:
     """Our names → the names there whose rows they hold."""
     ours = skeleton(CausalTransformer, config, "").state_dict()
-    named = NAMES.mapping((f"lm.{name}" for name in ours), tables=0)
+    names = NAMES
+    if config.block.norm == "after":
+        names = replace(names, layer={**names.layer, **NORMS_AFTER})
+    named = names.mapping((f"lm.{name}" for name in ours), tables=0)
     return {name.removeprefix("lm."): theirs for name, theirs in named.items()}
 
 
 class Reordered(Tensors):
-    """Other tensors, some with their rows in another order, or several times."""
+    """Other tensors, some with their rows in another order."""
 
     def __init__(self, source: Tensors, orders: Mapping[str, Tensor]) -> None:
         self.source, self.orders = source, orders
@@ -130,30 +142,23 @@ class Reordered(Tensors):
         return super().read(name) if name in self.orders else self.source.read(name)
 
 
-def _interleaved(
-    stored: Tensors, config: TokenTransformerConfig, shared: int, where: str
-) -> Reordered:
-    """Their queries, keys and values with as many heads, and pairs, as ours have.
-
-    Args:
-        shared: heads of keys and values.
-    """
-    head_dim = config.dim // config.heads
-    orders = {}
+def _interleaved(stored: Tensors, config: TokenTransformerConfig, where: str) -> Reordered:
+    """Their queries and keys with the pairs of a head's features side by side, as ours are."""
+    block, orders = config.block, {}
+    head_dim = block.features(config.dim, config.heads)
     for name, spec in stored.specs.items():
-        if found := PROJECTION.search(name):
-            heads = config.heads if found[1] == "q" else shared
-            shape = (heads * head_dim, config.dim)
+        if found := PROJECTION.search(name) or NORM.search(name):
+            heads = config.heads if found[1] == "q" else block.key_value_heads(config.heads)
+            if NORM.search(name) and block.qk_norm == "head":
+                heads = 1
+            shape = (heads * head_dim, config.dim)[: len(spec.shape)]
             require(
                 spec.shape == shape,
                 f"{where}: tensor {name!r} has shape {spec.shape}, {CONFIG} asks for {shape}",
             )
-            within = torch.arange(head_dim, dtype=torch.int64, device="cpu")
             if found[1] != "v":  # 0, D/2, 1, D/2 + 1, ...
-                within = within.view(2, -1).t().flatten()
-            shared_heads = torch.arange(heads, dtype=torch.int64, device="cpu")
-            repeated = shared_heads.repeat_interleave(config.heads // heads)
-            orders[name] = (repeated[:, None] * head_dim + within).flatten()
+                rows = torch.arange(heads * head_dim, dtype=torch.int64, device="cpu")
+                orders[name] = rows.view(heads, 2, -1).transpose(1, 2).flatten()
     return Reordered(stored, orders)
 
 

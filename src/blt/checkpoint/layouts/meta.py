@@ -160,8 +160,8 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
         return {"": ({CONFIG: {"args": args}}, Rearranged(found.tensors, pieces, where))}
     assert isinstance(config, Config)
     patcher = {"patcher_args": meta_config.write_patching(config.patching, where)}
-    pieces = to_theirs(mapping(found.kind, config))  # of a rule that Meta's layout has
     args = meta_config.write_args(config, where)
+    pieces = to_theirs(mapping(found.kind, config))  # of a rule and layers that Meta's layout has
     main = {name: parts for name, parts in pieces.items() if not name.startswith(OWN)}
     files = {CONFIG: {"args": args}, PARAMS: {"model": args, "data": patcher}}
     written: dict[str, tuple[dict[str, Any], Tensors]] = {

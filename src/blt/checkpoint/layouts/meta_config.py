@@ -251,6 +251,8 @@ def write_args(config: Config, where: str) -> dict[str, Any]:
     require(crossed, f"{where}: Meta's layout has no model without cross-attention here")
     require(hashed, f"{where}: Meta's layout has no model without hash n-gram embeddings here")
     require(c.global_rope_scaling is None, f"{where}: Meta's layout has no scaled RoPE here")
+    unlike = c.global_block.unlike_llama()
+    require(unlike is None, f"{where}: Meta's layout has no global_block.{unlike} here")
     widths = {
         c.local_dim: {c.encoder_ff_dim, c.decoder_ff_dim},
         c.global_dim: {c.global_ff_dim},

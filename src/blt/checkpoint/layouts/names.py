@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from types import MappingProxyType
 from typing import Literal
 
 from blt.files.tensors import Piece
+from blt.model.config import Block
 
 Layout = Literal["blt", "transformers", "meta"]
 Mapped = dict[str, tuple[str, ...]]  # ours → theirs whose rows it holds, one below the other
 STACKED = re.compile(r"(\w+)\.(transformer\.layers|cross_attention)\.(\d+)\.(.+)")
 STACKS = {"transformer.layers": "layers", "cross_attention": "cross_attn_layers"}
+# How many rows of a tensor of ours come from each of theirs, relative to each other; of tensors
+# that are not named: equally many.
+Shares = Mapping[str, Sequence[int]]
+EQUAL: Shares = MappingProxyType({})
 TABLE = "encoder.embedding.ngram"
 
 
@@ -42,15 +49,34 @@ class Names:
         return tuple(f"{self.modules[module]}.{STACKS[stack]}.{index}.{x}" for x in leaves[leaf])
 
 
-def from_theirs(mapped: Mapped) -> dict[str, tuple[Piece, ...]]:
+def from_theirs(mapped: Mapped, shares: Shares = EQUAL) -> dict[str, tuple[Piece, ...]]:
     """How our tensors are made of theirs."""
-    return {ours: tuple(map(Piece, theirs)) for ours, theirs in mapped.items()}
-
-
-def to_theirs(mapped: Mapped) -> dict[str, tuple[Piece, ...]]:
-    """How their tensors are made of ours."""
     return {
-        name: (Piece(ours, part, len(theirs)),)
+        ours: tuple(
+            Piece(name, 0, many, many)
+            for name, many in zip(theirs, _share(ours, theirs, shares), strict=True)
+        )
         for ours, theirs in mapped.items()
-        for part, name in enumerate(theirs)
     }
+
+
+def to_theirs(mapped: Mapped, shares: Shares = EQUAL) -> dict[str, tuple[Piece, ...]]:
+    """How their tensors are made of ours."""
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    for ours, theirs in mapped.items():
+        own = _share(ours, theirs, shares)
+        firsts = accumulate(own, initial=0)
+        for name, first, many in zip(theirs, firsts, own, strict=False):
+            pieces[name] = (Piece(ours, first, sum(own), many),)
+    return pieces
+
+
+def qkv_shares(transformer: str, layers: int, heads: int, block: Block) -> Shares:
+    """Of queries, keys and values in the layers of a transformer of this name: a head each."""
+    shared = block.key_value_heads(heads)
+    names = (f"{transformer}.layers.{index}.attention.qkv" for index in range(layers))
+    return {name + end: (heads, shared, shared) for name in names for end in (".weight", "_bias")}
+
+
+def _share(ours: str, theirs: Sequence[str], shares: Shares) -> Sequence[int]:
+    return shares.get(ours, [1] * len(theirs))

@@ -9,7 +9,14 @@ import torch
 
 from blt.checkpoint.folders import CONFIG, Checkpoint, check_layers, refuse_unknown, skeleton
 from blt.checkpoint.layouts.byte_tokenizer import generation_config, tokenizer_files
-from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
+from blt.checkpoint.layouts.names import (
+    Mapped,
+    Names,
+    Shares,
+    from_theirs,
+    qkv_shares,
+    to_theirs,
+)
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.transformers_config import read_config, write_config
 from blt.errors import UserError
@@ -98,7 +105,7 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     if found.kind != "blt":
         raise UserError(f"{found.where}: transformers has no {found.kind} model, only a BLT")
     config = write_config(found.config, found.where)
-    pieces = to_theirs(mapping(found.config))
+    pieces = to_theirs(mapping(found.config), _shares(found.config))
     tensors = Rearranged(found.tensors, pieces, found.where)
     config["dtype"] = widest(tensors)  # transformers reads all tensors as that
     files = {CONFIG: config, GENERATION: generation_config(), **tokenizer_files()}
@@ -108,6 +115,12 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
 def mapping(config: Config) -> Mapped:
     """Our names → the names there whose rows they hold."""
     return NAMES.mapping(skeleton(ByteLatentTransformer, config, "").state_dict(), tables=1)
+
+
+def _shares(config: Config) -> Shares:
+    """Of the global transformer, whose heads of queries may share keys and values."""
+    name = "global_transformer.transformer"
+    return qkv_shares(name, config.global_layers, config.global_heads, config.global_block)
 
 
 def _renamed(theirs: Tensors, config: Config, where: str, tied: bool) -> Rearranged:
@@ -121,6 +134,6 @@ def _renamed(theirs: Tensors, config: Config, where: str, tied: bool) -> Rearran
         mapped["encoder.embedding.byte"] = mapped["decoder.head.weight"] = (
             HEAD if HEAD in found else EMBEDDING,
         )
-    tensors = Rearranged(theirs, from_theirs(mapped), where)
+    tensors = Rearranged(theirs, from_theirs(mapped, _shares(config)), where)
     check_against(where, "blt", config, tensors)
     return tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from blt.errors import UserError, require
@@ -78,6 +78,7 @@ def read_config(data: dict[str, Any], where: str) -> Config:
         "global_heads": latent["num_attention_heads"],
         "global_layers": latent["num_hidden_layers"],
         "global_ff_dim": latent["intermediate_size"],
+        "global_block": {"kv_heads": _shared_heads(latent)},
         "cross_attention_k": data.get("cross_attn_k", 2),
         "encoder_cross_attention": "all" if encoder["cross_attn_all_layers"] else "last",
         "decoder_cross_attention": "all" if decoder["cross_attn_all_layers"] else "first",
@@ -95,6 +96,12 @@ def read_config(data: dict[str, Any], where: str) -> Config:
         "entropy_model": entropy_model,
     }
     return from_dict(Config, plain, where)
+
+
+def _shared_heads(part: dict[str, Any]) -> Any:
+    """Heads of keys and values; None: as many as of queries."""
+    count = part["num_key_value_heads"]
+    return None if count == part["num_attention_heads"] else count
 
 
 def _part(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def _common(parts: dict[str, dict[str, Any]], names: list[str], where: str) -> t
     for name in names:
         part = parts[name]
         require(
-            part["num_key_value_heads"] == part["num_attention_heads"],
+            name == "global_config" or _shared_heads(part) is None,
             f"{where}: {name}: grouped-query attention (num_key_value_heads) is not supported",
         )
         for key, value in only.items():
@@ -197,12 +204,14 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
     Raises:
         UserError: an option that ``transformers`` does not have; names it.
     """
-    c, rule = config, config.patching.rule
+    c, rule, shared = config, config.patching.rule, config.global_block.kv_heads
+    unlike = replace(config.global_block, kv_heads=None).unlike_llama()
     for holds, what in (
         (rule in ("entropy", "byte"), f"patching rule {rule!r}"),
         (not c.patching.newline_reset, "patching.newline_reset"),
         (c.encoder_crosses and c.decoder_crosses, "a model without cross-attention"),
         (c.hash_ngram_sizes, "a model without hash n-gram embeddings"),
+        (unlike is None, f"global_block.{unlike}"),
     ):
         require(bool(holds), f"{where}: transformers has no {what}")
     local = {
@@ -229,6 +238,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
             "num_attention_heads": c.global_heads,
             "num_hidden_layers": c.global_layers,
             "intermediate_size": c.global_ff_dim,
+            **({} if shared is None else {"num_key_value_heads": shared}),
         },
     }
     for part in parts.values():

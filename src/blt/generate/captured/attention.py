@@ -58,7 +58,8 @@ class Seen:
         return cls(first, last, rows, ring, None, bias)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """Softmax attention of q [R, n, H, D] over caches [rows, H, ROOM, D]  # [R, n, H, D]."""
+        """Softmax attention of q [R, n, H, D] over caches [rows, H, ROOM, D]  # [R, n, H, D]; the
+        caches may have fewer heads, each for several of the queries'."""
         if self.rows is None:
             keys, values = keys[: len(q)], values[: len(q)]
         if self.kernel is not None:
@@ -66,7 +67,12 @@ class Seen:
         if self.rows is not None:
             keys, values = keys[self.rows], values[self.rows]
         attended = F.scaled_dot_product_attention(
-            q.to(keys.dtype).transpose(1, 2), keys, values, attn_mask=self.bias, scale=scale
+            q.to(keys.dtype).transpose(1, 2),
+            keys,
+            values,
+            attn_mask=self.bias,
+            scale=scale,
+            enable_gqa=keys.shape[1] < q.shape[2],
         )
         return attended.transpose(1, 2).to(q.dtype)
 
@@ -107,7 +113,8 @@ class LayerCache:
     seen: Seen
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keep k and v; q attends to what it sees, these among it  # [R * n, H, D] all."""
+        """Keep k and v; q attends to what it sees, these among it  # [R * n, H, D] all; of k and v
+        there may be fewer heads."""
         keys, values = self.memory.unbind(1)
         shape = self.row.shape
         keys[self.row, :, self.slot] = k.to(keys.dtype).unflatten(0, shape)

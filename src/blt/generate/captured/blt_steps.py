@@ -49,7 +49,7 @@ class BLTSteps(Writing):
             self.entropy_ring, self.entropy_layers = model.entropy_ring, model.entropy_layers
         large = self.net.global_transformer.transformer
         self.large = Stack(large, self.device)
-        self.patches = PatchCache(large.depth, large.heads, large.head_dim, model.dtype)
+        self.patches = PatchCache(large.depth, large.kv_heads, large.head_dim, model.dtype)
         self.seeing = Seeing(model.seen, self.most, _seen_dtype(model))
         self.crossing: PatchesFromBytes | None = None
         heads = 0

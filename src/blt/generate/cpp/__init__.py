@@ -44,6 +44,9 @@ class Layer(ctypes.Structure):
         attention_norm="p",
         ff_norm="p",
         cross_norm="p",
+        qkv_bias="p",
+        q_norm="p",
+        k_norm="p",
         qkv="w",
         attention_out="w",
         gate_up="w",
@@ -70,8 +73,12 @@ class Stack(ctypes.Structure):
         depth="i",
         dim="i",
         heads="i",
+        kv_heads="i",
+        head_dim="i",
         cross_heads="i",
         window="i",
+        norm_width="i",
+        norms_after="i",
         eps="f",
     )
 

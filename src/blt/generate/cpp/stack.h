@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "attention.h"
@@ -13,6 +14,7 @@ namespace blt {
 
 struct Layer {
   const float *attention_norm, *ff_norm, *cross_norm;  // cross_norm null: no cross-attention
+  const float *qkv_bias, *q_norm, *k_norm;             // null: there is none
   Weight qkv, attention_out, gate_up, down, cross_query, cross_out;
 };
 
@@ -30,7 +32,9 @@ struct Stack {
   const Weight* projection;    // of states that are read; null: none
   const float* norm;           // before the head; null: writes states
   Weight head;
-  int64_t depth, dim, heads, cross_heads, window;  // window 0: sees everything before
+  int64_t depth, dim, heads, kv_heads, head_dim, cross_heads, window;  // window 0: sees everything
+  int64_t norm_width;   // features that a norm of queries or keys is over; 0: over all of them
+  int64_t norms_after;  // 1: attention and feed-forward have their norm on what they give
   float eps;
 };
 
@@ -45,7 +49,7 @@ struct Job {
   const int64_t* at;         // [rows] where keys go: slot at % capacity
   const int64_t* starts;     // [rows] sees nothing before; null: there is no such limit
   const int64_t* text;       // [rows] whose caches; rows of one text lie together
-  void* const* caches;       // [texts], each [layers, keys and values, heads, capacity, head_dim]
+  void* const* caches;       // [texts], each [layers, keys and values, kv_heads, capacity, head_dim]
   const int64_t* capacity;   // [texts]
   int64_t first_layer;       // in the caches
   int64_t cache_kind;        // 0 float32, 1 bfloat16
@@ -58,15 +62,16 @@ struct Job {
 class Run {
  public:
   Run(const Stack& stack, const Job& job, Team& team)
-      : stack_(stack), job_(job), team_(team), head_dim_(stack.dim / stack.heads) {
-    int64_t widest = 3 * stack.dim, longest = 0;
+      : stack_(stack), job_(job), team_(team), head_dim_(stack.head_dim),
+        queries_(stack.heads * stack.head_dim), keys_(stack.kv_heads * stack.head_dim) {
+    int64_t widest = std::max(3 * stack.dim, queries_ + 2 * keys_), longest = 0;
     for (int64_t l = 0; l < stack.depth; l++)
       if (stack.layers[l].gate_up.out > widest) widest = stack.layers[l].gate_up.out;
     for (int64_t r = 0; r < job.rows; r++)
       if (job.at[r] - oldest(r) >= longest) longest = job.at[r] - oldest(r) + 1;
     normed_.resize(job.rows * stack.dim);
     wide_.resize(job.rows * widest);
-    attended_.resize(job.rows * stack.dim);
+    attended_.resize(job.rows * std::max(stack.dim, queries_));
     update_.resize(job.rows * (widest / 2 > stack.dim ? widest / 2 : stack.dim));
     scores_.assign(team.size(), std::vector<float>(longest + LANES));
     order_.assign(team.size(), std::vector<float>((head_dim_ / PART + 1) * PART));
@@ -165,17 +170,60 @@ class Run {
     team_.barrier();
   }
 
-  void self(const Layer& layer, int64_t l, int rank) {
-    norms(layer.attention_norm, rank);
-    product_all(normed_.data(), layer.qkv, wide_.data(), rank);
-    if (job_.cache_kind == 0) heads<float>(l, rank); else heads<bfloat16>(l, rank);
-    add(attended_.data(), layer.attention_out, 1.0f, rank);
+  // x += norm(y), where a layer has its norms on what it gives
+  void add_normed(const float* y, const float* weight, int rank) {
+    const Share mine = rows(rank);
+    for (int64_t r = mine.begin; r < mine.end; r++) {
+      float *normed = row(normed_, r), *x = job_.x + r * stack_.dim;
+      norm(y + r * stack_.dim, weight, stack_.eps, stack_.dim, normed);
+      for (int64_t i = 0; i < stack_.dim; i++) x[i] += normed[i];
+    }
+    team_.barrier();
   }
 
-  // A thread has whole heads of one text, so it may read what it has just written.
+  // what a product of a layer reads: the stream, or its norm
+  const float* normed(const float* weight, int rank) {
+    if (stack_.norms_after) return job_.x;
+    norms(weight, rank);
+    return normed_.data();
+  }
+
+  void self(const Layer& layer, int64_t l, int rank) {
+    product_all(normed(layer.attention_norm, rank), layer.qkv, wide_.data(), rank);
+    if (layer.qkv_bias || layer.q_norm) adjust(layer, rank);
+    if (job_.cache_kind == 0) heads<float>(l, rank); else heads<bfloat16>(l, rank);
+    if (stack_.norms_after) {
+      product_all(attended_.data(), layer.attention_out, update_.data(), rank);
+      add_normed(update_.data(), layer.attention_norm, rank);
+    } else {
+      add(attended_.data(), layer.attention_out, 1.0f, rank);
+    }
+  }
+
+  // Biases of queries, keys and values, and norms of queries and keys.
+  void adjust(const Layer& layer, int rank) {
+    const Share mine = rows(rank);
+    const int64_t out = queries_ + 2 * keys_;
+    for (int64_t r = mine.begin; r < mine.end; r++) {
+      float* qkv = wide_.data() + r * out;
+      if (layer.qkv_bias)
+        for (int64_t i = 0; i < out; i++) qkv[i] += layer.qkv_bias[i];
+      if (!layer.q_norm) continue;
+      norm_each(qkv, layer.q_norm, queries_);
+      norm_each(qkv + queries_, layer.k_norm, keys_);
+    }
+    team_.barrier();
+  }
+
+  void norm_each(float* x, const float* weight, int64_t features) const {
+    const int64_t width = stack_.norm_width ? stack_.norm_width : features;
+    for (int64_t i = 0; i < features; i += width) norm(x + i, weight, stack_.eps, width, x + i);
+  }
+
+  // A thread has whole heads of keys of one text, so it may read what it has just written.
   template <typename C>
   void heads(int64_t l, int rank) {
-    const int64_t heads = stack_.heads, dim = head_dim_;
+    const int64_t heads = stack_.kv_heads, dim = head_dim_, share = stack_.heads / heads;
     int64_t first = 0;
     while (first < job_.rows) {  // rows of one text lie together
       const int64_t text = job_.text[first];
@@ -189,18 +237,20 @@ class Run {
         C* values = keys + size;
         for (int64_t r = first; r < last; r++) {
           const int64_t slot = job_.at[r] % capacity;
-          float* qkv = wide_.data() + r * 3 * stack_.dim + h * dim;
-          rotate(qkv, r, 1.0f / std::sqrt(float(dim)));
-          rotate(qkv + stack_.dim, r, 1.0f);
+          float* q = wide_.data() + r * (queries_ + 2 * keys_) + h * share * dim;
+          float* k = wide_.data() + r * (queries_ + 2 * keys_) + queries_ + h * dim;
+          for (int64_t s = 0; s < share; s++) rotate(q + s * dim, r, 1.0f / std::sqrt(float(dim)));
+          rotate(k, r, 1.0f);
           for (int64_t i = 0; i < dim; i++) {
-            store(keys + slot * dim + i, qkv[stack_.dim + i]);
-            store(values + slot * dim + i, qkv[2 * stack_.dim + i]);
+            store(keys + slot * dim + i, k[i]);
+            store(values + slot * dim + i, k[keys_ + i]);
           }
         }
         for (int64_t r = first; r < last; r++)
-          attend(wide_.data() + r * 3 * stack_.dim + h * dim, keys, values, dim, capacity,
-                 oldest(r), job_.at[r], scores_[rank].data(), order_[rank].data(),
-                 row(attended_, r) + h * dim);
+          for (int64_t s = h * share; s < (h + 1) * share; s++)
+            attend(wide_.data() + r * (queries_ + 2 * keys_) + s * dim, keys, values, dim, capacity,
+                   oldest(r), job_.at[r], scores_[rank].data(), order_[rank].data(),
+                   attended_.data() + r * queries_ + s * dim);
       }
       first = last;
     }
@@ -217,8 +267,7 @@ class Run {
   }
 
   void feed_forward(const Layer& layer, int rank) {
-    norms(layer.ff_norm, rank);
-    product_all(normed_.data(), layer.gate_up, wide_.data(), rank);
+    product_all(normed(layer.ff_norm, rank), layer.gate_up, wide_.data(), rank);
     const int64_t ff = layer.down.in;
     const Share mine = share(ff, rank, team_.size(), LANES);
     for (int64_t r = 0; r < job_.rows; r++) {
@@ -232,7 +281,12 @@ class Run {
         update_[r * ff + i] = gate[i] / (1.0f + std::exp(-gate[i])) * gate[ff + i];
     }
     team_.barrier();
-    product_down(layer.down, rank);
+    if (stack_.norms_after) {
+      product_all(update_.data(), layer.down, wide_.data(), rank);
+      add_normed(wide_.data(), layer.ff_norm, rank);
+    } else {
+      product_down(layer.down, rank);
+    }
   }
 
   void product_down(const Weight& weight, int rank) {
@@ -266,7 +320,7 @@ class Run {
   const Stack& stack_;
   const Job& job_;
   Team& team_;
-  const int64_t head_dim_;
+  const int64_t head_dim_, queries_, keys_;  // features of a head, of all of queries, of keys
   std::vector<float> normed_, wide_, attended_, update_, rope_;
   std::vector<std::vector<float>> scores_, order_;
 };

@@ -46,7 +46,7 @@ class Stack:
         crossings: Sequence[BytesFromPatches] = (),
         **ends: Any,
     ) -> None:
-        self.kept, self.dim = kept, transformer.heads * transformer.head_dim
+        self.kept, self.dim, block = kept, transformer.dim, transformer.block
         self.has_head = "head" in ends
         layers, eps = (cpp.Layer * transformer.depth)(), 0.0
         for index, layer in enumerate(transformer.layers):
@@ -59,6 +59,10 @@ class Stack:
             depth=transformer.depth,
             dim=self.dim,
             heads=transformer.heads,
+            kv_heads=transformer.kv_heads,
+            head_dim=transformer.head_dim,
+            norm_width=transformer.head_dim if block.qk_norm == "head" else 0,
+            norms_after=block.norm == "after",
             cross_heads=crossings[0].heads if crossings else 1,
             window=transformer.window or 0,
             eps=eps,
@@ -75,6 +79,11 @@ class Stack:
             kept.weight(layer.attention.out),
         )
         out.gate_up, out.down = kept.weight(layer.ff.gate_up), kept.weight(layer.ff.down)
+        attention = layer.attention
+        if attention.qkv_bias is not None:
+            out.qkv_bias = kept.tensor(attention.qkv_bias.float())
+        if attention.qk_norm != "none":
+            out.q_norm, out.k_norm = kept.norm(attention.q_norm), kept.norm(attention.k_norm)
         if cross is not None:
             out.cross_norm = kept.norm(cross.query_norm)
             out.cross_query, out.cross_out = kept.weight(cross.query), kept.weight(cross.out)
@@ -282,7 +291,7 @@ def _crossings(
         kept.struct(layers),
         kept.weight(decoder.patch_projection),
         len(crossings),
-        decoder.transformer.heads * decoder.transformer.head_dim,
+        decoder.transformer.dim,
         decoder.k,
         crossings[0].key_value_norm.eps,
     )

@@ -37,6 +37,7 @@ __all__ = [
     "gather",
     "group_rows",
     "packed_attention",
+    "rotated",
     "rotated_queries_keys",
     "segment_max",
     "sum_of_rows",
@@ -61,6 +62,12 @@ def rotated_queries_keys(qkv: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Ten
         return triton.rotated_queries_keys(qkv, rope)  # type: ignore[no-any-return]
     take = plain.rotated_queries_keys if is_plain(qkv) else RotatedQueriesKeys.apply
     return take(qkv, rope)  # type: ignore[no-any-return]
+
+
+def rotated(x: Tensor, rope: Tensor) -> Tensor:
+    """x [N, H, D] rotated by rope [N, 1, D / 2, 2]  # [N, H, D]; where queries and keys differ in
+    more than their rotations."""
+    return plain.rotated(x, rope).to(x.dtype)
 
 
 def swiglu(x: Tensor, gate_up: torch.nn.Module, down: torch.nn.Module) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blt.model.kernels.blocks import ALIGNED, BLOCK, SCORES
+from blt.model.kernels.causal import of_each_head
 from blt.model.packing import Spans
 
 KEYS_ALIGNED = 64  # keys of a block are padded to a multiple of so many, for few shapes
@@ -82,6 +83,7 @@ class BranchAttention:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, H, D], q scaled
         out = torch.empty_like(q)
+        k, v = of_each_head(q, k, v)
         for block in self.blocks:
             attended = F.scaled_dot_product_attention(
                 q[block.rows].transpose(1, 2),

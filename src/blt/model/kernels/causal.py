@@ -40,6 +40,7 @@ def packed_attention(
     q: Tensor, k: Tensor, v: Tensor, documents: Packed, window: int | None
 ) -> Tensor:
     """As :func:`attention`; where it is traced or runs on a GPU, the host need not know lengths."""
+    k, v = of_each_head(q, k, v)
     if fits_flash(q):
         return flash_attention(q, k, v, documents.cu_seqlens, documents.longest, window)
     if torch.compiler.is_compiling():
@@ -54,20 +55,30 @@ def attention(
 
     Args:
         q: [N, H, D] queries, already scaled by D**-0.5.
-        k: [N, H, D] keys.
-        v: [N, H, D] values.
+        k: [N, H, D] keys, or fewer heads, each of which several heads of queries share.
+        v: [N, H, D] values, as many.
         offsets: [documents + 1] where documents start, ending in N.
         window: key j is visible to query i iff 0 <= i - j < window; None: all of the past.
 
     Returns:
         [N, H, D]
     """
+    k, v = of_each_head(q, k, v)
     if fits_flash(q):
         return flash_attention(q, k, v, *_on_device(offsets, q.device), window)
     if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
         documents = [slice(start, end) for start, end in pairwise(offsets)]
         return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
     return BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+
+
+def of_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values [N, H, D] for each head of q [N, H, D], where several share one."""
+    share = q.shape[1] // k.shape[1]
+    if share == 1:
+        return k, v
+    k, v = (x[:, :, None].expand(-1, -1, share, -1).flatten(1, 2) for x in (k, v))
+    return k, v
 
 
 @lru_cache(maxsize=64)
@@ -100,14 +111,14 @@ def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) 
 
     Args:
         q: [n, H, D] queries, already scaled.
-        k: [m, H, D] keys, m >= n.
+        k: [m, H, D] keys, m >= n; perhaps of fewer heads, as for :func:`attention`.
         v: [m, H, D] values.
         window: as for :func:`attention`.
 
     Returns:
         [n, H, D]
     """
-    past = len(k) - len(q)
+    past, shared = len(k) - len(q), k.shape[1] < q.shape[1]
     parts = []
     for first, queries in enumerate(q.transpose(0, 1).split(BLOCK, 1)):
         at = past + first * BLOCK
@@ -117,7 +128,9 @@ def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) 
         bias = None if alone else _bias(queries.shape[1], end - start, window, q.dtype, q.device)
         keys, values = (x[start:end].transpose(0, 1)[None] for x in (k, v))
         parts.append(
-            F.scaled_dot_product_attention(queries[None], keys, values, attn_mask=bias, scale=1.0)
+            F.scaled_dot_product_attention(
+                queries[None], keys, values, attn_mask=bias, scale=1.0, enable_gqa=shared
+            )
         )
     return torch.cat(parts, 2)[0].transpose(0, 1)
 

@@ -33,6 +33,7 @@ def _partial(
     scale: float,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
+    SHARE: tl.constexpr,
     RING: tl.constexpr,
     NAMED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -40,7 +41,7 @@ def _partial(
 ) -> None:
     """What the query gets from each block of keys alone, and the weight of that block."""
     pair = tl.program_id(0).to(tl.int64)  # a text and a head
-    text, head = pair // HEADS, pair % HEADS
+    text, head = pair // HEADS, pair % HEADS // SHARE
     feature = tl.arange(0, WIDTH_BLOCK)[None, :]
     query = tl.load(q + pair * WIDTH + feature, feature < WIDTH, 0.0).to(tl.float32) * scale
     start, end = tl.load(first + text), tl.load(last + text)
@@ -116,7 +117,8 @@ def decode_attention(
 
     Args:
         q: [B, H, D].
-        keys, values: caches [rows, H, ROOM, D], of any strides but the last.
+        keys, values: caches [rows, H, ROOM, D], of any strides but the last; perhaps of fewer
+            heads, each of which as many heads of queries share.
         first: first position that each text sees [B] int32.
         last: one after the last position [B] int32; texts that see nothing get zeros.
         scale: factor of the scores.
@@ -138,8 +140,8 @@ def decode_attention(
     with torch.cuda.device_of(q):
         _partial[pairs, programs](
             q, keys, values, first, last, first if rows is None else rows, parts, lse, room,
-            *keys.stride()[:3], *values.stride()[:3], splits, scale, RING=ring,
-            NAMED=rows is not None, num_warps=warps, **sizes,
+            *keys.stride()[:3], *values.stride()[:3], splits, scale, SHARE=heads // keys.shape[1],
+            RING=ring, NAMED=rows is not None, num_warps=warps, **sizes,
         )  # fmt: skip
         _combine[pairs,](parts, lse, first, last, out, splits, PARTS=PARTS, num_warps=1, **sizes)
     return out
