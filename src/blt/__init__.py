@@ -8,7 +8,7 @@ from blt.machine.runtime import prepare_threads
 if TYPE_CHECKING:
     from blt.errors import UserError
     from blt.lm import BLT, ByteLM, LanguageModel, from_transformers, load
-    from blt.model.config import ByteTransformerConfig, Config, RopeScaling
+    from blt.model.config import Block, ByteTransformerConfig, Config, RopeScaling
     from blt.patching import Patches, PatchingConfig
     from blt.vocab import decode, encode
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BLT",
+    "Block",
     "ByteLM",
     "ByteTransformerConfig",
     "Config",
@@ -35,6 +36,7 @@ __all__ = [
 # Looked up on first use, so that `blt --help` does not wait seconds for PyTorch.
 _HOMES = {
     "BLT": "blt.lm",
+    "Block": "blt.model.config",
     "ByteLM": "blt.lm",
     "ByteTransformerConfig": "blt.model.config",
     "Config": "blt.model.config",

@@ -39,6 +39,33 @@ def test_the_global_transformer_begins_as_their_layers(
     assert close(theirs.model.norm(hidden), last)
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_gradients_are_those_of_their_layers(tmp_path: Path, kind: str) -> None:
+    """Through many rows, which take functions made by hand."""
+    theirs = their_model(1, kind)
+    theirs.save_pretrained(tmp_path)
+    found = open_token_model(tmp_path)
+    model = blt.BLT(with_layers_of(tiny_config(), found.config))
+    take_layers(model, found)
+    stack, gradients = model.global_transformer.transformer, []
+    inputs, wanted = torch.randn(2, 90, theirs.config.hidden_size)
+    for read in (
+        lambda x: theirs.model.norm(stack(x, Spans.from_lengths([len(x)]))),
+        lambda x: theirs.model(inputs_embeds=x[None]).last_hidden_state[0],
+    ):
+        x = inputs.clone().requires_grad_()
+        (read(x) * wanted).sum().backward()
+        gradients.append(x.grad)
+    assert close(*gradients)
+    if found.config.block.qkv_bias or found.config.block.qk_norm != "none":
+        name = "qkv_bias" if found.config.block.qkv_bias else "q_norm.weight"
+        ours = stack.get_parameter(f"layers.0.attention.{name}").grad
+        end = name.replace("qkv_bias", "q_proj.bias")
+        given = theirs.model.get_parameter(f"layers.0.self_attn.{end}").grad
+        rows = len(given)
+        assert float(ours[:rows].norm()) == pytest.approx(float(given.norm()), rel=1e-4)
+
+
 @pytest.mark.parametrize("local_dim", [16, 32])
 def test_patches_begin_as_large_as_the_embeddings_of_tokens(tmp_path: Path, local_dim: int) -> None:
     """With a projection before the global transformer, and without."""

@@ -178,21 +178,28 @@ def test_row_sums(
     check([values], [torch.cat([wanted[touched], torch.zeros(spare, d, dtype=torch.float64)])])
 
 
-@example([(5, 1100)], (1, 2), torch.float32, False, 1)  # more parts than are combined at once
+@example([(5, 1100)], (1, 2), 3, torch.float32, False, 1)  # more parts than are combined at once
 @given(
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 150)), min_size=1, max_size=3),
     heads,
+    st.sampled_from([1, 2, 3]),
     dtypes,
     st.booleans(),
     st.integers(1, 64),
 )
 def test_decode_attention(
-    seen: list[tuple[int, int]], head: tuple[int, int], dtype: torch.dtype, ring: bool, more: int
+    seen: list[tuple[int, int]],
+    head: tuple[int, int],
+    share: int,
+    dtype: torch.dtype,
+    ring: bool,
+    more: int,
 ) -> None:
-    """``seen`` holds the first position that each text sees, and how many it sees."""
+    """``seen`` holds the first position that each text sees, and how many it sees; ``share`` heads
+    of queries have the same keys."""
     torch.manual_seed(len(seen))
     most = max(count if ring else start + count for start, count in seen)
-    q = random((len(seen), *head), dtype)
+    q = random((len(seen), share * head[0], head[1]), dtype)
     growing = torch.linspace(0.1, 2, most + more)[:, None, None]  # so that peaks come late
     cache = (torch.randn(2, len(seen), most + more, *head) * growing).to(dtype).transpose(2, 3)
     first, counts = torch.tensor(seen, dtype=torch.int32).t().contiguous()
@@ -202,7 +209,9 @@ def test_decode_attention(
     for text, (start, count) in enumerate(seen):
         slots = torch.arange(start, start + count)
         slots = slots % (most + more) if ring else slots
-        keys, values = (part[text, :, slots].double() for part in cache)  # [H, seen, D]
+        keys, values = (  # [H, seen, D]
+            part[text, :, slots].double().repeat_interleave(share, 0) for part in cache
+        )
         weights = (torch.einsum("hd,hsd->hs", q[text].double(), keys) * scale).softmax(1)
         check([ours[text]], [torch.einsum("hs,hsd->hd", weights, values)])
 

@@ -16,6 +16,7 @@ from torch._inductor import metrics
 from torch.nn.attention.varlen import varlen_attn
 
 import blt
+from blocks import MIXED, QWEN3, block_blt
 from blt.generate import Engine
 from blt.generate.compiled import compiled_forward
 from blt.lm import LanguageModel, TokenLM
@@ -34,6 +35,8 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "blt without cross-attention": lambda: blt.BLT(
         tiny_config(encoder_cross_attention="none", decoder_cross_attention="none", **SHALLOW)
     ),
+    "other layers": lambda: block_blt(MIXED, **SHALLOW),
+    "norms of heads": lambda: block_blt(QWEN3, **SHALLOW),
     "lines": lambda: blt.BLT(
         tiny_config(patching=blt.PatchingConfig(threshold=4.6, newline_reset=True), **SHALLOW)
     ),

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import blt
+from blocks import BLOCKS
 from blt.lm import LanguageModel, TokenLM
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.model.flops import (
@@ -189,6 +190,20 @@ def test_a_token_transformer_costs_what_pytorch_counts(tables: dict):
     per_byte = token_transformer_flops(shape, token_size, round(LENGTH * token_size))
     ours = per_byte * token_size * LENGTH - attention_flops(64, 3, LENGTH) * LENGTH
     ours += 3 * block_attention(64, None, LENGTH) + 2 * 64 * 2 * LENGTH  # BOS and EOS
+    assert counted(TokenLM(shape), [random_ids(500)]) == pytest.approx(ours, rel=0.001)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_other_families_layers_cost_what_pytorch_counts(name: str):
+    """Fewer keys and values, and heads of another width; norms and biases cost nothing."""
+    block = BLOCKS[name]
+    shape = TokenTransformerConfig(
+        vocab_size=500, dim=64, heads=4, layers=3, ff_dim=172, block=block
+    )
+    per_byte = token_transformer_flops(shape, 4.0, LENGTH * 4)
+    wide = 4 * block.features(64, 4)
+    ours = per_byte * 4 * LENGTH - attention_flops(wide, 3, LENGTH) * LENGTH
+    ours += 3 * block_attention(wide, None, LENGTH) + 2 * 64 * 2 * LENGTH
     assert counted(TokenLM(shape), [random_ids(500)]) == pytest.approx(ours, rel=0.001)
 
 

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 import blt
 from blt.data import loader_of
 from blt.model.compiling import compile_model
+from blt.model.config import Block
 from blt.model.layers import TransformerLayer, rope_frequencies, rope_rotations
 from blt.model.packing import Spans
 from blt.plan.activations import Activations
@@ -39,6 +40,7 @@ STATIC = blt.PatchingConfig(rule="static", stride=4)  # known patches, no entrop
 TINY = tiny_config(patching=STATIC, entropy_model=None)
 WIDE = replace(TINY, local_dim=64, encoder_ff_dim=176, decoder_ff_dim=176, decoder_layers=3)
 DEEP = replace(TINY, global_dim=128, global_ff_dim=352, global_layers=8, cross_attention_k=4)
+OTHERS = replace(DEEP, global_heads=4, global_block=Block(2, 40, True, "all", "after"))
 UNCROSSED = replace(WIDE, encoder_cross_attention="none", decoder_cross_attention="none")
 UNHASHED = replace(TINY, hash_ngram_sizes=(), encoder_layers=2, encoder_cross_attention="all")
 BYTES = blt.ByteTransformerConfig(dim=128, layers=3, ff_dim=352, sliding_window=128)
@@ -102,7 +104,7 @@ def four_processes() -> Iterator[Parallel]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch", [(4096, 1024), (512, 512)], ids=["long", "short"])
-@pytest.mark.parametrize("config", [WIDE, DEEP, UNCROSSED, UNHASHED, BYTES, NGRAMS, GATED])
+@pytest.mark.parametrize("config", [WIDE, DEEP, OTHERS, UNCROSSED, UNHASHED, BYTES, NGRAMS, GATED])
 def test_the_peak_is_that_of_a_real_step(
     config: Any, batch: tuple[int, int], precision: str
 ) -> None:

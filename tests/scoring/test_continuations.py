@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blt
+from blocks import MIXED, block_blt
 from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.model.prefix_tree import LEAST, PrefixTree
@@ -39,11 +40,15 @@ RULES = {
 }
 
 
+OTHERS = ("reset", "plain patches", "other layers", "bytes", "tokens")
+
+
 @pytest.fixture(scope="module")
 def models() -> dict[str, LanguageModel]:
     torch.manual_seed(0)
     found: dict[str, LanguageModel] = {r: random_blt(r, **o) for r, o in RULES.items()}  # type: ignore[arg-type]
     found["reset"] = random_blt(newline_reset=True)
+    found["other layers"] = block_blt(MIXED)
     found["plain patches"] = blt.BLT(
         blt.Config(
             local_dim=16, local_heads=2, encoder_ff_dim=16, decoder_layers=1, decoder_ff_dim=16,
@@ -64,7 +69,7 @@ def alone(lm: LanguageModel, prompt: bytes, rest: bytes) -> tuple[float, bool]:
     return float(log_p.double().sum()), torch.equal(logits.argmax(-1), ids[first:])
 
 
-@pytest.mark.parametrize("kind", [*RULES, "reset", "plain patches", "bytes", "tokens"])
+@pytest.mark.parametrize("kind", [*RULES, *OTHERS])
 @given(asked=pairs)
 @settings(max_examples=6)
 def test_texts_are_worth_what_they_are_worth_alone(

@@ -34,8 +34,8 @@ def byteify(
     Then compares both on held-out text, in RUN/byteify.json and RUN/byteify.png.
 
     Args:
-        source: Token model: a folder of blt train, or of transformers (Llama, Mistral), or a hub
-            id such as owner/name.
+        source: Token model: a folder of blt train, or of transformers (Llama, Mistral, Qwen 2 and
+            3, OLMo 2), or a hub id such as owner/name.
         recipe: TOML file with a section byteify, such as recipes/byteify.toml.
         overrides: Changes to the recipe, such as byteify.distill=0.5.
         run: Folder to make, for checkpoint and metrics.

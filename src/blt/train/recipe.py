@@ -141,7 +141,7 @@ class TrainConfig:
 class ByteifyConfig:
     """How a BLT takes over a token model: its layers (paper §5.2), and what it knows of tokens."""
 
-    source: str = ""  # a folder or hub id: ours, or a Llama or Mistral; `blt byteify` fills it in
+    source: str = ""  # a folder or hub id: ours, or a Llama, Qwen, ...; `blt byteify` fills it in
     # Share of the training, first, in which the layers stay as they are and read the source's own
     # embeddings; the encoder learns to give them, the decoder to read what comes out.
     frozen: float = 0.5
