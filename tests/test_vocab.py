@@ -36,6 +36,27 @@ def test_a_stream_shows_whole_characters_only(text: str) -> None:
     assert "�" not in "".join(pieces) or "�" in text
 
 
+@given(st.text(min_size=1), st.integers(1, 3))
+def test_a_stream_goes_on_with_a_character_that_was_begun(text: str, size: int) -> None:
+    data = text.encode("utf-8", "ignore")
+    begun = vocab.unfinished(data[:size])
+    stream = vocab.Utf8Stream(begun)
+    rest = data[size:] if begun else data
+    found = "".join(stream.push(byte + vocab.OFFSET) for byte in rest) + stream.finish()
+    assert found == (begun + rest if rest else b"").decode()
+    assert vocab.Utf8Stream(begun).finish() == ""
+
+
+@given(st.sampled_from([b"\xc3", b"\xe0", b"\xed", b"\xf0\x9f", b"\xf4"]), st.binary(max_size=4))
+def test_a_character_that_nothing_goes_on_with_is_left_out(begun: bytes, data: bytes) -> None:
+    goes_on = vocab.unfinished(begun + data[:1]) == begun + data[:1] or (
+        len((begun + data[:1]).decode("utf-8", "ignore")) == 1 and data[:1] >= b"\x80"
+    )
+    expected = begun + data if data and goes_on else data
+    stream = vocab.Utf8Stream(begun)
+    assert stream.write(data) + stream.finish() == expected.decode("utf-8", "replace")
+
+
 @given(st.binary(max_size=60))
 def test_a_stream_takes_invalid_utf8(data: bytes) -> None:
     stream = vocab.Utf8Stream()

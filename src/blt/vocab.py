@@ -76,18 +76,50 @@ def check_ids(ids: Tensor) -> Tensor:
     return ids
 
 
-class Utf8Stream:
-    """Turns a stream of ids into text that only ever grows by whole UTF-8 characters."""
+def unfinished(data: bytes) -> bytes:
+    """The character that the end of ``data`` begins and does not finish: 0 to 3 bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-3:])
+    return decoder.getstate()[0]
 
-    def __init__(self) -> None:
+
+def whole(data: bytes) -> bytes:
+    """Without the character that its end begins and does not finish."""
+    return data.removesuffix(unfinished(data))
+
+
+class Utf8Stream:
+    """Turns a stream of ids into text that only ever grows by whole UTF-8 characters.
+
+    Args:
+        begun: an unfinished character before the text. It is part of it if the text's first byte
+            goes on with it; else it is none of the text's business.
+    """
+
+    def __init__(self, begun: bytes = b"") -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = begun
 
     def push(self, token_id: int) -> str:
         """Text completed by this id; empty while a character is incomplete."""
-        if token_id < OFFSET:
-            return ""
-        return self._decoder.decode(bytes([token_id - OFFSET]))
+        return "" if token_id < OFFSET else self.write(bytes([token_id - OFFSET]))
+
+    def write(self, data: bytes) -> str:
+        """Text completed by some bytes."""
+        if self._begun and data:
+            begun, self._begun = self._begun, b""
+            data = begun + data if _goes_on(begun + data[:1]) else data
+        return self._decoder.decode(data)
 
     def finish(self) -> str:
         """Whatever is left, an incomplete character as U+FFFD."""
         return self._decoder.decode(b"", final=True)
+
+
+def _goes_on(data: bytes) -> bool:
+    """Is it a character, or the beginning of one?"""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True

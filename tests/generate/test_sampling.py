@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt import vocab
-from blt.generate import utf8
-from blt.generate.sampling import Chooser, Sampling, distributions, draw, verify
+from blt.errors import UserError
+from blt.generate import spelling, utf8
+from blt.generate.sampling import Chooser, Sampling, distributions, draw, restrict, verify
 
 seeds = st.integers(0, 10_000)
 
@@ -133,11 +134,19 @@ def test_tiny_temperatures_do_not_overflow() -> None:
     assert p.max() == 1.0
 
 
-@given(st.binary(max_size=12), seeds)
-def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int) -> None:
+prompts = st.binary(max_size=12) | st.builds(
+    lambda data, text, cut: data + text.encode("utf-8", "ignore")[: -cut or None],
+    st.binary(max_size=4),
+    st.text(st.characters(min_codepoint=0x80), min_size=1, max_size=2),
+    st.integers(0, 3),
+)
+
+
+@given(prompts, seeds, st.integers(0, 9))
+def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int, most: int) -> None:
     generator = random.Random(seed)
+    begun, now = vocab.unfinished(prompt), chooser(prompt, valid_utf8=True, max_bytes=most)
     rest = utf8.state_of(prompt)
-    now = chooser(prompt, valid_utf8=True, max_bytes=9)
     written = bytearray()
     while now.remaining > 0:
         token = draw(now.probabilities(logits_of(generator.randrange(10**6))), generator)
@@ -145,10 +154,8 @@ def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int) 
             break
         written.append(token - vocab.OFFSET)
         now = now.after(token)
-    if len(rest) <= 9:
-        bytes(written[len(rest) :]).decode()
-    if not rest:
-        bytes(written).decode()
+    # A character that the prompt has begun is finished where it fits, and else left as it is.
+    bytes(begun + written if 0 < len(rest) <= most else written).decode()
 
 
 @pytest.mark.parametrize("character", ["é", "€", "😀"])
@@ -190,6 +197,66 @@ def test_every_beginning_of_two_bytes_is_allowed_as_python_has_it() -> None:
             expected = any(_is_utf8(bytes([first, second]) + end) for end in ends)
             found = rest is not None and utf8.after(rest, second) is not None
             assert found == expected, (first, second)
+
+
+def test_every_state_allows_exactly_the_bytes_that_python_decodes() -> None:
+    """All states, all bytes, all room: no surrogate, no overlong form, nothing above U+10FFFF."""
+    reached, todo = {utf8.WHOLE: b""}, [utf8.WHOLE]
+    while todo:
+        rest = todo.pop()
+        for byte in range(256):
+            after = utf8.after(rest, byte)
+            if after is not None and after not in reached:
+                reached[after] = reached[rest] + bytes([byte])
+                todo.append(after)
+    assert set(reached) == set(utf8.states())
+    alphabet = bytes(range(0x80, 0xC0))
+    ends = [b"", *(bytes([a]) for a in alphabet), *(bytes([a, 0x80]) for a in alphabet)]
+    ends += [bytes([a, 0x80, 0x80]) for a in alphabet]
+    for rest, data in reached.items():
+        for byte in range(256):
+            begun = data + bytes([byte])
+            needed = [len(end) for end in ends if _is_utf8(begun + end)]
+            for room in range(5):
+                allowed = not utf8.forbidden(rest, room)[byte + vocab.OFFSET]
+                least = max(room, len(rest), 1)  # what was begun goes on
+                assert allowed == (bool(needed) and 1 + min(needed) <= least), (begun, room)
+
+
+@pytest.mark.slow
+def test_the_automaton_takes_all_of_unicode_and_nothing_else() -> None:
+    """Whole characters: all 1,112,064, as Python encodes them."""
+
+    def walk(rest: utf8.Rest, data: bytes) -> int:
+        if data and not rest:
+            assert _is_utf8(data), data
+            return 1
+        bytes_of = ((byte, utf8.after(rest, byte)) for byte in range(256))
+        return sum(walk(after, data + bytes([b])) for b, after in bytes_of if after is not None)
+
+    assert walk(utf8.WHOLE, b"") == 0x110000 - 0x800
+
+
+@given(st.binary(max_size=9))
+def test_an_unfinished_character_is_what_pythons_decoder_waits_for(data: bytes) -> None:
+    begun = vocab.unfinished(data)
+    assert data.endswith(begun)
+    assert bool(begun) == bool(utf8.state_of(data))
+    ends = (b"\x80" * 3, b"\x80" * 2, b"\x80", b"\xa0\x80", b"\x90\x80\x80")
+    assert not begun or any(_is_utf8(begun + end) for end in ends)
+
+
+def test_a_mask_changes_nothing_where_bytes_may_be_anything() -> None:
+    state = spelling.first(b"\xf0", 9, valid_utf8=False, ignore_eos=False)
+    assert set(spelling.tables().following[state]) == {state}
+    assert spelling.tables().banned[state].sum(1).tolist() == [len(spelling.NEVER)] * 5
+
+
+def test_valid_text_cannot_end_within_a_character_at_a_stop_string() -> None:
+    with pytest.raises(UserError, match=r"stop: \[b'\\xa9'\] begins within a character"):
+        Sampling(stop=(b"x", b"\xa9"), valid_utf8=True)
+    Sampling(stop=(b"\xa9",))
+    Sampling(stop=("é", b"a\xa9"), valid_utf8=True)
 
 
 @given(st.binary(min_size=1, max_size=6))
@@ -274,7 +341,7 @@ def test_the_likeliest_byte_stays_whatever_is_left_out(
         p = one.probabilities(logits)
         scores = logits.astype(np.float64)
         scores[[vocab.BOE, vocab.BOS, vocab.BPE]] = -np.inf
-        one.restrict(scores)
+        restrict([one], scores[None])
         assert np.isfinite(p).all()
         assert p.sum() == pytest.approx(1.0)
         assert p[scores.argmax()] > 0

@@ -32,11 +32,17 @@ class Generation:
     accepted: int = 0  # were kept
     error: str | None = None  # why finish_reason is "error"
     prompt_patches: int = 0  # patches that start in the prompt
+    begun: bytes = b""  # of a character, by the end of the prompt
 
     @property
     def text(self) -> str:
-        """As text; bytes that are not UTF-8 become U+FFFD."""
-        return self.data.decode("utf-8", "replace")
+        """As text; bytes that are not UTF-8 become U+FFFD.
+
+        A character that the prompt has begun is part of it, once the first bytes go on with it. One
+        that was not finished because the text was cancelled is none.
+        """
+        stream = vocab.Utf8Stream(self.begun)
+        return stream.write(self.data) + _rest_of(stream, self.finish_reason)
 
     def __repr__(self) -> str:
         return f"Generation({self.data!r}, finish_reason={self.finish_reason!r})"
@@ -98,7 +104,8 @@ class Request:
             if self.state is None
             else vocab.decode(torch.tensor(self.state.text.ids, dtype=torch.int64, device="cpu"))
         )
-        self.chooser = Chooser.begin(self.sampling, before + self.prompt)
+        self.begun = _begun(before + self.prompt if self.ids is None else self.ids)
+        self.chooser = Chooser.begin(self.sampling, before + self.prompt, self.begun)
         self.generator = Numbers(self.sampling.seed)
         if self.sampling.max_bytes == 0:
             self.finish_reason = "length"
@@ -172,7 +179,23 @@ class Request:
             self.accepted,
             self.error,
             self.prompt_patches,
+            self.begun,
         )
+
+
+def _begun(before: bytes | list[int]) -> bytes:
+    """The character that bytes, or ids, begin and do not finish; a special id ends every one."""
+    if isinstance(before, bytes):
+        return vocab.unfinished(before)
+    last = before[-3:]
+    while any(token < vocab.OFFSET for token in last):
+        last = last[1:]
+    return vocab.unfinished(bytes(token - vocab.OFFSET for token in last))
+
+
+def _rest_of(stream: vocab.Utf8Stream, reason: FinishReason | None) -> str:
+    """The end of a text whose last character may be unfinished."""
+    return "" if reason in ("cancelled", "error") else stream.finish()
 
 
 class Handle:
@@ -184,6 +207,11 @@ class Handle:
     @property
     def finished(self) -> bool:
         return self._request.finish_reason is not None
+
+    @property
+    def begun(self) -> bytes:
+        """The character that the prompt has begun and not finished."""
+        return self._request.begun
 
     def cancel(self) -> None:
         """End it at the next byte; what was written stays readable."""
@@ -227,14 +255,12 @@ class Handle:
                 self._progress()
 
     def text(self) -> Iterator[str]:
-        """New text as it comes, in whole characters; bytes that are not UTF-8 become U+FFFD."""
-        decoder = vocab.Utf8Stream()
+        """New text as it comes, in whole characters: that of :attr:`Generation.text`."""
+        decoder = vocab.Utf8Stream(self.begun)
         for piece in self:
-            text = "".join(decoder.push(byte + vocab.OFFSET) for byte in piece)
-            if text:
+            if text := decoder.write(piece):
                 yield text
-        rest = decoder.finish()
-        if rest:
+        if rest := _rest_of(decoder, self._request.finish_reason):
             yield rest
 
     def result(self, timeout: float | None = None) -> Generation:

@@ -11,11 +11,11 @@ import numpy as np
 
 from blt import vocab
 from blt.errors import nearest, require, require_number, require_whole
-from blt.generate import utf8
+from blt.generate import spelling
 from blt.generate.numbers import Chance
+from blt.generate.spelling import MOST_ROOM
 
 END = -1  # the end of a text, among likely bytes
-NEVER = [vocab.BOE, vocab.BOS, vocab.BPE]  # only bytes and EOS can be written
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Sampling:
     repetition_penalty: float = 1.0  # divides the odds of what occurs in the text (CTRL, §4.1)
     seed: int = 0
     stop: tuple[bytes, ...] = ()  # end before any of these
-    valid_utf8: bool = False  # never write what cannot become valid UTF-8
+    valid_utf8: bool = False  # whole characters of UTF-8 only; False: any bytes
     ignore_eos: bool = False  # never end by itself
 
     def __post_init__(self) -> None:
@@ -55,6 +55,12 @@ class Sampling:
             f"repetition_penalty must lie in 0.01..100, got {self.repetition_penalty}",
         )
         require(all(self.stop), "stop: an empty string would end every text at once; leave it out")
+        within = [s for s in self.stop if 0x80 <= s[0] <= 0xBF] if self.valid_utf8 else []
+        require(
+            not within,
+            f"stop: {within[:1]} begins within a character, where valid text cannot end; allow "
+            "any bytes (valid_utf8 off), or begin it with a whole character",
+        )
 
     @property
     def truncates(self) -> bool:
@@ -76,15 +82,22 @@ class Chooser:
 
     sampling: Sampling
     remaining: int  # bytes that may still be written
-    rest: tuple[tuple[int, int], ...] = utf8.WHOLE  # of the character begun
+    state: int  # of its spelling, see blt.generate.spelling
     seen: frozenset[int] = field(default_factory=frozenset)  # ids in the text
 
     @classmethod
-    def begin(cls, sampling: Sampling, prompt: bytes) -> Chooser:
+    def begin(cls, sampling: Sampling, prompt: bytes, begun: bytes | None = None) -> Chooser:
+        """Of a text that is to go on with a prompt.
+
+        Args:
+            begun: the character that its end has begun; None: as its bytes say.
+        """
+        begun = vocab.unfinished(prompt) if begun is None else begun
+        how = {"valid_utf8": sampling.valid_utf8, "ignore_eos": sampling.ignore_eos}
         return cls(
             sampling,
             sampling.max_bytes,
-            utf8.state_of(prompt) if sampling.valid_utf8 else utf8.WHOLE,
+            spelling.first(begun, sampling.max_bytes, **how),
             frozenset(byte + vocab.OFFSET for byte in set(prompt))
             if sampling.repetition_penalty != 1
             else frozenset(),
@@ -92,37 +105,40 @@ class Chooser:
 
     def after(self, token_id: int) -> Chooser:
         """After one more id."""
-        rest, seen = self.rest, self.seen
-        if self.sampling.valid_utf8 and token_id >= vocab.OFFSET:
-            rest = utf8.after(rest, token_id - vocab.OFFSET) or utf8.WHOLE
+        state, seen = spelling.tables().following[self.state][token_id], self.seen
         if self.sampling.repetition_penalty != 1:
             seen = seen | {token_id}
-        return Chooser(self.sampling, self.remaining - 1, rest, seen)
+        return Chooser(self.sampling, self.remaining - 1, state, seen)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits [260] → distribution that the next id is drawn from  # [260] float64."""
         p: np.ndarray = distributions([self], logits[None])[0]
         return p
 
-    def restrict(self, scores: np.ndarray) -> None:
-        """Apply the penalty, and forbid ids, in scores [260] of this text."""
-        sampling = self.sampling
-        if self.seen:
-            ids = list(self.seen)
-            penalty = sampling.repetition_penalty
-            scores[ids] = np.where(scores[ids] > 0, scores[ids] / penalty, scores[ids] * penalty)
-        if sampling.ignore_eos:
-            scores[vocab.EOS] = -np.inf
-        if sampling.valid_utf8:
-            scores[_forbidden(self.rest, min(self.remaining, 4))] = -np.inf
+    @property
+    def room(self) -> int:
+        """What matters of the bytes that remain, 0..MOST_ROOM; drafts may go beyond the end."""
+        return min(max(self.remaining, 0), MOST_ROOM)
+
+    def penalise(self, scores: np.ndarray) -> None:
+        """Make what occurs in the text less likely, in scores [260] of it."""
+        ids, penalty = list(self.seen), self.sampling.repetition_penalty
+        scores[ids] = np.where(scores[ids] > 0, scores[ids] / penalty, scores[ids] * penalty)
+
+
+def restrict(choosers: Sequence[Chooser], scores: np.ndarray) -> None:
+    """Apply penalties, and forbid ids, in scores [B, 260] of many texts."""
+    for chooser, row in zip(choosers, scores, strict=True):
+        if chooser.seen:
+            chooser.penalise(row)
+    states, rooms = [one.state for one in choosers], [one.room for one in choosers]
+    np.copyto(scores, -np.inf, where=spelling.tables().banned[states, rooms])
 
 
 def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray:
     """Logits [B, 260] of many texts → the distribution of each one's next id  # [B, 260]."""
     scores = logits.astype(np.float64)
-    scores[:, NEVER] = -np.inf
-    for chooser, row in zip(choosers, scores, strict=True):
-        chooser.restrict(row)
+    restrict(choosers, scores)
     p = np.empty_like(scores)
     drawn = [i for i, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
     if drawn:
@@ -138,11 +154,6 @@ def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray
         elif chooser.sampling.truncates:
             p[i] = _truncated(p[i], int(scores[i].argmax()), chooser.sampling)
     return p
-
-
-@lru_cache(maxsize=256)
-def _forbidden(rest: tuple[tuple[int, int], ...], remaining: int) -> np.ndarray:
-    return utf8.forbidden(rest, remaining)
 
 
 @lru_cache(maxsize=vocab.VOCAB_SIZE)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from blt.vocab import EOS, OFFSET, VOCAB_SIZE
+from blt.vocab import EOS, OFFSET, VOCAB_SIZE, unfinished
 
 # A state is what may still come of the character begun: ranges of bytes, one per byte.
-_Rest = tuple[tuple[int, int], ...]
+Rest = tuple[tuple[int, int], ...]
 _ANY = (0x80, 0xBF)
-WHOLE: _Rest = ()
+WHOLE: Rest = ()
 
 
-def _leads() -> dict[int, _Rest]:
+def _leads() -> dict[int, Rest]:
     """What must follow each byte that can begin a character."""
-    leads: dict[int, _Rest] = dict.fromkeys(range(128), WHOLE)
+    leads: dict[int, Rest] = dict.fromkeys(range(128), WHOLE)
     leads |= dict.fromkeys(range(194, 224), (_ANY,))
     leads |= dict.fromkeys(range(225, 240), (_ANY, _ANY))
     leads |= dict.fromkeys(range(241, 244), (_ANY, _ANY, _ANY))
@@ -28,7 +28,7 @@ def _leads() -> dict[int, _Rest]:
 LEADS = _leads()
 
 
-def after(rest: _Rest, byte: int) -> _Rest | None:
+def after(rest: Rest, byte: int) -> Rest | None:
     """The state after one more byte; None where it is not allowed."""
     if not rest:
         return LEADS.get(byte)
@@ -36,19 +36,31 @@ def after(rest: _Rest, byte: int) -> _Rest | None:
     return rest[1:] if low <= byte <= high else None
 
 
-def state_of(data: bytes) -> _Rest:
+def state_of(data: bytes) -> Rest:
     """The state after any bytes: invalid ones are over and done with."""
     rest = WHOLE
-    for byte in data[-4:]:
-        following = after(rest, byte)
-        rest = LEADS.get(byte, WHOLE) if following is None else following
+    for byte in unfinished(data):
+        rest = after(rest, byte) or WHOLE
     return rest
 
 
-def forbidden(rest: _Rest, remaining: int) -> np.ndarray:
+def states() -> list[Rest]:
+    """All that a text can be in, WHOLE first."""
+    found = [WHOLE]
+    for rest in found:
+        for byte in range(256):
+            following = after(rest, byte)
+            if following is not None and following not in found:
+                found.append(following)
+    return found
+
+
+def forbidden(rest: Rest, remaining: int) -> np.ndarray:
     """Ids that cannot be next if ``remaining`` bytes may still be written  # [260] bool.
 
-    A character that was begun is gone on with also where there is no room for the end of it.
+    No character is begun that does not fit. One that was begun is gone on with whatever remains:
+    who begins it here had the room, and :mod:`blt.generate.spelling` gives up one that a prompt
+    has begun where there is none.
     """
     remaining = max(remaining, len(rest), 1)
     mask = np.ones(VOCAB_SIZE, dtype=bool)

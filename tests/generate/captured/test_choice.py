@@ -39,7 +39,7 @@ def choosing_of(choosers: list[list[Chooser]]) -> Choosing:
         for j, chooser in enumerate(row):
             seen[r, j, list(chooser.seen)] = True
     return Choosing(
-        torch.tensor([[SPELLING.state_of(c.sampling, c.rest) for c in row] for row in choosers]),
+        torch.tensor([[c.state for c in row] for row in choosers]),
         torch.tensor([[c.remaining for c in row] for row in choosers]),
         seen,
         torch.tensor([s.repetition_penalty for s in first], dtype=torch.float64),
@@ -81,7 +81,7 @@ def test_distributions_and_choices_are_those_of_the_host(seed: int, count: int) 
     for r, chooser in enumerate(choosers):
         after = chooser.after(int(verdicts.token[r]))
         state = SPELLING.following[choosing.spelling[r, 0], verdicts.token[r]]
-        assert int(state) == SPELLING.state_of(after.sampling, after.rest)
+        assert int(state) == after.state
 
 
 @given(st.integers(0, 2**32), st.integers(1, 8), st.integers(1, 5))

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blt.generate import utf8
+from blt.generate import spelling
 from blt.generate.numbers import number_at
-from blt.generate.sampling import NEVER, Sampling
-from blt.vocab import EOS, OFFSET, VOCAB_SIZE
+from blt.generate.sampling import Sampling
+from blt.generate.spelling import MOST_ROOM
+from blt.vocab import VOCAB_SIZE
 
-MOST_REMAINING = 4  # bytes of a character at most: more room changes nothing
 BELOW_ONE = 1 - 2.0**-48  # of all probability: rounding must not leave the last id out
 
 
@@ -35,54 +35,17 @@ class Needs(NamedTuple):
 
 
 class Spelling:
-    """Which ids may follow, for each state that a text can be in.
-
-    A state says what may still come of a UTF-8 character, and whether the text may end.
+    """Which ids may follow, for each state that a text can be in: ``generate.spelling``.
 
     Attributes:
-        banned: [states, 1 + MOST_REMAINING, 260] bool: by bytes that may still be written.
+        banned: [states, 1 + MOST_ROOM, 260] bool: by bytes that may still be written.
         following: [states, 260] int64: the state after an id.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.rests = _rests()
-        banned, following = [], []
-        for index, rest in enumerate((*self.rests, None)):  # None: bytes may be anything
-            masks = [
-                torch.zeros(VOCAB_SIZE, dtype=torch.bool, device="cpu")
-                if rest is None
-                else torch.from_numpy(utf8.forbidden(rest, remaining))
-                for remaining in range(1 + MOST_REMAINING)
-            ]
-            for ignores_eos in (False, True):
-                mask = torch.stack(masks)
-                mask[:, NEVER] = True
-                mask[:, EOS] |= ignores_eos
-                banned.append(mask)
-                row = [2 * index + ignores_eos] * VOCAB_SIZE
-                for byte in range(256):
-                    if rest is not None:
-                        after = self.rests.index(utf8.after(rest, byte) or utf8.WHOLE)
-                        row[byte + OFFSET] = 2 * after + ignores_eos
-                following.append(row)
-        self.banned = torch.stack(banned).to(device)
-        self.following = torch.tensor(following, dtype=torch.int64, device=device)
-
-    def state_of(self, sampling: Sampling, rest: tuple[tuple[int, int], ...]) -> int:
-        """The state of a text of whose character ``rest`` may still come."""
-        index = self.rests.index(rest) if sampling.valid_utf8 else len(self.rests)
-        return 2 * index + sampling.ignore_eos
-
-
-def _rests() -> list[tuple[tuple[int, int], ...]]:
-    """What may still come of a character, all that can be."""
-    found = [utf8.WHOLE]
-    for rest in found:
-        for byte in range(256):
-            after = utf8.after(rest, byte)
-            if after is not None and after not in found:
-                found.append(after)
-    return found
+        tables = spelling.tables()
+        self.banned = torch.from_numpy(tables.banned).to(device)
+        self.following = torch.tensor(tables.following, dtype=torch.int64, device=device)
 
 
 class Choosing(NamedTuple):
@@ -104,7 +67,7 @@ class Choosing(NamedTuple):
             penalty = self.penalty[:, None, None]
             less = torch.where(scores > 0, scores / penalty, scores * penalty)
             scores = torch.where(self.seen, less, scores)
-        room = self.remaining.clamp(0, MOST_REMAINING)
+        room = self.remaining.clamp(0, MOST_ROOM)
         return scores.masked_fill(spelling.banned[self.spelling, room], -torch.inf)
 
     def distribution(self, scores: Tensor, needs: Needs) -> Tensor:

@@ -39,7 +39,7 @@ def _of_request(steps: Writing, request: Request) -> dict[str, float]:
     sampling, chooser = request.sampling, request.chooser
     return {
         "active": 1,
-        "spelling": steps.spelling.state_of(sampling, chooser.rest),
+        "spelling": chooser.state,
         "remaining": min(chooser.remaining, 2**62),
         "key": request.generator.key,
         "taken": request.generator.taken,
