@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.evals import overlap as module
-from blt.evals.overlap import BLOCK, blocks, holds, overlap
+from blt.evals.overlap import BLOCK, blocks, blocks_of, hold, overlap
 
 
 @given(st.integers(0, 300), st.integers(1, 8), st.integers(0, 1000))
@@ -34,5 +35,19 @@ def test_blocks_are_found_at_any_position(texts: list[bytes], before: int) -> No
     wanted = blocks(texts)
     cut = {t[at : at + BLOCK] for t in texts for at in range(0, len(t) - BLOCK + 1, BLOCK)}
     assert len(wanted) == len(cut)
-    assert all(holds(b"\xff" * before + block, wanted) for block in cut)
-    assert not holds(b"\xfe" * 200, wanted) or b"\xfe" * BLOCK in cut
+    padded = [units(b"\xff" * before + block) for block in cut]
+    assert hold(padded, wanted) == [True] * len(cut)
+    mixed = [units(b"\xfe" * 200), *padded, units(b"")]
+    assert hold(mixed, wanted) == [b"\xfe" * BLOCK in cut, *[True] * len(cut), False]
+
+
+@given(st.lists(st.text(max_size=120), max_size=4))
+def test_units_may_be_wider_than_bytes(texts: list[str]) -> None:
+    rows = [np.array([ord(c) for c in text], dtype=np.uint32) for text in texts]
+    wanted = blocks_of(rows)
+    assert hold(rows, wanted) == [len(text) >= BLOCK for text in texts]
+    assert not any(hold([np.full(99, 0x110000, dtype=np.uint32)], wanted))
+
+
+def units(text: bytes) -> np.ndarray:
+    return np.frombuffer(text, dtype=np.uint8)

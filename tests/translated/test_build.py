@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from blt.errors import UserError
-from blt.evals.overlap import blocks
+from blt.evals.overlap import blocks_of
 from tools.texts import build as building
 from tools.texts import fetch as fetching
-from tools.texts.against import apart, evaluated
+from tools.texts.against import apart, evaluated, letters
 from tools.texts.archives import members
 from tools.texts.build import build
 from tools.texts.fetch import Source, command, fetch, sources
@@ -25,7 +25,7 @@ from tools.texts.written import SIZE, documents
 
 SECRET = "Diese Zeile steht auch in einem Text, mit dem Modelle geprüft werden."
 GERMAN = {f"k{n}": f"Das ist der Satz Nummer {n} von vielen Sätzen." for n in range(300)}
-NONE = blocks([])
+NONE = blocks_of([])
 
 
 def _tar(path: Path, files: dict[str, str], mode: str = "w:gz") -> bytes:
@@ -83,21 +83,43 @@ def test_the_same_packages_give_the_same_bytes(tmp_path: Path, source: Source) -
     assert "| de | deu_Latn | Latin |" in (tmp_path / "out" / "SOURCES.md").read_text()
 
 
-def test_documents_that_evaluate_are_dropped_and_counted(tmp_path: Path, source: Source) -> None:
+def test_lines_that_evaluate_are_dropped_and_counted(tmp_path: Path, source: Source) -> None:
     folder = tmp_path / "bench"
     folder.mkdir()
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress(json.dumps({"q": [SECRET]}).encode()))
     record = build(tmp_path / "out", [source], evaluated([folder]))["program"]
     without = build(tmp_path / "out", [source], NONE)["program"]
-    assert record["overlapping_documents"] == 1
-    assert record["languages"]["de"]["documents"] == without["languages"]["de"]["documents"] - 1
+    assert record["overlapping"] == {"de": {"documents": 1, "lines": 1}}
+    assert without["overlapping"] == {}
+    of, all_of = record["languages"]["de"], without["languages"]["de"]
+    assert of["documents"] == all_of["documents"]
+    assert of["bytes"] == all_of["bytes"] - len(f"{SECRET}\n".encode())
     assert record["lines_left_out"]["untranslated"] == 1
     with pytest.raises(UserError, match="no files to check against"):
         evaluated([tmp_path / "missing"])
 
 
-def test_a_passage_is_found_wherever_it_stands() -> None:
-    assert apart([SECRET, "x" + SECRET, SECRET[30:]], blocks([SECRET.encode()])) == [SECRET[30:]]
+def test_a_passage_is_found_wherever_it_stands_and_takes_its_line_alone() -> None:
+    against = blocks_of([letters(SECRET)])
+    found = apart([SECRET, f"before\nx{SECRET}y\nafter", SECRET[30:], ""], against)
+    assert found == (["before\nafter", SECRET[30:], ""], 2, 2)
+    halves = f"{SECRET[:30]}\n{SECRET[30:]}"
+    assert apart([halves], against) == ([halves], 0, 0)
+
+
+def test_a_passage_is_as_much_text_in_every_script() -> None:
+    """Two words of Tamil are none, though they have 50 bytes; 17 Chinese characters are one."""
+    for text, fewest in (
+        ("பயன்படுத்த முடியும் என்று அவர்கள் நேற்று மாலை சொன்னார்கள்", 50),
+        ("The sentence that somebody is to be asked about later", 50),
+        ("委员会昨天下午在首都宣布了一项新的计划以帮助农民", 17),
+        ("위원회는어제오후수도에서농민을돕기위한새로운계획을발표했다", 25),
+        ("いいんかいはきのうのごごあたらしいけいかくをはっぴょうしました", 25),
+    ):
+        against = blocks_of([letters(text)])
+        assert apart([text[:fewest]], against).lines == 1
+        assert apart([text[: fewest - 1]], against).lines == 0
+    assert letters("a\U00020000\ud800é").tolist() == [97, *[0x20000] * 3, ord("?"), 0xE9]
 
 
 def test_another_package_than_the_pinned_is_refused_by_name(tmp_path: Path, source: Source) -> None:

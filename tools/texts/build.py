@@ -132,12 +132,13 @@ def _text(
     """Write a source's documents; say how many bytes of each language, and what is left out."""
     found = strings(source, path)
     cleaner.begin(found.get("en", ()))
-    languages, overlapping = {}, 0
+    languages: dict[str, Any] = {}
+    overlapping: dict[str, Any] = {}
     for code in sorted(found):
         lines = cleaner.clean(code, found[code])
-        packed = documents(lines)
-        texts = apart(packed, evaluation)
-        overlapping += len(packed) - len(texts)
+        texts, touched, dropped = apart(documents(lines), evaluation)
+        if dropped:
+            overlapping[code] = {"documents": touched, "lines": dropped}
         if texts:
             cleaner.keep(code, (line for text in texts for line in text.split("\n")))
             digest = write(folder / code / f"{source.name}.jsonl.gz", texts)
@@ -149,7 +150,7 @@ def _text(
             }
     return {
         "bytes": sum(of["bytes"] for of in languages.values()),
-        "overlapping_documents": overlapping,
+        "overlapping": overlapping,
         "lines_left_out": dict(sorted(cleaner.left_out.items())),
         "languages": languages,
     }

@@ -29,18 +29,28 @@ def overlaps(train: Sequence[bytes], groups: Sequence[Sequence[bytes]]) -> list[
 
 def blocks(texts: Iterable[bytes]) -> np.ndarray:
     """Hashes of the blocks of 50 bytes, end to end, of some texts, each once  # [blocks] uint64"""
-    whole = b"".join(text[: len(text) // BLOCK * BLOCK] for text in texts)
-    columns = np.frombuffer(whole, dtype=np.uint8).reshape(-1, BLOCK).T  # [50, blocks]
+    return blocks_of([np.frombuffer(text, dtype=np.uint8) for text in texts])
+
+
+def blocks_of(texts: Sequence[np.ndarray]) -> np.ndarray:
+    """:func:`blocks` of texts of any units, such as code points  # [n] each, unsigned"""
+    whole = [text[: len(text) // BLOCK * BLOCK] for text in texts]
+    columns = np.concatenate([*whole, np.empty(0, np.uint8)]).reshape(-1, BLOCK).T  # [50, blocks]
     return np.unique(_mixed(_codes(column) for column in columns))
 
 
-def holds(text: bytes, wanted: np.ndarray) -> bool:
-    """Are any 50 bytes of a text one of the :func:`blocks` ``wanted``?"""
-    if not len(wanted):
-        return False
-    hashes = np.sort(_hashes(text))  # in order, they are looked up several times as fast
-    at = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
-    return bool((wanted[at] == hashes).any())
+def hold(texts: Sequence[np.ndarray], wanted: np.ndarray) -> list[bool]:
+    """Of each text: are any 50 units of it, side by side, one of the blocks ``wanted``?"""
+    hashes = [_hashes(text) for text in texts]
+    if not len(wanted) or not hashes:
+        return [False] * len(texts)
+    every = np.concatenate(hashes)
+    order = np.argsort(every)  # in order, they are looked up several times as fast
+    at = np.minimum(np.searchsorted(wanted, every[order]), len(wanted) - 1)
+    found = np.zeros(len(every), dtype=bool)
+    found[order] = wanted[at] == every[order]
+    ends = np.cumsum([len(of) for of in hashes])[:-1]
+    return [bool(part.any()) for part in np.split(found, ends)]
 
 
 def _found(train: Sequence[bytes], wanted: np.ndarray) -> np.ndarray:
@@ -48,7 +58,8 @@ def _found(train: Sequence[bytes], wanted: np.ndarray) -> np.ndarray:
     found = np.zeros(len(wanted), dtype=bool)
     for text in train if len(wanted) else ():
         for start in range(0, len(text), CHUNK):
-            hashes = _hashes(text[start : start + CHUNK + BLOCK - 1])
+            part = text[start : start + CHUNK + BLOCK - 1]
+            hashes = _hashes(np.frombuffer(part, dtype=np.uint8))
             at = np.searchsorted(wanted, hashes)
             at[at == len(wanted)] = 0
             found[at[wanted[at] == hashes]] = True
@@ -58,11 +69,11 @@ def _found(train: Sequence[bytes], wanted: np.ndarray) -> np.ndarray:
 _NONE = np.empty(0, dtype=np.uint64)
 
 
-def _hashes(text: bytes) -> np.ndarray:
-    """Hashes of the 50 bytes from each position on  # [n - 49] uint64"""
+def _hashes(text: np.ndarray) -> np.ndarray:
+    """Hashes of the 50 units from each position on  # [n] -> [n - 49] uint64"""
     if len(text) < BLOCK:
         return _NONE
-    data = _codes(np.frombuffer(text, dtype=np.uint8))
+    data = _codes(text)
     positions = len(data) - BLOCK + 1
     return _mixed(data[offset : offset + positions] for offset in range(BLOCK))
 
