@@ -54,7 +54,9 @@ def generate(
         draft_bytes: self-speculation by so many bytes; 0: none.
         options: fields of :class:`blt.generate.Sampling`: max_bytes, temperature, top_k, top_p,
             min_p, repetition_penalty, stop, valid_utf8, ignore_eos, seed. Prompt i of a list has
-            seed + i. Left out: 256 bytes, greedy.
+            seed + i. Left out: 256 bytes, greedy. An answer here is bytes, which may be any;
+            valid_utf8 keeps it to whole characters, as text is wherever a person reads it (the
+            command line, the server).
 
     Returns:
         one result for one prompt, a list for a list: ``data``, ``text``, ``logprobs``,

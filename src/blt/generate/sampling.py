@@ -131,8 +131,8 @@ def restrict(choosers: Sequence[Chooser], scores: np.ndarray) -> None:
     for chooser, row in zip(choosers, scores, strict=True):
         if chooser.seen:
             chooser.penalise(row)
-    states, rooms = [one.state for one in choosers], [one.room for one in choosers]
-    np.copyto(scores, -np.inf, where=spelling.tables().banned[states, rooms])
+    at = [one.state for one in choosers], [one.room for one in choosers]
+    np.minimum(scores, spelling.tables().highest[at], out=scores)
 
 
 def distributions(choosers: Sequence[Chooser], logits: np.ndarray) -> np.ndarray:

@@ -20,10 +20,12 @@ class Tables(NamedTuple):
 
     Attributes:
         banned: [states, 1 + MOST_ROOM, 260] bool: ids, by bytes that may still be written.
+        highest: the same as the highest score that each id may have, -inf or inf  # float64
         following: states after each id, [states][260].
     """
 
     banned: np.ndarray
+    highest: np.ndarray
     following: list[list[int]]
 
 
@@ -44,7 +46,8 @@ def tables() -> Tables:
             masks[:, EOS] |= ignores_eos
             banned.append(masks)
             following.append(row)
-    return Tables(np.stack(banned), following)
+    masks = np.stack(banned)
+    return Tables(masks, np.where(masks, -np.inf, np.inf), following)
 
 
 @cache
