@@ -42,6 +42,7 @@ class Texts:
             max_bytes=chosen["max_tokens"],
             temperature=chosen["temperature"],
             seed=chosen["seed"],
+            valid_utf8=True,
             ignore_eos=True,
         )
 

@@ -61,6 +61,16 @@ def test_each_line_of_a_pipe_is_a_message_and_answers_alone_are_printed(
     assert out == expected
 
 
+def test_answers_are_whole_characters_unless_any_bytes_are_allowed(
+    pipe: Callable[[bytes], None], capsys: pytest.CaptureFixture[str], chat_model: Path
+) -> None:
+    command = ["chat", str(chat_model), "--max-bytes", "60", "--temperature", "2"]
+    for options, odd in (((), False), (("--no-valid-utf8",), True)):
+        pipe(b"hello\n")
+        assert cli.main([*command, *options]) == 0
+        assert ("�" in capsys.readouterr().out) == odd
+
+
 def test_a_token_model_chats_too(
     pipe: Callable[[bytes], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

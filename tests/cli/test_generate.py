@@ -51,7 +51,7 @@ def test_generate_in_json_and_in_patches(
             one = (result["prompt"], "--model", blt_model, "--seed", seed, "--json")
             alone = generated(capsys, *one)
             assert json.loads(alone)["base64"] == result["base64"]
-    args = ("x", "--model", blt_model, "--valid-utf8", "--temperature", "1")
+    args = ("x", "--model", blt_model, "--temperature", "1")
     plain = generated(capsys, *args).rstrip("\n")
     shown = generated(capsys, *args, "--show-patches")
     size = len(plain.encode())
@@ -80,13 +80,41 @@ def test_several_prompts_and_stop_strings_are_told_apart(
     assert [line for line in shown.splitlines() if line in heads] == heads
     assert cli.main([*command, "--json"]) == 0
     data = base64.b64decode(json.loads(capsysbinary.readouterr().out)["base64"])
-    stops = ["--stop", "never written", "--stop", os.fsdecode(data[4:6])]
+    stop = data.decode()[2].encode()
+    stops = ["--stop", "never written", "--stop", os.fsdecode(stop)]
     assert cli.main([*command, *stops, "prompt", "--json"]) == 0
     assert json.loads(capsysbinary.readouterr().out)["prompt"] == "prompt"
     assert cli.main([*command, *stops, "--json"]) == 0
     stopped = json.loads(capsysbinary.readouterr().out)
     assert stopped["finish_reason"] == "stop"
-    assert base64.b64decode(stopped["base64"]) == data[: data.index(data[4:6])]
+    assert base64.b64decode(stopped["base64"]) == data[: data.index(stop)]
+
+
+def test_text_is_valid_and_raw_bytes_are_any(
+    capfdbinary: pytest.CaptureFixture[bytes], blt_model: Path
+) -> None:
+    """--no-valid-utf8 and --valid-utf8 say otherwise."""
+    lm = blt.load(blt_model)
+    how = {"max_bytes": 80, "temperature": 2.0, "seed": 1}
+    command = ["generate", "caf\udcc3", "--model", str(blt_model)]
+    command += ["--max-bytes", "80", "--temperature", "2", "--seed", "1"]
+
+    def printed(*options: str) -> bytes:
+        assert cli.main([*command, *options]) == 0
+        return capfdbinary.readouterr().out
+
+    valid = lm.generate(b"caf\xc3", valid_utf8=True, **how)
+    free = lm.generate(b"caf\xc3", **how)
+    assert "�" in free.text
+    (b"\xc3" + valid.data).decode()
+    assert printed().decode() == f"{valid.text}\n"
+    assert printed("--no-valid-utf8").decode() == f"{free.text}\n"
+    assert printed("--raw") == printed("--raw", "--no-valid-utf8") == free.data
+    assert printed("--raw", "--valid-utf8") == valid.data
+    assert json.loads(printed("--json"))["text"] == valid.text
+    assert json.loads(printed("--json", "--no-valid-utf8"))["text"] == free.text
+    assert b"\xef\xbf\xbd" not in printed("--show-patches")
+    assert cli.main([*command, "--valid-utf8", "--no-valid-utf8"]) == 2
 
 
 def test_generate_says_how_fast_it_was(capsys: pytest.CaptureFixture[str], blt_model: Path) -> None:
@@ -124,6 +152,8 @@ def test_generate_mistakes(
     )
     assert "top_p" in fails(capsys, "generate", "x", "--model", byte_model, "--top-p", "0")
     assert "stop" in fails(capsys, "generate", "x", "--model", byte_model, "--stop", "")
+    within = ("x", "--model", byte_model, "--stop", "\udca9")
+    assert "begins within a character" in fails(capsys, "generate", *within)
     assert "draft_bytes" in fails(
         capsys, "generate", "x", "--model", byte_model, "--draft-bytes", "4"
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
+from typing import Any
 
 import httpx
 import openai
 import pytest
+import torch
 
+from blt import vocab
 from blt.generate import Engine, Generation
 from served import Served, wait_until
 from texts import MULTILINGUAL
@@ -18,7 +21,9 @@ PROMPT = MULTILINGUAL[:90].decode("utf-8", "ignore")
 
 
 def by_engine(served: Served, prompt: str | bytes, **options: object) -> Generation:
+    """What the engine writes; text is valid if nobody says otherwise."""
     engine = Engine(served.lm, max_batch=1)
+    options = {"valid_utf8": True, **options}
     handle = engine.submit(prompt, **options)  # type: ignore[arg-type]
     engine.run()
     return handle.result()
@@ -56,11 +61,24 @@ def test_lists_and_n_number_their_seeds(served: Served) -> None:
         assert (choice.index, choice.text) == (index, alone.text)
 
 
-@pytest.mark.parametrize("options", [{}, {"echo": True}, {"n": 3}, {"logprobs": 2}])
+ANY_BYTES = {"extra_body": {"valid_utf8": False}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"echo": True},
+        {"n": 3},
+        {"logprobs": 2},
+        ANY_BYTES,
+        {"n": 2, "logprobs": 2, **ANY_BYTES},
+    ],
+)
 def test_a_stream_says_what_the_whole_answer_says(
     served: Served, options: dict[str, object]
 ) -> None:
-    """Random weights write bytes that are no characters, too: pieces still add up."""
+    """Random weights write bytes that are no characters, if they may: pieces still add up."""
     request = {"model": "tiny", "prompt": PROMPT, "max_tokens": 80, "seed": 5, **options}
     create = served.client().completions.create
     whole = create(**request)  # type: ignore[call-overload]
@@ -87,23 +105,69 @@ def test_a_stream_says_what_the_whole_answer_says(
 
 
 def test_valid_text_streams_in_whole_characters(served: Served) -> None:
-    body = {"prompt": "é", "max_tokens": 60, "seed": 1, "valid_utf8": True, "stream": True}
+    body = {"prompt": "é", "max_tokens": 60, "seed": 1, "stream": True}
     with httpx.stream("POST", f"{served.url}/v1/completions", json=body, timeout=60) as answer:
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = [line for line in answer.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     texts = [json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]]
     assert "\ufffd" not in "".join(texts)
-    alone = by_engine(served, "é", max_bytes=60, temperature=1.0, seed=1, valid_utf8=True)
+    alone = by_engine(served, "é", max_bytes=60, temperature=1.0, seed=1)
     assert "".join(texts) == alone.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_texts_are_whole_characters_unless_a_request_says_otherwise(
+    served: Served, stream: bool
+) -> None:
+    """Also where a prompt ends within a character: the first of the text is then that one."""
+    for begun in (b"", b"\xc3", b"\xf0\x9f", b"\xff"):
+        prompt = base64.b64encode(b"x" + begun).decode()
+        body = {"prompt_bytes": [prompt] * 2, "n": 2, "max_tokens": 30, "seed": 3, "patches": True}
+        for drafts in (0, 3):
+            body |= {"draft_bytes": drafts, "stream": stream}
+            choices = texts_of(served, body)
+            for text, data in choices.values():
+                unfinished = begun if begun != b"\xff" else b""
+                assert text.encode() == unfinished + data
+                (unfinished + data).decode()
+    (text, data) = texts_of(served, body | {"valid_utf8": False, "n": 1})[0]
+    assert text == data.decode("utf-8", "replace")
+    assert "\ufffd" in text
+
+
+def texts_of(served: Served, body: dict[str, Any]) -> dict[int, tuple[str, bytes]]:
+    """Text and bytes of each choice."""
+    answer = served.post("/v1/completions", body)
+    lines = [line[6:] for line in answer.text.split("\n\n") if line[:7] == "data: {"]
+    found: dict[int, tuple[str, bytes]] = {}
+    for part in map(json.loads, lines) if body["stream"] else [answer.json()]:
+        for choice in part["choices"]:
+            text, data = found.get(choice["index"], ("", b""))
+            more = base64.b64decode(choice["blt"]["bytes"])
+            found[choice["index"]] = (text + choice["text"], data + more)
+    return found
+
+
+def test_logprobs_of_valid_text_are_the_models_own(served: Served) -> None:
+    """Over all bytes, what the mask forbids among them."""
+    body = {"prompt": PROMPT, "max_tokens": 40, "seed": 1, "logprobs": 5, "patches": True}
+    said = served.post("/v1/completions", body).json()["choices"][0]["blt"]
+    data = base64.b64decode(said["bytes"])
+    data.decode()
+    ids = vocab.encode(PROMPT.encode() + data)
+    log_p = torch.log_softmax(served.lm.logits(ids), -1)[-len(data) - 1 : -1]
+    own = log_p.gather(1, ids[-len(data) :, None])[:, 0].tolist()
+    assert said["logprobs"] == pytest.approx(own, abs=1e-3)
+    best = (log_p[:, vocab.OFFSET :].max(1).values).tolist()
+    assert [max(nats for _, nats in top) for top in said["top"]] == pytest.approx(best, abs=1e-3)
+
+
 def test_stop_strings_end_a_text_and_are_not_shown(served: Served) -> None:
-    alone = by_engine(served, PROMPT, max_bytes=60, temperature=1.0, seed=2, valid_utf8=True)
+    alone = by_engine(served, PROMPT, max_bytes=60, temperature=1.0, seed=2)
     stop = alone.text[3:5]
     create = served.client().completions.create
-    extra = {"valid_utf8": True}
-    found = create(model="tiny", prompt=PROMPT, seed=2, stop=[stop, "never"], extra_body=extra)
+    found = create(model="tiny", prompt=PROMPT, seed=2, stop=[stop, "never"])
     assert found.choices[0].text == alone.text[: alone.text.index(stop)]
     assert found.choices[0].finish_reason == "stop"
 
@@ -142,9 +206,11 @@ def test_bytes_go_in_and_out_as_they_are(served: Served) -> None:
         "logprobs": 2,
         "seed": 4,
         "max_tokens": 40,
+        "valid_utf8": False,
     }
     (choice,) = served.post("/v1/completions", body).json()["choices"]
-    alone = by_engine(served, prompt, max_bytes=40, temperature=1.0, seed=4)
+    how = {"temperature": 1.0, "seed": 4, "valid_utf8": False}
+    alone = by_engine(served, prompt, max_bytes=40, **how)
     said = choice["blt"]
     assert base64.b64decode(said["bytes"]) == alone.data
     assert said["starts"] == alone.starts

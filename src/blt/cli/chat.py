@@ -29,6 +29,9 @@ class Answers:
     """Above 1 makes what occurs in the text less likely."""
     seed: int = 0
     """The same seed and the same messages get the same answers; answer i has seed + i."""
+    valid_utf8: bool = True
+    """Allow any bytes; those that are no characters are shown as U+FFFD. A model over tokens always
+    may write them."""
 
 
 def chat(

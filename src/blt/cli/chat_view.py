@@ -51,7 +51,7 @@ def talker_of(
     with Engine(lm, max_batch=1, precision=cast(Any, precision), draft_bytes=draft_bytes) as engine:
 
         def answer(prompt: Tensor, how: Sampling) -> Pieces:
-            handle = engine.submit(prompt, replace(how, valid_utf8=True))
+            handle = engine.submit(prompt, how)
             try:
                 yield from handle.text()
             finally:  # whoever reads may stop early
@@ -63,8 +63,11 @@ def talker_of(
 
 
 def _by_tokens(lm: TokenModel, prompt: Tensor, how: Sampling) -> Pieces:
-    """A token model's answer, in one piece; what it cannot do is refused by name."""
-    yield lm.generate(prompt, **vars(how)).text
+    """A token model's answer, in one piece; what it cannot do is refused by name.
+
+    Its tokens are any bytes: nothing keeps them to whole characters.
+    """
+    yield lm.generate(prompt, **vars(replace(how, valid_utf8=False))).text
 
 
 class Session:

@@ -57,8 +57,22 @@ class Choice:
     """The same seed writes the same text; prompt i has seed + i."""
     stop: UseAppendAction[tuple[str, ...]] = ()
     """End before this string; may be given several times. A newline is $'\\n' in bash."""
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Which bytes may be written: text is valid UTF-8 in whole characters, --raw any bytes."""
+
+    no_valid_utf8: bool = False
+    """Allow any bytes in text too; those that are no characters are shown as U+FFFD."""
     valid_utf8: bool = False
-    """Never write bytes that cannot become valid UTF-8."""
+    """Allow only whole characters with --raw too."""
+
+    def of(self, raw: bool) -> bool:
+        """Is text to be valid?"""
+        if self.valid_utf8 and self.no_valid_utf8:
+            raise UserError("choose one of --valid-utf8 and --no-valid-utf8")
+        return self.valid_utf8 if raw else not self.no_valid_utf8
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ class Output:
     show_patches: bool = False
     """Colour patches as they form, those of the prompt first."""
     raw: bool = False
-    """Write the bytes as they are, also where they are not valid UTF-8; for one prompt."""
+    """Write the bytes as they are, whether they are valid UTF-8 or not; for one prompt."""
     json: bool = False
     """Write one JSON object per prompt on a line, with log-probabilities and patches."""
     stats: bool = False
@@ -82,6 +96,7 @@ def generate(
     prompts: Path | None = None,
     model: Model,
     sampling: Choice,
+    validity: Validity,
     output: Output,
 ) -> None:
     """Let a model continue a prompt.
@@ -105,7 +120,8 @@ def generate(
     if model.batch < 1:
         raise UserError(f"--batch must be at least 1, got {model.batch}")
     stop = tuple(os.fsencode(s) for s in sampling.stop)
-    how = Sampling(**{**vars(sampling), "stop": stop})
+    valid = validity.of(output.raw)
+    how = Sampling(**{**vars(sampling), "stop": stop}, valid_utf8=valid)
     lm = load(model.model or PRETRAINED, chosen(model.device), model.adapter)
     recut(lm, model.threshold, model.target_patch_size, model.calibrate_on)
     engine = Engine(

@@ -19,6 +19,7 @@ from blt.lm import BLT, LanguageModel
 from blt.report.console import Console
 from blt.report.terminal import ALTERNATING, SEPARATOR
 from blt.texts.glyphs import glyphs
+from blt.vocab import whole
 
 Writer = Callable[[bytes, Handle], None]  # a prompt and its continuation, as it comes
 
@@ -54,9 +55,10 @@ def headed(writer: Writer) -> Writer:
 
 
 def write_text(prompt: bytes, handle: Handle) -> None:
-    """Whole characters, invalid bytes as U+FFFD; on a terminal, the prompt first."""
+    """Whole characters, bytes that are none as U+FFFD; on a terminal, the prompt first."""
     if sys.stdout.isatty():
-        stream(prompt.decode("utf-8", "replace"))
+        # The text has the character that the prompt has begun.
+        stream(whole(prompt).decode("utf-8", "replace"))
     for text in handle.text():
         stream(text)
     stream("\n")

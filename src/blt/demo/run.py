@@ -39,6 +39,7 @@ from blt.train.run import CHECKPOINT, RECIPE, RunFolder
 
 SCORED_BYTES = 524288  # of held-out text, at most
 SHOWN_BYTES = 600
+PROMPT_BYTES = 40  # of a text that is gone on with
 SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 400, 60
 SHIPPED_HELDOUT = 0.02  # data.heldout of recipes/blt-pretrained.toml
 TOLERANCE = 0.02  # of the patch size asked for
@@ -110,7 +111,7 @@ class _Demo:
         shown = first(self.parts.heldout)
         cut = beginning(shown, Patcher(theta.config, entropy.model))
         screen.patches(cut)
-        prompt = b"import " if plan.text is None else shown[:40]
+        prompt = b"import " if plan.text is None else opening(shown)
         sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
         (self.folder / "samples.txt").write_bytes(prompt + sample + b"\n")
         report = self.folder / "report.html"
@@ -186,13 +187,18 @@ def beginning(text: bytes, patcher: Patcher) -> Cut:
     return patcher.cut(text[: text.rfind(b"\n") + 1] or text)
 
 
+def opening(text: bytes) -> bytes:
+    """A few words to go on with, in whole characters."""
+    return vocab.whole(text[:PROMPT_BYTES])
+
+
 def write(
     screen: Screen, model: BLT | ByteLM, prompt: bytes, seed: int, deadline: float = math.inf
 ) -> bytes:
     """What the model writes after ``prompt``, as long as there is time."""
     written = bytearray()
     handle = Engine(model, max_batch=1).submit(
-        prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed
+        prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, valid_utf8=True, seed=seed
     )
     with screen.writing(prompt) as show:
         for piece in handle:
@@ -201,7 +207,7 @@ def write(
             written += piece
             if len(written) >= LEAST_SAMPLE_BYTES and time.monotonic() > deadline:
                 handle.cancel()
-    return bytes(written)
+    return vocab.whole(bytes(written))
 
 
 def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto") -> None:
@@ -234,7 +240,7 @@ def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto
     assert isinstance(model, BLT)
     shown = first(documents)
     screen.patches(beginning(shown, model.patcher))
-    write(screen, model, b"The " if text is None else shown[:40], seed)
+    write(screen, model, b"The " if text is None else opening(shown), seed)
 
 
 def _stopped(folder: Path) -> str:

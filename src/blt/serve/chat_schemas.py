@@ -44,7 +44,6 @@ class ChatRequest(WritingRequest):
     )
     logprobs: bool | None = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20, description="needs logprobs")
-    valid_utf8: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:

@@ -87,6 +87,9 @@ class Job:
         engine = self.service.engine
         self.queued, self.others = time.monotonic(), engine.running + engine.waiting
         self.handles = self.service.submit(self.asked)
+        if not self.asked.echo:
+            for writer, handle in zip(self.writers, self.handles, strict=True):
+                writer.goes_on(handle.begun)
 
     def close(self) -> None:
         """Free the engine of what has not ended, and count what was written."""

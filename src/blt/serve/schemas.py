@@ -169,7 +169,9 @@ class WritingRequest(Strict):
     top_k: int | None = Field(default=None, ge=-1, description="0 and -1: off")
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
-    valid_utf8: bool = False
+    valid_utf8: bool = Field(
+        default=True, description="only whole characters of UTF-8; false: any bytes"
+    )
     ignore_eos: bool = False
     draft_bytes: int | None = Field(default=None, ge=0, lt=MAX_ROWS, description="self-speculation")
     patches: bool = Field(default=False, description="adds `blt` to each choice and chunk")

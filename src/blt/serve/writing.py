@@ -48,6 +48,10 @@ class Writer:
         self._decoder = Utf8Stream()
         self._characters = 0  # so far
 
+    def goes_on(self, begun: bytes) -> None:
+        """The text goes on with a character that its prompt, which is not echoed, has begun."""
+        self._decoder = Utf8Stream(begun)
+
     def write(self, *pieces: Piece) -> Part:
         """What some more bytes add; a piece with a finish reason is the last."""
         text, offsets = "", []

@@ -67,6 +67,7 @@ export class WritePanel {
       temperature: Number(byId("temperature").value),
       seed: Number(byId("seed").value),
       draft_bytes: this.model.kind === "blt" ? Number(byId("draft").value) : 0,
+      valid_utf8: byId("valid-utf8").checked,
       logprobs: ALTERNATIVES,
       patches: true,
     };
