@@ -207,11 +207,34 @@ def prepare(file: File = None, /) -> None:
     run(file)
 
 
+def utf8(
+    file: File = None,
+    /,
+    *,
+    json: bool = False,
+    model: str = "pretrained",
+    characters: int = 1_000_000,
+    turns: int = 40,
+) -> None:
+    """Measure what whole characters cost, and count those that are none without.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        model: Folder of a model, instead of the model inside the package.
+        characters: How many to write with valid_utf8, and as many without; 0: none.
+        turns: How many turns each of two engines takes, to compare their speed; 0: none.
+    """
+    from benchmarks.utf8 import main as run
+
+    run(file, json, model, characters, turns)
+
+
 VERBS: dict[str, Callable[..., int | None]] = {
     verb.__name__: verb
     for verb in (
         cpu, generate, serve, gpu, convert, released, harness, loader, loop, lora, plan_memory,
-        prepare,
+        prepare, utf8,
     )
 }  # fmt: skip
 
