@@ -8,27 +8,16 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 from blt.cli.device import Device, chosen
+from blt.cli.sampling import Draws
 from blt.errors import UserError
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Draws):
     """How each byte is chosen, and where an answer ends."""
 
     max_bytes: int = 1024
     """How many bytes an answer has at most."""
-    temperature: float = 0.8
-    """0 always takes the most likely byte; higher is more varied."""
-    top_k: int | None = None
-    """Choose among the k most likely bytes only."""
-    top_p: float = 1.0
-    """Choose among the likeliest bytes that have this probability together."""
-    min_p: float = 0.0
-    """Choose among bytes at least this likely, relative to the likeliest."""
-    repetition_penalty: float = 1.0
-    """Above 1 makes what occurs in the text less likely."""
-    seed: int = 0
-    """The same seed and the same messages get the same answers; answer i has seed + i."""
     valid_utf8: bool = True
     """Allow any bytes; those that are no characters are shown as U+FFFD. A model over tokens always
     may write them."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tyro.conf import Positional, UseAppendAction
 
 from blt.cli.device import Device, chosen
+from blt.cli.sampling import Draws
 from blt.errors import UserError
 
 
@@ -38,23 +39,9 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Draws):
     """How each byte is chosen, and where a text ends."""
 
-    max_bytes: int = 256
-    """How many bytes to write at most."""
-    temperature: float = 0.8
-    """0 always takes the most likely byte; higher is more varied."""
-    top_k: int | None = None
-    """Choose among the k most likely bytes only."""
-    top_p: float = 1.0
-    """Choose among the likeliest bytes that have this probability together."""
-    min_p: float = 0.0
-    """Choose among bytes at least this likely, relative to the likeliest."""
-    repetition_penalty: float = 1.0
-    """Above 1 makes what occurs in the text less likely."""
-    seed: int = 0
-    """The same seed writes the same text; prompt i has seed + i."""
     stop: UseAppendAction[tuple[str, ...]] = ()
     """End before this string; may be given several times. A newline is $'\\n' in bash."""
 
