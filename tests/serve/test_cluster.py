@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 import signal
 import socket
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -43,11 +44,31 @@ def test_the_documentation_names_every_option_with_its_default() -> None:
     assert told == {name: shown.get(value, value) for name, value in expected.items()}
 
 
+def test_every_option_of_the_model_is_one_on_a_cluster_too() -> None:
+    pytest.importorskip("ray")
+    from blt.serve.cluster import Options
+    from blt.serve.settings import Settings
+
+    alone = {"host", "limits", "max_connections", "max_per_address"}  # Ray listens
+    renamed = {"max_batch": "batch", "max_queue": "queue", "drain_seconds": "drain"}
+    renamed |= {"memory_budget": "gpus"}
+    names = {renamed.get(field.name, field.name) for field in fields(Settings)} - alone
+    assert names <= Options.model_fields.keys()
+    asked = {"model": "m", "adapter": "a", "threshold": 1.5, "calibrate_on": "t", "template": "x"}
+    settings = vars(Options(**asked, target_patch_size=4).settings())
+    assert {name: settings[name] for name in asked} == asked
+    assert settings["target_patch_size"] == 4
+
+
 def test_an_impossible_option_is_refused_before_anything_is_deployed() -> None:
     pytest.importorskip("ray")
     from blt.errors import UserError
     from blt.serve.cluster import Options, build
 
+    with pytest.raises(UserError, match="choose one"):
+        build(Options(threshold=1.0, target_patch_size=4.0))
+    with pytest.raises(UserError, match="needs text to find θ on"):
+        build(Options(target_patch_size=4.0))
     with pytest.raises(UserError, match="cors_origins"):
         build(Options(cors_origins=("site.example",)))
 

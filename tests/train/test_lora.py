@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 import blt
+from blt import cli
 from blt.chat import ChatTemplate
 from blt.checkpoint import adapters
 from blt.checkpoint.convert import convert
@@ -20,9 +22,12 @@ from blt.checkpoint.pretrained import load_patcher
 from blt.data import SourceConfig, loader_of
 from blt.errors import UserError
 from blt.report.verify import verify
+from blt.serve.model import model_of
+from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
 from blt.train.recipe import LoraConfig
 from blt.train.trainer import Trainer
+from commands import fails
 from shapes import random_blt
 
 peft = pytest.importorskip("peft")
@@ -78,6 +83,34 @@ def test_merged_equals_applied_and_stored_is_the_adapter_alone(
     # What writes reads weights past the modules' forward.
     how = {"max_bytes": 12, "temperature": 0}
     assert trained.generate("12 bot", **how).data == followed.generate("12 bot", **how).data
+
+
+def test_every_verb_takes_a_base_with_an_adapter_for_it(
+    base: Path,
+    trained: blt.LanguageModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained.chat_template = ChatTemplate.default().source
+    trained.save(tmp_path / "run" / "checkpoint")
+    (tmp_path / "text.txt").write_text("12 bottles of beer")
+    chosen = ["--adapter", str(tmp_path / "run")]  # of a run, its checkpoint is meant
+    of_base = ["--model", str(base), *chosen]
+    assert cli.main(["eval", "bpb", str(tmp_path / "text.txt"), *of_base, "--json"]) == 0
+    bits = trained.bits_per_byte("12 bottles of beer")
+    assert json.loads(capsys.readouterr().out)["bits_per_byte"] == pytest.approx(bits, rel=1e-4)
+    assert cli.main(["generate", "12 bot", *of_base, "--json", "--temperature", "0"]) == 0
+    expected = blt.load(base, adapter=tmp_path / "run").generate("12 bot", temperature=0)
+    assert json.loads(capsys.readouterr().out)["text"] == expected.text
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"12?\n")))
+    assert cli.main(["chat", str(base), *chosen, "--max-bytes", "9"]) == 0  # has its template
+    assert capsys.readouterr().out.count("\n") == 1
+    served = model_of(Settings(str(base), adapter=str(tmp_path / "run")), "cpu")
+    assert (served.logits(IDS) - trained.logits(IDS)).abs().max() < 1e-4
+    assert served.chat_template == trained.chat_template
+    several = ["eval", "bpb", str(tmp_path / "text.txt"), "--model", str(base), "pretrained"]
+    assert "--adapter is for one --model" in fails(capsys, *several, *chosen)
 
 
 def test_the_gradients_are_those_of_the_plain_formula(base: Path) -> None:
@@ -242,7 +275,8 @@ def test_what_does_not_fit_is_refused_and_says_the_way_out(
     trained.save(tmp_path / "adapter")
     other = blt.ByteLM(blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=16))
     other.save(tmp_path / "other")
-    with pytest.raises(UserError, match="does not fit"):
+    refused = rf"adapter does not fit {tmp_path}/other: .*; it was made for {base}"
+    with pytest.raises(UserError, match=refused):
         blt.load(tmp_path / "other", adapter=tmp_path / "adapter")
     with pytest.raises(UserError, match=r"no adapter_config\.json here"):
         blt.load(base, adapter=tmp_path / "other")

@@ -162,8 +162,18 @@ def merged(found: Checkpoint, folder: Path) -> Checkpoint:
     for layer, (a, b) in layers.items():
         spec = found.tensors.specs.get(f"{layer}.weight")
         fits = spec is not None and spec.shape == (len(b), a.shape[1]) and b.shape[1] == len(a)
-        require(fits, f"{folder / WEIGHTS}: {layer!r} does not fit {found.where}; another base?")
+        shape = "has no such layer" if spec is None else f"has one of {list(spec.shape)}"
+        require(
+            fits,
+            f"{folder}: the adapter does not fit {found.where}: it is for a layer {layer!r} of "
+            f"{[len(b), a.shape[1]]}, and the model {shape}; {_made_for(adapter)}",
+        )
     return replace(found, tensors=Merged(found.tensors, layers, adapter.scale))
+
+
+def _made_for(adapter: Adapter) -> str:
+    base = adapter.config.get("base_model_name_or_path")
+    return f"it was made for {base}" if base else "name the model that it was made for"
 
 
 class Merged(Tensors):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from tyro.conf import Positional
 
@@ -28,6 +29,7 @@ def chat(
     /,
     *,
     template: str = "",
+    adapter: Path | None = None,
     system: str = "",
     context: int = 8192,
     precision: str | None = None,
@@ -44,6 +46,7 @@ def chat(
         folder: Model folder with a chat template, such as RUN/checkpoint, or a hub id.
         template: File of a chat template instead of that in the folder, or "default": for a model
             that has none.
+        adapter: Folder of an adapter (LoRA) for that model, whose template is taken if it has one.
         system: What the model is told before all else.
         context: Bytes that the model is given at most, the answer included; the oldest turns are
             left out.
@@ -61,7 +64,7 @@ def chat(
     if context <= answers.max_bytes:
         raise UserError(f"--context {context} must be more than --max-bytes {answers.max_bytes}")
     laid_out = ChatTemplate.chosen(template) if template else None
-    lm = load(folder, chosen(device))
+    lm = load(folder, chosen(device), adapter)
     if laid_out is None and lm.chat_template is None:
         raise UserError(
             f"{folder}: has no chat template, so it was not trained to chat; train it on messages, "

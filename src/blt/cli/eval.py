@@ -18,6 +18,7 @@ def eval(
     /,
     *,
     model: tuple[Path, ...] = (),
+    adapter: Path | None = None,
     context_bytes: int | None = None,
     max_bytes: int | None = None,
     limit: int | None = None,
@@ -42,6 +43,8 @@ def eval(
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.
+        adapter: Folder of an adapter (LoRA) for the one model; a run that trained one knows its
+            model, and is a model folder itself.
         context_bytes: Texts are scored in pieces of at most so many bytes. Left out: 2048.
         max_bytes: bpb: of each text. noise: of all. Left out: 262144, and 65536.
         limit: At most so many questions, sentences or samples.
@@ -94,7 +97,7 @@ def eval(
         target_patch_size=target_patch_size,
     )
     models = model or (PRETRAINED,)
-    rows = compare(task, models, paths, options, chosen(device), compile)
+    rows = compare(task, models, paths, options, chosen(device), compile, adapter)
     found = (print_json if json else print_table)(rows)
     if plot is not None:
         draw(found, asked.shown, plot)

@@ -10,7 +10,7 @@ import torch
 
 from blt.checkpoint.pretrained import PRETRAINED
 from blt.data import read
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.evals.models import load
 from blt.evals.recut import set_threshold
 from blt.evals.rows import MAX_BYTES, Options, Row, Shown
@@ -31,6 +31,7 @@ def compare(
     options: Options,
     device: str | torch.device = "auto",
     compile: bool = False,
+    adapter: str | Path | None = None,
 ) -> Iterator[Row]:
     """Rows of ``task`` for each model; those of several models say which, behind their name.
 
@@ -39,16 +40,21 @@ def compare(
     twice: as it is, and cut with that.
 
     Only one model is in memory at a time, on ``device``: auto (a GPU where there is one), cpu, or
-    cuda; with ``compile`` by torch.compile.
+    cuda; with ``compile`` by torch.compile. An ``adapter`` is added to the one model that is named.
 
     Raises:
         UserError: a folder without a model, or the same one twice, or no such device.
     """
+    require(
+        adapter is None or len(folders) == 1,
+        "--adapter is for one --model; a run that trained an adapter knows its model, so several "
+        "can be named as they are",
+    )
     place = choose_device(device, "device")
     names = short_names([Path(folder) for folder in folders])
     shown = Shown(several=len(folders) > 1 or options.recuts)
     for folder, name in zip(folders, names, strict=True):
-        model = load(str(folder)).to(place)
+        model = load(str(folder), adapter).to(place)
         if compile:
             compile_model(model)
         for called in _as_cut(model, name, paths, options):

@@ -18,15 +18,25 @@ from blt.lm import LanguageModel, TokenModel
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
 
 
-def load(folder: str | os.PathLike[str]) -> LanguageModel:
+def load(
+    folder: str | os.PathLike[str], adapter: str | os.PathLike[str] | None = None
+) -> LanguageModel:
     """A model of this project, or a folder of transformers with a BLT or a token model.
+
+    Args:
+        adapter: as of :func:`blt.load`; for a model of this project.
 
     Raises:
         UserError: no model there, or one that cannot be evaluated; says why.
     """
     kind = _model_type(Path(folder) / CONFIG)
     if kind in (None, "blt"):  # in any layout
-        return blt.load(folder)
+        return blt.load(folder, adapter=adapter)
+    require(
+        adapter is None,
+        f"{adapter}: adapters are added to models of ours and to a BLT of transformers, and "
+        f"{folder} is {kind}; merge it into that with peft, and name the result",
+    )
     library = needed("transformers", "convert", "this model needs transformers")
     try:
         model = library.AutoModelForCausalLM.from_pretrained(folder)

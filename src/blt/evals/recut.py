@@ -26,6 +26,15 @@ def recut(
     Raises:
         UserError: options that do not belong together, no text, or a rule without a threshold.
     """
+    check_asked(threshold, target_patch_size, calibrate_on)
+    texts = [] if calibrate_on is None else read((str(calibrate_on),)).documents
+    set_threshold(lm, threshold, target_patch_size, texts)
+
+
+def check_asked(
+    threshold: float | None, target_patch_size: float | None, calibrate_on: Path | str | None
+) -> None:
+    """Refuse options of :func:`recut` that do not belong together."""
     check_choice(threshold, target_patch_size)
     if target_patch_size is None:
         require(calibrate_on is None, "--calibrate-on: to what size? Give --target-patch-size too")
@@ -34,8 +43,6 @@ def recut(
             "--target-patch-size: needs text to find θ on; name some like that which will be read, "
             "with --calibrate-on FILE"
         )
-    texts = [] if calibrate_on is None else read((str(calibrate_on),)).documents
-    set_threshold(lm, threshold, target_patch_size, texts)
 
 
 def check_choice(threshold: float | None, target_patch_size: float | None) -> None:

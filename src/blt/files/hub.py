@@ -11,6 +11,7 @@ from typing import Any
 from blt.errors import UserError, needed
 
 log = logging.getLogger("blt")
+MODELS = ("config.json", "adapter_config.json")  # one of these makes a folder a model's
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WANTED = ["*.json", "*.safetensors", "chat_template.jinja"]  # this alone is run, in a sandbox
 
@@ -25,7 +26,7 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
     """
     folder, text = Path(source), os.fspath(source)
     inside = folder / "checkpoint"
-    if not (folder / "config.json").is_file() and (inside / "config.json").is_file():
+    if not _is_model(folder) and _is_model(inside):
         log.warning("%s: is a run; its model is taken, %s", folder, inside)
         return inside
     if folder.exists() or not HUB_ID.fullmatch(text):
@@ -36,6 +37,10 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
     except (hub.errors.HFValidationError, *failures(hub)) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{text}: no such folder here, and not from the hub ({reason})") from None
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MODELS)
 
 
 def failures(hub: Any) -> tuple[type[Exception], ...]:

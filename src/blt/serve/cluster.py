@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from blt import lm
 from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import require
+from blt.evals.recut import check_asked
 from blt.machine.hardware import cache_memory
 from blt.serve import logs
 from blt.serve.app import create_app
+from blt.serve.model import model_of
 from blt.serve.settings import Limits, Settings
 
 
@@ -28,6 +29,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: str = PRETRAINED
+    adapter: str = ""
     name: str = ""
     keys: str = ""
     allowed_hosts: tuple[str, ...] = ()
@@ -36,6 +38,9 @@ class Options(BaseModel):
     queue: int = Field(default=64, ge=1)  # of each replica
     precision: str | None = None
     draft_bytes: int = Field(default=0, ge=0)
+    threshold: float | None = None
+    target_patch_size: float | None = None
+    calibrate_on: str = ""
     template: str = ""
     timeout: float = Field(default=300.0, gt=0)
     drain: float = Field(default=60.0, gt=0)
@@ -67,6 +72,7 @@ class Options(BaseModel):
     def settings(self) -> Settings:
         return Settings(
             self.model,
+            adapter=self.adapter,
             name=self.name,
             keys=self.keys,
             allowed_hosts=self.allowed_hosts,
@@ -75,6 +81,9 @@ class Options(BaseModel):
             max_queue=self.queue,
             precision=self.precision,  # type: ignore[arg-type]
             draft_bytes=self.draft_bytes,
+            threshold=self.threshold,
+            target_patch_size=self.target_patch_size,
+            calibrate_on=self.calibrate_on,
             template=self.template,
             limits=Limits(timeout=self.timeout),
         )
@@ -87,10 +96,11 @@ def build(options: Options) -> Any:
         UserError: an impossible option.
     """
     settings, place = options.settings(), options.place()  # refused here, not in each replica
+    check_asked(settings.threshold, settings.target_patch_size, settings.calibrate_on or None)
 
     def app() -> FastAPI:  # in the replica
         logs.to_stderr()
-        model = lm.load(options.model, place)
+        model = model_of(settings, place)
         return create_app(model, replace(settings, memory_budget=options.budget(model.device)))
 
     deployment = serve.deployment(

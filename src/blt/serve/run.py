@@ -13,15 +13,14 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from blt import lm
 from blt.errors import UserError
-from blt.evals.recut import recut
 from blt.machine.precision import choose_device
 from blt.serve import logs
 from blt.serve.app import create_app
 from blt.serve.connections import Connections, connections_for
 from blt.serve.guard import HEADER_BYTES, Door
 from blt.serve.keys import others_can_read
+from blt.serve.model import model_of
 from blt.serve.protocol import Connection
 from blt.serve.service import Service
 from blt.serve.settings import Settings
@@ -99,8 +98,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; port 0 takes a free one, and the log says which."""
     settings = replace(settings, host=f"[{host}]" if ":" in host else host)
     device = choose_device(settings.device, "--device")
-    model = lm.load(settings.model, device)
-    recut(model, settings.threshold, settings.target_patch_size, settings.calibrate_on or None)
+    model = model_of(settings, device)
     app = create_app(model, settings)
     logs.to_stderr()
     listener = listen(host, port)

@@ -69,6 +69,8 @@ class Settings:
 
     model: Positional[str] = "pretrained"
     """Model folder, such as RUN/checkpoint; left out: the model inside the package."""
+    adapter: str = ""
+    """Folder of an adapter (LoRA) for that model; a run that trained one knows its model."""
     name: str = ""
     """Name of the model, for clients; left out: that of its folder."""
     max_batch: Annotated[int, option("batch")] = 16
