@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 
 import blt
+from blt import cli
+from blt.chat import ChatTemplate
+from blt.data.form import SourceConfig
 from blt.data.prepare import Options, prepare
 from blt.data.segments import MemorySegments
+from blt.data.text import template_of_shards
 from blt.errors import UserError
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES
 from blt.train import Recipe, build, train_recipe
+from blt.train.job import open_text
+from commands import fails
 from shapes import TINY
 
 
@@ -100,6 +106,84 @@ def test_sources_are_mixed_and_scored_one_by_one(
     scored = [event["heldout_by_source"] for event in events if "heldout_by_source" in event]
     assert [set(scores) for scores in scored] == [{str(tmp_path / "shards"), str(text)}] * 2
     assert {event["source"] for event in events if event["event"] == "data"} == set(scored[0])
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> SourceConfig:
+    path = tmp_path / "chats.jsonl"
+    turns = [[("user", f"{n} bottles?"), ("assistant", f"{n}, on the wall")] for n in range(90)]
+    rows = [{"messages": [{"role": r, "content": c} for r, c in each]} for each in turns]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SourceConfig(str(path), messages="messages")
+
+
+MINE = ChatTemplate.default().source.replace("+ '\\n'", "+ ': '")
+
+
+def test_a_model_gets_the_template_that_its_shards_were_prepared_with(
+    byte_recipe: Recipe, chats: SourceConfig, tmp_path: Path
+) -> None:
+    """In a mixture, text that is not prepared is laid out in the same way."""
+    (tmp_path / "mine.jinja").write_text(MINE)
+    table = f'{{path = "{chats.path}", messages = "messages"}}'
+    command = ["prepare", table, "--heldout", "0.2", "--out", str(tmp_path / "shards")]
+    assert cli.main([*command, "--template", str(tmp_path / "mine.jinja")]) == 0
+    assert template_of_shards([str(tmp_path / "shards")]).source == MINE  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="being written with other"):
+        prepare(tmp_path / "shards", Options((chats,), heldout=0.2))
+    stored = on(byte_recipe, tmp_path / "shards", heldout=0.2)
+    train_recipe(stored, tmp_path / "run")
+    assert blt.load(tmp_path / "run/checkpoint").chat_template == MINE
+    both = replace(stored, data=replace(stored.data, sources=(str(tmp_path / "shards"), chats)))
+    plain, prepared = open_text(both, ChatTemplate(MINE))
+    assert len(plain.train) == len(prepared.train)
+    for index in range(len(plain.train)):
+        one, other = (x.train.read(index, 0, x.train.length(index)) for x in (plain, prepared))
+        assert (one.data, one.specials) == (other.data, other.specials)
+    assert b"user: " in one.data
+    train_recipe(both, tmp_path / "both")
+    events = map(json.loads, (tmp_path / "both/metrics.jsonl").read_text().splitlines())
+    sizes = {event["train_bytes"] for event in events if event["event"] == "data"}
+    assert len(sizes) == 1
+
+
+def test_shards_of_two_templates_are_refused_and_another_than_before_is_said(
+    byte_recipe: Recipe, chats: SourceConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(tmp_path / "mine", Options((chats,), template=MINE))
+    prepare(tmp_path / "plain", Options((chats,)))
+    manifests = [
+        json.loads((tmp_path / x / "manifest.json").read_text()) for x in ("mine", "plain")
+    ]
+    assert [m["chat_template"] for m in manifests] == [MINE, ChatTemplate.default().source]
+    assert all("template" not in m["options"] for m in manifests)
+    different = (
+        rf"{tmp_path}/mine and {tmp_path}/plain: were prepared with different chat templates"
+    )
+    with pytest.raises(UserError, match=different):
+        train_recipe(on(byte_recipe, tmp_path / "mine", tmp_path / "plain"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    first = on(byte_recipe, tmp_path / "plain", heldout=0.2)
+    train_recipe(first, tmp_path / "first")
+    then = replace(on(first, tmp_path / "mine"), init=str(tmp_path / "first"))
+    assert "is another than that of" not in caplog.text
+    train_recipe(then, tmp_path / "then")
+    kept = f"--template {tmp_path}/first/checkpoint"
+    assert kept in caplog.text
+    assert ChatTemplate.chosen(kept.split()[1]) is not None
+    assert blt.load(tmp_path / "then/checkpoint").chat_template == MINE
+
+
+def test_a_template_needs_conversations(
+    documents: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["prepare", documents, "--out", tmp_path / "out"]
+    assert "none of the sources is of conversations" in fails(
+        capsys, *command, "--template", "default"
+    )
+    assert "has no chat template" in fails(capsys, *command, "--template", tmp_path)
+    prepare(tmp_path / "out", Options((documents,)))
+    assert "chat_template" not in (tmp_path / "out/manifest.json").read_text()
 
 
 def test_weights_must_fit_the_sources(byte_recipe: Recipe) -> None:

@@ -86,13 +86,20 @@ class ChatTemplate:
 
     @classmethod
     def chosen(cls, choice: str) -> ChatTemplate:
-        """What a user names: "default", or a file.
+        """What a user names: "default", a file, or a model folder that has one.
 
         Raises:
             UserError: no template.
             OSError: no such file.
         """
-        return cls.default() if choice == NAMED_DEFAULT else cls(*read_file(Path(choice)))
+        if choice == NAMED_DEFAULT:
+            return cls.default()
+        if not Path(choice).is_dir():
+            return cls(*read_file(Path(choice)))
+        found = cls.from_folder(choice)
+        if found is None:
+            raise UserError(f"{choice}: has no chat template; name a file, or {NAMED_DEFAULT}")
+        return found
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Put it into a model folder, in place of one that may be there."""

@@ -31,6 +31,7 @@ def prepare(
     shard_mb: int = 64,
     max_broken: int = 100,
     learn: Literal["all", "completions"] | None = None,
+    template: str = "",
     engine: Literal["local", "ray"] = "local",
     workers: int = 2,
 ) -> None:
@@ -53,9 +54,12 @@ def prepare(
         max_broken: Lines without a document that are left out of one file before it is an error.
         learn: Of conversations, and of prompts with completions: all, or completions alone (which
             is what None says).
+        template: Of conversations: file of a chat template, or a model folder that has one. Left
+            out: the default one. Models trained on the shards get it.
         engine: local, or ray: on the Ray cluster of RAY_ADDRESS, or one started here.
         workers: ray: so many files at the same time.
     """
+    from blt.chat import ChatTemplate
     from blt.data.form import parsed_source
     from blt.data.prepare import Options
     from blt.data.prepare import prepare as run
@@ -74,6 +78,7 @@ def prepare(
         shard_bytes=shard_mb * 2**20,
         max_broken=max_broken,
         learn=learn,
+        template=ChatTemplate.chosen(template).source if template else None,
     )
     with preparing() as show:
         manifest = run(out, options, ray_workers=ray_workers, device=device, on_progress=show)

@@ -192,6 +192,11 @@ def listed(names: Collection[str]) -> str:
     return ", ".join([*shown, *["…"] * (len(names) > KEYS_SHOWN)]) or "none"
 
 
+def converses(sources: Sequence[AnySource]) -> bool:
+    """Is one of them read as conversations?"""
+    return any(isinstance(one, SourceConfig) and one.messages is not None for one in sources)
+
+
 def weights_of(sources: Sequence[AnySource]) -> tuple[float, ...]:
     """The shares that tables give; none, where none does.
 

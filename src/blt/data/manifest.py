@@ -72,6 +72,7 @@ class Manifest(Schema):
     read_as_one_text: dict[str, Left] = Field(default={})
     cut_documents: Count = 0
     learn: Literal["all", "completions"] | None = None
+    chat_template: str | None = None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

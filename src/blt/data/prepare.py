@@ -25,7 +25,7 @@ from blt.data.left_out import Tally
 from blt.data.manifest import FORMAT, MANIFEST, MARKED_FORMAT, Shard, read_manifest
 from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
-from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of
+from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of, template_of
 from blt.errors import UserError
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
@@ -156,9 +156,7 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
 def _plain(options: Options) -> dict[str, Any]:
     """As JSON; of a folder without conversations as earlier versions wrote it."""
     found = to_dict(options)
-    if options.learn is None:
-        del found["learn"]
-    return found
+    return {k: v for k, v in found.items() if v is not None or k not in ("learn", "template")}
 
 
 def _size(unit: str) -> int | None:
@@ -188,7 +186,7 @@ def _finish(
     model = {"name": options.entropy_model, "identity": identity}
     manifest = {
         "format": MARKED_FORMAT if marked else FORMAT,
-        "options": _plain(options),
+        "options": _plain(replace(options, template=None)),
         "entropy_model": model if identity else None,
         "documents": sum(outcome.documents for outcome in outcomes),
         "bytes": sum(outcome.bytes for outcome in outcomes),
@@ -203,6 +201,8 @@ def _finish(
     }
     if marked:
         manifest["learn"] = options.learn or "completions"
+    if (template := template_of(options)) is not None:
+        manifest["chat_template"] = template.source
     durable.write_json(out / MANIFEST, manifest)
     return read_manifest(out)
 

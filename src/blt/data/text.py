@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blt.chat import ChatTemplate
 from blt.data.form import AnySource, Learn, SourceConfig, path_of
 from blt.data.heldout import Split, split, split_remarks
 from blt.data.left_out import MAX_BROKEN_LINES
+from blt.data.manifest import read_manifest
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import HELDOUT, ShardSegments, is_prepared
 from blt.data.sources import read, warn_once
@@ -75,6 +77,27 @@ def open_sources(
     if plain:
         found.insert(0, _plain(plain, heldout, max_bytes, context_bytes, reading))
     return found
+
+
+def template_of_shards(sources: Sequence[AnySource]) -> ChatTemplate | None:
+    """How conversations in prepared folders were laid out; None: there are none.
+
+    Raises:
+        UserError: in different ways, of which a model can have one; names two folders.
+    """
+    found: dict[str, str] = {}  # a folder by its template
+    for name in map(path_of, sources):
+        if is_prepared(name):
+            template = read_manifest(Path(name)).get("chat_template")  # earlier ones have none
+            if template is not None:
+                found.setdefault(template, name)
+    if len(found) > 1:
+        first, other, *_ = found.values()
+        raise UserError(
+            f"{first} and {other}: were prepared with different chat templates, and a model has "
+            "one; prepare one of them again, with --template"
+        )
+    return next((ChatTemplate(text, f"{n}: chat template") for text, n in found.items()), None)
 
 
 def weighted_sources(sources: Sequence[AnySource], **options: Any) -> list[Source]:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import torch
 
+from blt.chat import ChatTemplate
 from blt.checkpoint.pretrained import find_entropy_model, identity
 from blt.data.census import Census, by_hash, from_json
-from blt.data.form import AnySource, Form, Learn, source_of
+from blt.data.form import AnySource, Form, Learn, converses, source_of
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
 from blt.data.segments import MemorySegments, Piece
@@ -49,6 +50,7 @@ class Options:
         shard_bytes: of text in a shard, about.
         max_broken: lines without a document that are left out of one file before it is an error.
         learn: of conversations and completions; None: "completions". It matters to these alone.
+        template: text of the chat template that lays out conversations; None: the default one.
     """
 
     sources: tuple[AnySource, ...]
@@ -60,10 +62,16 @@ class Options:
     shard_bytes: int = 2**26
     max_broken: int = MAX_BROKEN_LINES
     learn: Learn | None = None
+    template: str | None = None
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise UserError("no text to prepare: name at least one file, folder or glob")
+        if self.template is not None and not converses(self.sources):
+            raise UserError(
+                "template: none of the sources is of conversations; name their key, as in "
+                """'{path = "chat.jsonl", messages = "messages"}'"""
+            )
         if not 0 <= self.heldout < 1:
             raise UserError(f"heldout must be at least 0 and below 1, got {self.heldout}")
         for name in ("segment_bytes", "shard_bytes"):
@@ -82,10 +90,10 @@ class Task:
     division: str = ""  # of held-out text, where hashes alone do not do; JSON
     table: str = ""  # of a source that is one; JSON
 
-    def unit_as(self, learn: Learn | None) -> Unit:
+    def unit_as(self, learn: Learn | None, template: ChatTemplate | None = None) -> Unit:
         """What is to be read."""
         given = source_of(json.loads(self.table), self.source) if self.table else self.source
-        return Unit(self.unit, self.named, Form(given, learn or "completions"))
+        return Unit(self.unit, self.named, Form(given, learn or "completions", template))
 
 
 @dataclass
@@ -127,6 +135,7 @@ class Worker:
 
     def __init__(self, out: Path, options: Options, device: str = "cpu") -> None:
         self.out, self.options = out, options
+        self.template = template_of(options)
         self.entropy_model = find_entropy_model(options.entropy_model)
         self.identity = None if self.entropy_model is None else identity(self.entropy_model)
         if self.entropy_model is not None:
@@ -173,7 +182,7 @@ class Worker:
             counts[split] += 1
             return writer.write(folder / f"{split}-{counts[split]:05d}.arrow", split)
 
-        documents = task.unit_as(options.learn).documents(broken)
+        documents = task.unit_as(options.learn, self.template).documents(broken)
         for document, entropies in self._with_entropies(self._counted(documents, outcome)):
             value = content_hash(document) if options.heldout else 1.0
             census.add(document, value, options.heldout)
@@ -238,6 +247,18 @@ def _pieces(
             known = None if entropies is None else entropies[first : end + 1].numpy()
             yield split, replace(piece, entropies=known)
         before += len(part)
+
+
+def template_of(options: Options) -> ChatTemplate | None:
+    """How conversations are laid out; None: there are none.
+
+    Raises:
+        UserError: no template.
+    """
+    if not converses(options.sources):
+        return None
+    given = options.template
+    return ChatTemplate.default() if given is None else ChatTemplate(given, "the chat template")
 
 
 def place_of(out: Path, number: int) -> Path:

@@ -18,7 +18,15 @@ from blt.data.loader import Loader
 from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
-from blt.data.text import Reading, Source, heldout_by_source, open_sources, weighted_sources
+from blt.data.sources import warn_once
+from blt.data.text import (
+    Reading,
+    Source,
+    heldout_by_source,
+    open_sources,
+    template_of_shards,
+    weighted_sources,
+)
 from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.precision import choose_device, choose_dtype
@@ -150,14 +158,28 @@ def train_recipe(
 
 
 def _template(recipe: Recipe, checkpoint: Path) -> ChatTemplate | None:
-    """How conversations are laid out: as in the checkpoint, else as in the model that a training
-    begins from, else as by default; None where there are no conversations."""
-    if not recipe.data.converses:
+    """How conversations are laid out: as prepared ones are, else as in the checkpoint, else as in
+    the model that a training begins from, else as by default; None where there are no
+    conversations."""
+    prepared = template_of_shards(recipe.data.sources)
+    if prepared is None and not recipe.data.converses:
         return None
+    require(
+        recipe.byteify is None or not recipe.byteify.distill,
+        "byteify.distill: not with conversations, whose turns end with ids that the teacher does "
+        "not have",
+    )
     begins = recipe.init not in (None, PRETRAINED)
     folders = [checkpoint] * checkpoint.is_dir() + [init_folder(str(recipe.init))] * begins
     found = ChatTemplate.from_folder(folders[0]) if folders else None
-    return found or ChatTemplate.default()
+    if prepared is None:
+        return found or ChatTemplate.default()
+    if found is not None and found.source != prepared.source:
+        warn_once(
+            f"{prepared.where}: is another than that of {folders[0]}, and the trained model gets "
+            f"it; to keep the other, prepare the text again with --template {folders[0]}"
+        )
+    return prepared
 
 
 def _own_entropy_model(

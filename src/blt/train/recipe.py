@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import tomli_w
 
-from blt.data.form import Learn, SourceConfig, weights_of, without_weight
+from blt.data.form import Learn, SourceConfig, converses, weights_of, without_weight
 from blt.errors import UserError, named, nearest, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
@@ -69,8 +69,7 @@ class DataConfig:
     @property
     def converses(self) -> bool:
         """Is one of the sources of conversations?"""
-        tables = (source for source in self.sources if isinstance(source, SourceConfig))
-        return any(table.messages is not None for table in tables)
+        return converses(self.sources)
 
     def _check_noise(self) -> None:
         """Each noise once and known, and a share of them where they are named."""
