@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from blt.checkpoint.convert import convert
 from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.push import push_to_hub
 from blt.errors import UserError
+from blt.files import checksums
+from blt.report.verify import verify
 from checkpoints import equal_weights
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -77,6 +80,23 @@ def test_what_is_pushed_loads_by_its_id(
     loaded = blt.load("me/mine")
     assert equal_weights(loaded, model)
     assert loaded.chat_template == model.chat_template
+
+
+def test_where_a_model_lay_is_not_pushed(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:
+    """Earlier versions wrote it into init.json."""
+    scored = {"as_it_was": {"bits_per_byte": 2.0, "patch_size": 4.0, "bytes": 9}}
+    change = {"key": "entropy_model", "was": "/home/me/old", "is": "/home/me/runs/new/checkpoint"}
+    begun = {"init": "/home/me/old", "kind": "blt", "heldout": scored, "changed": [change]}
+    lm.save(tmp_path / "ours")
+    (tmp_path / "ours/init.json").write_text(json.dumps(begun))
+    checksums.record(tmp_path / "ours", ["init.json"])
+    push_to_hub(tmp_path / "ours", "me/mine")
+    for path in (hub / "me/mine").iterdir():
+        assert b"/home/me" not in path.read_bytes(), path
+    pushed = json.loads((hub / "me/mine/init.json").read_text())
+    assert (pushed["init"], pushed["changed"][0]["is"]) == ("old", "new")
+    assert verify(hub / "me/mine").faults == []
+    assert "began from `old`, which had 2.000" in (hub / "me/mine/README.md").read_text()
 
 
 def test_the_code_on_the_card_runs(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:

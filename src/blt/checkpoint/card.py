@@ -10,6 +10,7 @@ from rich.filesize import pick_unit_and_suffix
 
 from blt.checkpoint.folders import INIT, Checkpoint
 from blt.checkpoint.layouts.names import TABLE, Layout
+from blt.checkpoint.origin import damaged, published
 from blt.errors import UserError
 from blt.model.config import Config
 
@@ -52,19 +53,20 @@ def write_card(found: Checkpoint, layout: Layout, name: str, license: str | None
 
 def _origin(found: Checkpoint) -> str:
     """What the model began from, what was changed in it then, and what that cost."""
+    if INIT not in found.files:
+        return ""
     try:
-        return "" if INIT not in found.files else _beginning(found.files[INIT])
+        return _beginning(published(found.files[INIT], found.where))
     except (KeyError, TypeError, ValueError, AttributeError):
-        where = f"{found.where}/{INIT}"
-        raise UserError(f"{where}: is not as `blt train` wrote it; restore or delete it") from None
+        raise UserError(damaged(found.where)) from None
 
 
 def _beginning(begun: Mapping[str, Any]) -> str:
     was, now = (begun["heldout"].get(name) for name in ("as_it_was", "as_changed"))
     lines = [
-        f"## Where it comes from\nIts training began from `{begun['init']}`, which had "
-        f"{was['bits_per_byte']:.3f} bits per byte on {was['bytes']:,} bytes of text that was held "
-        "out from it"
+        f"## Where it comes from\nIts training began from `{begun['init']}`{_weights(begun)}, "
+        f"which had {was['bits_per_byte']:.3f} bits per byte on {was['bytes']:,} bytes of text "
+        "that was held out from it"
     ]
     if now is not None:
         lines[0] += f", and {now['bits_per_byte']:.3f} with what was changed before the first step"
@@ -75,6 +77,11 @@ def _beginning(begun: Mapping[str, Any]) -> str:
         ]
     lines[0] += "."
     return "\n".join(lines) + "\n\n"
+
+
+def _weights(begun: Mapping[str, Any]) -> str:
+    found = begun.get("weights_sha256")  # earlier versions wrote none
+    return f" (SHA-256 of the weights: `{found[:16]}…`)" if found else ""
 
 
 def _facts(found: Checkpoint) -> dict[str, str]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from blt.checkpoint.card import write_card
-from blt.checkpoint.folders import CARD
+from blt.checkpoint.folders import CARD, INIT, Checkpoint
 from blt.checkpoint.open import layout_of, open_checkpoint
+from blt.checkpoint.origin import published
 from blt.errors import UserError, require
+from blt.files import checksums
+from blt.files.configs import to_dict
 from blt.files.hub import HUB_ID, WANTED, failures, library, local_folder
 from blt.files.stored import inside
 
@@ -44,7 +51,7 @@ def push_to_hub(
     card: bytes | Path = source / CARD
     if not (source / CARD).is_file():
         card = write_card(found, layout_of(source), repo_id, license).encode()
-    contents = {CARD: card, **_files(source)}
+    contents: dict[str, bytes | Path] = {CARD: card, **_files(source), **_without_places(found)}
     operations = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
     api = hub.HfApi(token=token)
     try:
@@ -54,6 +61,23 @@ def push_to_hub(
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{repo_id}: the hub has not taken it ({reason})") from None
     return f"https://huggingface.co/{repo_id}"
+
+
+def _without_places(found: Checkpoint) -> dict[str, bytes]:
+    """Files instead of those that earlier versions wrote, which say where a model lay."""
+    begun = found.files.get(INIT)
+    if begun is None or (clean := published(begun, found.where)) == begun:
+        return {}
+    replaced, noted = _json(clean), checksums.read(Path(found.where))
+    if INIT not in noted.sha256:
+        return {INIT: replaced}
+    digests = noted.sha256 | {INIT: hashlib.sha256(replaced).hexdigest()}
+    sums = to_dict(replace(noted, sha256=digests))
+    return {INIT: replaced, checksums.CHECKSUMS: _json(sums)}
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return f"{json.dumps(data, indent=2)}\n".encode()
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -33,6 +33,12 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "BOOL": torch.bool,  # lookup tables
 }
+BYTES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
+# Nothing here writes them: int8 of `--precision` is made where it is used, and read from no file.
+QUANTISED = (
+    ". 8-bit numbers are weights only with their scales, which each program keeps in its own way: "
+    "name the folder that they were made from, or let that program write it as bfloat16"
+)
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -195,7 +201,7 @@ def _entry(path: Path, data: int, name: str, info: dict[str, Any]) -> Entry:
     if dtype is None or not shape:
         raise UserError(
             f"{path}: tensor {name!r} is {info['dtype']} of shape {shape}; weights are "
-            f"{', '.join(DTYPES)}, and have dimensions"
+            f"{', '.join(DTYPES)}, and have dimensions{QUANTISED if info['dtype'] in BYTES else ''}"
         )
     return Entry(path, data + info["data_offsets"][0], Spec(dtype, shape))
 

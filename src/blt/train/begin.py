@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from blt.checkpoint import origin
 from blt.checkpoint.folders import INIT, PATCHING
 from blt.checkpoint.pretrained import PRETRAINED, identity, read_patching, shipped
 from blt.data.text import Source, heldout_by_source
@@ -48,6 +49,7 @@ class Beginning:
         name: of the folder, as the recipe has it.
         model: with float32 weights, on the device to train on.
         stored: precision of the weights where they came from.
+        weights: their fingerprint; None: of none.
         patching: rule and θ of a byte model; None: another kind.
         notes: how tables, tokens and modules that are not as they were begin, by their key.
     """
@@ -55,6 +57,7 @@ class Beginning:
     name: str
     model: LanguageModel
     stored: str
+    weights: str | None = None
     patching: PatchingConfig | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -98,7 +101,7 @@ def _loaded(name: str, folder: Path, recipe: Recipe) -> Beginning:
     model = model.float().to(choose_device(recipe.train.device))
     if isinstance(model, BLT) and model.entropy_model is not None:
         model.entropy_model.requires_grad_(False)  # it only cuts
-    return Beginning(name, model, stored, patching)
+    return Beginning(name, model, stored, origin.fingerprint(folder), patching)
 
 
 def begun_model(
@@ -113,7 +116,8 @@ def begun_model(
     """The model to train: as it was but for what the recipe changes on purpose.
 
     What differs, and the held-out bits per byte before and after, go to ``init.json`` in the run
-    folder, and in lines to ``say``.
+    folder, and in lines to ``say``. The file goes wherever the model goes, so it has the other
+    model's name and the SHA-256 of its weights, not where it lies here.
 
     Args:
         entropy_model: another one that the recipe names; None: the model's own.
@@ -124,13 +128,15 @@ def begun_model(
     model = _changed(beginning, recipe, sources, entropy_model, on_prepare)
     after = _values(replace(beginning, model=model), recipe)
     if before.get("entropy_model") != after.get("entropy_model"):
-        before["entropy_model"], after["entropy_model"] = beginning.name, recipe.entropy_model
+        named = (beginning.name, recipe.entropy_model)
+        before["entropy_model"], after["entropy_model"] = (x and origin.shown(x) for x in named)
     heldout = {"as_it_was": was}
     changed = _differences(before, after, beginning.notes, SECTIONS[recipe.kind])
     if changed:
         heldout["as_changed"] = _measured(model, recipe, sources)
     found: dict[str, Any] = {
-        "init": beginning.name,
+        "init": origin.shown(beginning.name),
+        "weights_sha256": beginning.weights,
         "kind": recipe.kind,
         "stored_as": beginning.stored,
         "heldout": heldout,
@@ -140,7 +146,7 @@ def begun_model(
         found["patching"] = to_dict(beginning.patching)
     if run.parallel.main:
         durable.write_json(run.path / INIT, found, indent=2)
-        for line in _lines(found):
+        for line in _lines(found, beginning.name):
             if say is not None:
                 say(line)
     return model
@@ -284,9 +290,9 @@ def _measured(
     return {"bits_per_byte": bits, "patch_size": size, "bytes": sum(map(len, pieces))}
 
 
-def _lines(found: Mapping[str, Any]) -> list[str]:
-    """What is in init.json, for a reader."""
-    lines = [f"begins from {found['init']}: {_scored(found['heldout']['as_it_was'])}"]
+def _lines(found: Mapping[str, Any], name: str) -> list[str]:
+    """What is in init.json, for a reader on this machine."""
+    lines = [f"begins from {name}: {_scored(found['heldout']['as_it_was'])}"]
     if found["stored_as"] != "float32":
         lines.append(f"its weights are stored as {found['stored_as']}, and trained as float32")
     for one in found["changed"]:
