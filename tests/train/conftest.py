@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+import torch._dynamo as dynamo
 
+from blt.model import compiling
 from blt.model.config import TokenTransformerConfig
 from blt.patching import PatchingConfig
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
@@ -46,6 +51,16 @@ def entropy_folder(byte_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def blt_recipe(data: DataConfig, train: TrainConfig, entropy_folder: Path) -> Recipe:
     return Recipe("blt", data, train, model=TINY_BLT, entropy_model=str(entropy_folder))
+
+
+@pytest.fixture
+def without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is compiled is traced, its backward pass too, and then runs as PyTorch runs it."""
+    traced = {"dynamic": True, "backend": "aot_eager"}
+    monkeypatch.setattr(compiling, "compiled", partial(torch.compile, **traced))
+    dynamo.reset()
+    yield
+    dynamo.reset()
 
 
 @pytest.fixture

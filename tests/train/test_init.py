@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import blt
 from blt.checkpoint.card import write_card
 from blt.checkpoint.convert import convert
 from blt.checkpoint.open import open_checkpoint
+from blt.checkpoint.origin import shown
 from blt.checkpoint.pretrained import PRETRAINED, read_patching
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
@@ -27,6 +29,7 @@ from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
 from blt.train.job import open_text
 from checkpoints import equal_weights, random_model
+from processes import reports, train, write
 from shapes import tiny_config
 
 TEXT = b"Bytes are 8 bits of beer, and 99 bottles are on the wall."
@@ -131,7 +134,8 @@ def test_integers_of_8_bits_are_refused_by_name(
     weights = load_file(tmp_path / "theirs" / "model.safetensors")
     weights["lm_head.weight"] = weights["lm_head.weight"].to(torch.int8)
     save_file(weights, tmp_path / "theirs" / "model.safetensors")
-    with pytest.raises(UserError, match=r"lm_head\.weight' is I8"):
+    named = r"lm_head\.weight' is I8.*name the folder that they were made from"
+    with pytest.raises(UserError, match=named):
         train_recipe(from_file("blt", tmp_path / "theirs"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -160,10 +164,73 @@ def test_the_card_says_what_was_changed_and_what_it_cost(
     for values in begun(tmp_path / "run")["heldout"].values():
         assert f"{values['bits_per_byte']:.3f}" in card
     assert "model.patching.threshold" in card
+    assert "began from `blt` (SHA-256 of the weights: `" in card
     (folder / "init.json").write_text("{}")
     (folder / "checksums.json").unlink()
     with pytest.raises(UserError, match=r"init\.json: is not as `blt train` wrote it"):
         write_card(open_checkpoint(folder), "blt", "me/mine", None)
+
+
+def test_where_a_model_lay_is_not_in_what_is_published(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    weights = runs["blt"] / "checkpoint" / "model.safetensors"
+    train_recipe(from_file("blt", runs["blt"]), tmp_path / "run", say=said.append)
+    changes = ("entropy_model=pretrained", "target_patch_size=3.0")
+    again = from_file("blt", tmp_path / "run", "", *changes)
+    train_recipe(again, tmp_path / "again", say=said.append)
+    for name in ("run", "again"):
+        for path in (tmp_path / name / "checkpoint").glob("*.json"):
+            assert str(tmp_path.parent) not in path.read_text(), path
+    assert f"begins from {runs['blt']}: " in said[0]  # on this machine it may be known
+    found = begun(tmp_path / "run")
+    assert found["init"] == "blt"
+    assert found["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert changed(tmp_path / "again")["entropy_model"] == ("run", "pretrained")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pretrained", "pretrained"),
+        ("owner/name", "owner/name"),
+        ("/home/me/models/mine", "mine"),
+        ("/home/me/runs/mine/checkpoint", "mine"),
+        ("runs/mine/checkpoint/", "mine"),
+        ("../mine", "mine"),
+    ],
+)
+def test_a_hub_id_is_told_whole_and_a_folder_by_its_last_name(name: str, expected: str) -> None:
+    assert shown(name) == expected
+
+
+@pytest.mark.parametrize("kind", ["blt", "byte", "token"])
+def test_two_processes_begin_from_a_model_as_one_does(
+    kind: str, runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    changes = {"blt": ["target_patch_size=3.0"], "byte": ["byte_model.hash_rows=64"], "token": []}
+    changes["byte"].append("byte_model.hash_ngram_sizes=[3, 4]")
+    recipe = from_file(kind, runs[kind], "", "train.lr=1e-3", *changes[kind])
+    train(write(recipe, tmp_path / "1.toml", steps=4, accumulate=2), tmp_path / "one")
+    train(write(recipe, tmp_path / "2.toml", steps=4), tmp_path / "two", processes=2)
+    assert begun(tmp_path / "one") == begun(tmp_path / "two")
+    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
+
+
+def test_a_compiled_training_from_a_model_has_the_losses_of_a_plain_one(
+    runs: dict[str, Path],
+    from_file: Callable[..., Recipe],
+    tmp_path: Path,
+    without_a_compiler: None,
+) -> None:
+    recipe = from_file("blt", runs["blt"], "", "train.steps=3", "train.lr=1e-3")
+    compiled = replace(recipe, train=replace(recipe.train, compile=True))
+    train_recipe(recipe, tmp_path / "plain")
+    train_recipe(compiled, tmp_path / "compiled")
+    for a, b in zip(reports(tmp_path / "plain"), reports(tmp_path / "compiled"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
 
 
 def test_it_learns_from_there(

@@ -105,10 +105,6 @@ def train_recipe(
         shape = entropy_model.config
         recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
     parallel = parallel_of(recipe.train.device)  # before anything is written
-    require(
-        recipe.lora is None or parallel.mesh is None,
-        "lora: an adapter is trained by one process; leave out torchrun",
-    )
     template = _template(recipe, Path(run_folder) / CHECKPOINT)
     sources = open_text(recipe, template)
     cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
