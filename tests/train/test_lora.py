@@ -28,6 +28,7 @@ from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
 from blt.train.recipe import LoraConfig
 from blt.train.trainer import Trainer
 from commands import fails
+from processes import reports, train, write
 from shapes import random_blt
 
 peft = pytest.importorskip("peft")
@@ -218,6 +219,51 @@ def test_a_training_of_adapters_goes_on_exactly(base: Path, recipe: Recipe, tmp_
     again = adapters.read_tensors(tmp_path / "parts" / "checkpoint")
     for layer, pair in at_once.items():
         assert all(map(torch.equal, pair, again[layer])), layer
+
+
+def test_an_adapter_of_a_model_that_cuts_by_entropies(recipe: Recipe, tmp_path: Path) -> None:
+    random_blt("entropy").save(tmp_path / "cuts")
+    recipe = replace(recipe, init=str(tmp_path / "cuts"), model=None)
+    train_recipe(recipe, tmp_path / "run")
+    longer = replace(recipe, train=replace(recipe.train, steps=6))
+    model = train_recipe(longer, tmp_path / "run", resume=True)
+    found = blt.load(tmp_path / "cuts", adapter=tmp_path / "run")
+    assert (found.logits(IDS) - model.logits(IDS)).abs().max() < 1e-4
+    assert found.threshold == blt.load(tmp_path / "cuts").threshold
+
+
+def test_two_processes_train_the_adapter_that_one_would(
+    recipe: Recipe, base: Path, tmp_path: Path
+) -> None:
+    often = {"steps": 6, "checkpoint_every_seconds": 60.0}
+    train(write(recipe, tmp_path / "1.toml", **often, accumulate=2), tmp_path / "one")
+    train(write(recipe, tmp_path / "2.toml", **often), tmp_path / "two", processes=2)
+    alone, together = reports(tmp_path / "one"), reports(tmp_path / "two")
+    assert alone[-1]["bits_per_byte"] < alone[0]["bits_per_byte"]
+    for a, b in zip(alone, together, strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
+        assert b["bytes_seen"] == a["bytes_seen"]
+    longer = often | {"steps": 9}
+    train(write(recipe, tmp_path / "1.toml", **longer), tmp_path / "one", "--resume", processes=2)
+    longer["accumulate"] = 2
+    train(write(recipe, tmp_path / "2.toml", **longer), tmp_path / "two", "--resume")
+    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-3)
+    found = [adapters.read_tensors(tmp_path / run / "checkpoint") for run in ("one", "two")]
+    for layer, pair in found[0].items():
+        for a, b in zip(pair, found[1][layer], strict=True):
+            assert (a - b).abs().max() < 0.02 * a.abs().max() + 1e-4, layer
+
+
+def test_a_compiled_training_of_adapters_has_the_losses_of_a_plain_one(
+    recipe: Recipe, tmp_path: Path, without_a_compiler: None
+) -> None:
+    short = replace(recipe.train, steps=3, evals=0)  # tracing takes the time
+    train_recipe(replace(recipe, train=short), tmp_path / "plain")
+    compiled = replace(recipe, train=replace(short, compile=True))
+    train_recipe(compiled, tmp_path / "compiled")
+    for a, b in zip(reports(tmp_path / "plain"), reports(tmp_path / "compiled"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
 
 
 def test_an_adapter_brings_the_template_that_it_was_trained_with(

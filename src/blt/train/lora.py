@@ -45,8 +45,8 @@ def check(recipe: Recipe) -> None:
     )
     assert recipe.init is not None
     shape, was = getattr(recipe, SECTIONS[recipe.kind]), open_init(recipe.init, recipe.kind).config
-    if isinstance(shape, Config) and isinstance(was, Config):  # a recipe drops what cuts nothing
-        shape, was = replace(shape, entropy_model=None), replace(was, entropy_model=None)
+    if isinstance(was, Config) and isinstance(shape, Config) and not was.patching.needs_entropies:
+        was = replace(was, entropy_model=shape.entropy_model)  # a recipe drops what cuts nothing
     named = [key for key in ("entropy_model", "tokenizer") if getattr(recipe, key) is not None]
     require(
         not named and shape == was,
