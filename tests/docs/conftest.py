@@ -52,6 +52,9 @@ def write_texts(folder: Path) -> None:
     (folder / "flores200" / "devtest" / "deu_Latn.devtest").write_text(TEXT.upper())
     (folder / "books" / "more").mkdir()
     (folder / "books" / "more" / "b.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    (folder / "tldr" / "pages").mkdir(parents=True)
+    examples = "\n\n".join(f"- Count {n} bottles:\n\n`count {n} --of beer`" for n in range(60))
+    (folder / "tldr" / "pages" / "count.md").write_text(f"# count\n\n> Counts.\n\n{examples}\n")
     (folder / "docs").mkdir()
     for name in ("README.md", "docs/one.md"):
         (folder / name).write_text(TEXT[:600])
