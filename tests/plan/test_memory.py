@@ -204,7 +204,7 @@ def test_what_a_compiled_layer_keeps_is_what_the_compiler_chose() -> None:
         kept = kept_by(layer, rows=4096)
         width, dim, wide = 2, 256, 704
         predicted = Activations(4096, 1, width, gpu=True, recomputes=less, compiled=True)
-        assert predicted._kept_compiled(dim, wide) == pytest.approx(kept / 4096, rel=0.15)
+        assert predicted._kept_compiled(dim, dim, wide) == pytest.approx(kept / 4096, rel=0.15)
     dynamo.reset()
 
 

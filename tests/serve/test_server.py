@@ -275,7 +275,7 @@ def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(tmp_path: Pa
 def starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """`serve` ends where a server would begin to answer."""
     monkeypatch.setattr(run.Server, "run", lambda *_, sockets: sockets[0].close())
-    monkeypatch.setattr(run.lm, "load", lambda _, device: random_blt().to(device))
+    monkeypatch.setattr("blt.lm.load", lambda _, device, adapter: random_blt().to(device))
     monkeypatch.setattr(run.logs, "to_stderr", lambda: None)
 
 

@@ -102,7 +102,8 @@ def test_every_verb_takes_a_base_with_an_adapter_for_it(
     bits = trained.bits_per_byte("12 bottles of beer")
     assert json.loads(capsys.readouterr().out)["bits_per_byte"] == pytest.approx(bits, rel=1e-4)
     assert cli.main(["generate", "12 bot", *of_base, "--json", "--temperature", "0"]) == 0
-    expected = blt.load(base, adapter=tmp_path / "run").generate("12 bot", temperature=0)
+    lm = blt.load(base, adapter=tmp_path / "run")
+    expected = lm.generate("12 bot", temperature=0, valid_utf8=True)
     assert json.loads(capsys.readouterr().out)["text"] == expected.text
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"12?\n")))
     assert cli.main(["chat", str(base), *chosen, "--max-bytes", "9"]) == 0  # has its template

@@ -15,9 +15,10 @@ from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
 from blt.model.kernels import RowGroups
 from blt.model.layers import init_linear
 from blt.model.ngrams import Trail, as_bytes, bytes_back, previous_rows, suffixes, without_case
-from blt.vocab import VOCAB_SIZE
+from blt.vocab import OFFSET, VOCAB_SIZE
 
 LETTERS = 27
+FIRST_LETTER = ord("a") - 1 + OFFSET
 PRIMES = (
     1000000007,
     5915587277,
@@ -74,12 +75,12 @@ def ngram_rows(back: list[Tensor], sizes: tuple[int, ...], functions: int, rows:
 
 
 def rows_of_letters(size: int, rows: int, prime: int = PRIMES[0]) -> int:
-    """How many rows of a table the n-grams of 27 neighbouring ids, such as letters, fall on."""
-    letters = torch.arange(LETTERS, dtype=torch.int64, device="cpu")
-    found = (letters % rows).unique()
+    """How many rows of a table the n-grams of the letters a to z and the id before them fall on."""
+    letters = torch.arange(LETTERS, dtype=torch.int64, device="cpu") + FIRST_LETTER
+    hashes = letters
     for _ in range(size - 1):
-        found = ((found[:, None] * prime + letters) % rows).unique()
-    return len(found)
+        hashes = (hashes[:, None] * prime + letters).flatten()
+    return len(hashes.remainder_(rows).unique())
 
 
 def crowded(sizes: Sequence[int], functions: int, rows: int) -> int | None:
