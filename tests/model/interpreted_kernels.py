@@ -29,7 +29,7 @@ from shapes import tiny_config
 
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}
 
-settings.register_profile("interpreted", parent=settings.get_profile("default"), max_examples=10)
+settings.register_profile("interpreted", parent=settings.get_profile("default"), max_examples=6)
 settings.load_profile("interpreted")
 
 size = st.one_of(st.integers(1, 6), st.integers(1, 60))
