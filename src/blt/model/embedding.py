@@ -80,7 +80,7 @@ def rows_of_letters(size: int, rows: int, prime: int = PRIMES[0]) -> int:
     hashes = letters
     for _ in range(size - 1):
         hashes = (hashes[:, None] * prime + letters).flatten()
-    return len(hashes.remainder_(rows).unique())
+    return len((hashes % rows).unique())
 
 
 def crowded(sizes: Sequence[int], functions: int, rows: int) -> int | None:
