@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blt import vocab
@@ -143,6 +143,9 @@ prompts = st.binary(max_size=12) | st.builds(
 
 
 @given(prompts, seeds, st.integers(0, 9))
+@example("漢".encode()[:1], 0, 1)  # what has been begun does not fit
+@example("😀".encode()[:2], 0, 1)
+@example("😀".encode()[:1], 0, 3)  # it fits exactly
 def test_only_valid_utf8_is_written_and_it_ends_whole(prompt: bytes, seed: int, most: int) -> None:
     generator = random.Random(seed)
     begun, now = vocab.unfinished(prompt), chooser(prompt, valid_utf8=True, max_bytes=most)
