@@ -18,8 +18,6 @@ from blt.checkpoint.pretrained import find_entropy_model
 from blt.errors import UserError, named
 from blt.evals.compare import compare
 from blt.evals.patch_size import patch_size
-from blt.lm import load
-from blt.machine.precision import choose_device
 from blt.study.characters import Model, Turn, teach, turns, words_for
 from blt.study.config import Evaluation, Point, Study, slug
 from blt.study.costs import costs_of
@@ -187,15 +185,13 @@ class Runner:
     def _teach(self, turn: Turn) -> None:
         if self.on_point is not None:
             self.on_point(turn.name)
-        recipe = turn.model.recipe
-        device = choose_device(recipe.train.device)
-        model = load(self.out.run(turn.model.run) / CHECKPOINT, device)
+        model = self.training.model(turn.model.run, turn.model.recipe)
         self.out.append(teach(turn, model), CHARACTERS)
 
     def _score(self, point: Point) -> None:
         if self.on_point is not None:
             self.on_point(f"scoring {point.name}")
-        model = self.training.model(point)
+        model = self.training.model(point.name, point.recipe)
         context = point.recipe.data.context_bytes
         size = patch_size(model, self.heldout.all[::16], context)
         line = {"name": point.name, "patch_size": size, "bits": score(model, self.heldout.pieces)}
@@ -211,8 +207,9 @@ class Runner:
 
     def _time(self, point: Point) -> None:
         recipe = self.training.resolved(point)
-        model, sources = self.training.model(point), self.training.sources(recipe)
-        line = {"name": point.name, **costs_of(model, recipe, sources)}
+        model = self.training.model(point.name, point.recipe)
+        costs = costs_of(model, recipe, self.training.sources(recipe))
+        line = {"name": point.name, **costs}
         self.out.append(line, COSTS)
 
 

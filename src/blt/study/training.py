@@ -95,10 +95,9 @@ class Training:
             self._sources = open_text(recipe)
         return self._sources
 
-    def model(self, point: Point) -> LanguageModel:
-        """What a run has trained, on the device that it was trained on."""
-        device = choose_device(point.recipe.train.device)
-        return load(self.out.run(point.name) / CHECKPOINT, device)
+    def model(self, name: str, recipe: Recipe) -> LanguageModel:
+        """What a run of that name has trained, on the device that its recipe names."""
+        return load(self.out.run(name) / CHECKPOINT, choose_device(recipe.train.device))
 
     def _patcher_flops(self, point: Point) -> float:
         found = (line for line in self.out.lines() if line["name"] == point.patcher)
