@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from blt.lm import BLT, ByteLM, LanguageModel
 from blt.machine.precision import autocast, reading_dtype
 from blt.model.packing import Spans
 from blt.model.transformer import CausalTransformer, entropy, entropy_contexts
-from blt.patching import PatchingConfig, decide, mean_patch_size, refuse_unused
+from blt.patching import Patcher, PatchingConfig, mean_patch_size, refuse_unused
 from blt.patching.rules import used
 from blt.serve.errors import APIError
 from blt.serve.schemas import OFFERED, PatchesOut, PatchesResponse, RuleCard, RuleIn, ScoreResponse
@@ -89,17 +90,21 @@ class Analysis:
                 refuse_unused(of, [name])
             except UserError as error:
                 raise APIError(422, str(error), param=f"{where}.{name}") from None
-        if rule.rule == "model":
-            config = replace(self.own, **{**given, "rule": self.own.rule})
-        else:
-            config = replace(self.base, **given)
-        if config.is_learned:
-            assert isinstance(self.lm, BLT)
-            (entropies,) = self.lm.boundary_probabilities([ids])
-        starts = decide(config, ids, entropies)[:-1]
+        patcher = self._patcher(rule.rule, given)
+        (decisions,), _ = patcher.decide([ids], None if patcher.config.is_learned else [entropies])
+        config, starts = patcher.config, decisions[:-1]
         size = mean_patch_size(len(ids), int(starts.sum()))
         found = starts[1:].nonzero().flatten().tolist()  # of bytes; BOS is not one
         return PatchesOut(rule=rule.rule, starts=found, mean_size=size, **parameters_of(config))
+
+    def _patcher(self, rule: str, given: dict[str, Any]) -> Patcher:
+        """Of a request: the model's own or another rule, with the parameters that were given."""
+        if rule != "model":
+            return Patcher(replace(self.base, **given), self.entropy_model)
+        config = replace(self.own, **{**given, "rule": self.own.rule})
+        return (
+            replace(self.lm.patcher, config=config) if isinstance(self.lm, BLT) else Patcher(config)
+        )
 
     @torch.inference_mode()
     def score(self, data: bytes) -> ScoreResponse:
