@@ -52,6 +52,29 @@ def test_log_likelihoods_are_those_of_the_model(harness: Any, model: Path) -> No
     assert harness.loglikelihood(requests(("A context", likeliest)))[0][1]
 
 
+def test_an_adapter_is_added_under_the_harness_own_name(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs peft: pip install '.[lora]'")
+    from blt.checkpoint import adapters
+    from blt.evals.harness import Harness
+    from blt.train import lora
+    from blt.train.recipe import LoraConfig
+
+    lm = blt.load(model)
+    lora.begin(lm, LoraConfig(rank=2, alpha=4.0), str(model), seed=0)
+    with torch.no_grad():
+        for name, parameter in adapters.tensors_of(lm).items():
+            if name.endswith(adapters.B):
+                parameter.normal_(std=0.1)
+    lm.eval().save(tmp_path / "adapter")
+    asked = requests(("A context", " and"))
+    (plain,), (found,) = (
+        Harness(str(model), peft=folder).loglikelihood(asked)
+        for folder in (None, str(tmp_path / "adapter"))
+    )
+    assert found[0] == pytest.approx(lm.log_likelihoods([(b"A context", b" and")])[0], rel=1e-4)
+    assert abs(found[0] - plain[0]) > 1e-2
+
+
 def test_rolling_is_in_bits_per_byte_what_we_say(harness: Any, model: Path) -> None:
     texts = [MULTILINGUAL.decode(), "", "x"]
     for text, nats in zip(texts, harness.loglikelihood_rolling(requests(*zip(texts))), strict=True):

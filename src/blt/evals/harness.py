@@ -38,6 +38,7 @@ class Harness(LM):
 
     Args:
         pretrained: any folder that ``blt eval`` takes; left out, the BLT inside the package.
+        peft: folder of an adapter (LoRA) for it, as the harness calls this for its own models.
         context_bytes: texts whose perplexity is asked for are scored in pieces of so many bytes,
             each from BOS, as ``blt eval`` does.
         dtype: of matrix products when scoring: float32, bfloat16, or auto: bfloat16 on a GPU that
@@ -55,6 +56,7 @@ class Harness(LM):
     def __init__(
         self,
         pretrained: str = PRETRAINED,
+        peft: str | None = None,
         context_bytes: int = 2048,
         dtype: str = "auto",
         max_batch: int = 16,
@@ -66,7 +68,7 @@ class Harness(LM):
         require(dtype in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         require(context_bytes > 0, f"context_bytes must be positive, got {context_bytes}")
         place = choose_device("auto" if device in UNSAID else device, "--device")
-        self.lm: LanguageModel = load(pretrained).to(place)
+        self.lm: LanguageModel = load(pretrained, peft).to(place)
         self._device = self.lm.device
         self.context_bytes, self.max_batch = context_bytes, max_batch
         self.dtype = reading_dtype(place, dtype)  # type: ignore[arg-type]
