@@ -22,7 +22,7 @@ from benchmarks.cpu_jobs import transformers_side
 from benchmarks.machine import fastest
 from benchmarks.steps import transformers_writer
 from blt.generate import Engine, Sampling, driven
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import cached
 from blt.generate.sampling import draw

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.incremental import CachedModel
 from blt.generate.incremental_blt import CachedBLT, cached
 from blt.vocab import encode

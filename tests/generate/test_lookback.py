@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import blt
 from blt.errors import UserError
 from blt.generate import Engine, Sampling
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.cpp import library
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import packed

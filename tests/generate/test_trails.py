@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import blt
 from blt.errors import UserError
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.cpp import library
 from blt.generate.engine import Engine
 from blt.generate.incremental import CachedModel

@@ -14,7 +14,7 @@ import blt
 from blt import encode
 from blt.errors import UserError
 from blt.generate import Engine, cpp
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import Precision, _packed_linear, cache_dtype, packed
 from shapes import TINY, random_blt, tiny_config

@@ -8,7 +8,7 @@ import torch
 import blt
 from blt import encode
 from blt.generate import cpp
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import packed
 from texts import MULTILINGUAL

@@ -15,7 +15,7 @@ from torch import Tensor
 from blt import vocab
 from blt.errors import UserError, require, require_whole
 from blt.generate.admission import Admission, RefusedError
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.captured.writer import CapturedWriter, refusal
 from blt.generate.compiled import compiled_forward
 from blt.generate.driven import DrivenWriter

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from blt.generate.cache import MAX_ROWS, PatchMemory, Ring, RingPiece, RingStep
+from blt.generate.caches.patches import PatchMemory
+from blt.generate.caches.rings import MAX_ROWS, Ring, RingPiece, RingStep
 from blt.generate.compiled import CompiledForward
 from blt.generate.lookback import looking_back
 from blt.generate.steps import ByteSteps

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from blt import vocab
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.patching import RULES
 from blt.serve.neutral import COMPLETIONS, STREAMS, Values, describe, drop
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.vocab import OFFSET, VOCAB_SIZE
 
 INTEGERS = (

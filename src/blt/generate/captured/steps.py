@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blt.generate.cache import Ring
+from blt.generate.caches.rings import Ring
 from blt.generate.captured.attention import Kernel, LayerCache, Seen, kernel_for
 from blt.generate.captured.choice import Choosing, Needs, Spelling, verdict
 from blt.generate.captured.slots import PLACE, Texts, Work

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blt.generate.cache import MAX_ROWS
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.captured.blt_steps import BLTSteps
 from blt.generate.captured.capture import Launcher, Mirror
 from blt.generate.captured.choice import Needs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blt.generate import cpp
-from blt.generate.cache import CacheLayers
+from blt.generate.caches.layout import CacheLayers
 from blt.generate.cpp.products import (
     KINDS,
     MAX_NATIVE_ROWS,
