@@ -1,30 +1,26 @@
-"""Put a trained model into the package, its weights stored as bfloat16 to keep it small.
+"""Put a trained model into the package, its weights stored in few bits to keep it small.
 
-python tools/ship.py runs/entropy-pretrained/checkpoint   # an entropy model, and its θ
-python tools/ship.py runs/blt-pretrained/checkpoint       # a BLT
+python tools/ship.py runs/entropy-pretrained/checkpoint        # an entropy model, and its θ
+python tools/ship.py runs/blt-pretrained/checkpoint            # a BLT
+python tools/ship.py RUN/checkpoint --precision int8           # half of bfloat16's room
 """
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
-import torch
-
-import blt
-from blt.checkpoint.pretrained import PATCHING, read_patching, save_patching
+from blt.checkpoint.convert import convert
+from blt.checkpoint.open import open_checkpoint
 
 ASSETS = Path(__file__).parents[1] / "src" / "blt" / "assets"
 HOMES = {"byte": ("entropy_model", 3_000_000), "blt": ("blt", 20_000_000)}  # at most so many bytes
 
 
-def main(folder: str) -> None:
-    model = blt.load(folder).to(torch.bfloat16)
-    name, limit = HOMES[model.kind]
-    home = ASSETS / name
-    model.save(home)
-    if model.kind == "byte":
-        save_patching(home, read_patching(Path(folder) / PATCHING))
+def main(folder: Path, precision: str, assets: Path = ASSETS) -> None:
+    name, limit = HOMES[open_checkpoint(folder).kind]
+    home = assets / name
+    convert(folder, home, precision=precision)
     size = sum(file.stat().st_size for file in home.iterdir())
     if size > limit:
         raise SystemExit(f"{home}: {size} bytes, more than {limit}; train a smaller one")
@@ -32,4 +28,8 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--precision", choices=("bfloat16", "int8"), default="bfloat16")
+    given = parser.parse_args()
+    main(given.folder, given.precision)

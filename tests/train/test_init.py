@@ -125,7 +125,19 @@ def test_a_folder_of_transformers_is_trained_in_float32(
     assert any("stored as bfloat16" in line for line in said) == (dtype == torch.bfloat16)
 
 
-def test_integers_of_8_bits_are_refused_by_name(
+def test_a_folder_in_int8_is_trained_in_float32(
+    from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    random_model(0).save(tmp_path / "floats")
+    convert(tmp_path / "floats", tmp_path / "int8", precision="int8")
+    said: list[str] = []
+    train_recipe(from_file("blt", tmp_path / "int8"), tmp_path / "run", say=said.append)
+    assert equal_weights(blt.load(tmp_path / "int8"), blt.load(tmp_path / "run" / "checkpoint"))
+    assert begun(tmp_path / "run")["stored_as"] == "float32, int8"
+    assert any("stored as float32, int8, and trained as float32" in line for line in said)
+
+
+def test_8_bits_of_other_layouts_are_refused_by_name(
     from_file: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     random_model(0).save(tmp_path / "ours")

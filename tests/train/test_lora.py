@@ -222,6 +222,20 @@ def test_a_training_of_adapters_goes_on_exactly(base: Path, recipe: Recipe, tmp_
         assert all(map(torch.equal, pair, again[layer])), layer
 
 
+def test_an_adapter_of_a_base_in_int8(base: Path, recipe: Recipe, tmp_path: Path) -> None:
+    convert(base, tmp_path / "int8", precision="int8")
+    recipe = replace(recipe, init=str(tmp_path / "int8"))
+    applied = train_recipe(recipe, tmp_path / "run").logits(IDS)
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert adapters.base_of(checkpoint) == str(tmp_path / "int8")
+    convert(tmp_path / "int8", tmp_path / "merged", merge=checkpoint)
+    for merged in (blt.load(checkpoint), blt.load(tmp_path / "merged")):
+        assert (merged.logits(IDS) - applied).abs().max() < 1e-4
+    convert(tmp_path / "int8", tmp_path / "again", merge=checkpoint, precision="int8")
+    rounded = blt.load(tmp_path / "again").logits(IDS)
+    assert (rounded - applied).abs().max() < 0.05 * applied.abs().max()
+
+
 def test_an_adapter_of_a_model_that_cuts_by_entropies(recipe: Recipe, tmp_path: Path) -> None:
     random_blt("entropy").save(tmp_path / "cuts")
     recipe = replace(recipe, init=str(tmp_path / "cuts"), model=None)

@@ -12,6 +12,7 @@ from blt.checkpoint.folders import INIT, Checkpoint
 from blt.checkpoint.layouts.names import TABLE, Layout
 from blt.checkpoint.origin import damaged, published
 from blt.errors import UserError
+from blt.files.int8 import types_in_files
 from blt.model.config import Config
 
 TAGS = ("byte-level", "byte-latent-transformer", "tokenizer-free", "arxiv:2412.09871")
@@ -89,7 +90,7 @@ def _facts(found: Checkpoint) -> dict[str, str]:
     sizes = {name: prod(spec.shape) for name, spec in specs.items()}
     facts = {
         "parameters": _count(sum(sizes.values())),
-        "precision": ", ".join(sorted({str(s.dtype).split(".")[1] for s in specs.values()})),
+        "precision": types_in_files(found.tensors),
     }
     if isinstance(found.config, Config):
         c, patching = found.config, found.config.patching

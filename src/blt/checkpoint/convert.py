@@ -12,7 +12,7 @@ import torch
 
 from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint import adapters
-from blt.checkpoint.folders import check_target, move_into_place, replace_folder
+from blt.checkpoint.folders import Checkpoint, check_target, move_into_place, replace_folder
 from blt.checkpoint.layouts import llama, meta, ours, transformers
 from blt.checkpoint.layouts.names import Layout
 from blt.checkpoint.layouts.ours import refuse_tables
@@ -21,10 +21,13 @@ from blt.checkpoint.pretrained import PRETRAINED, shipped
 from blt.errors import UserError, require
 from blt.files import checksums, stored
 from blt.files.hub import local_folder
+from blt.files.int8 import Quantised
 from blt.files.tensors import Cast
 
 LAYOUTS = {"blt": ours.layout, "transformers": transformers.layout, "meta": meta.layout}
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+INT8 = "int8"
+# Of int8: what is rounded, and stays where nothing is.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8: torch.float32}
 
 
 def convert(
@@ -45,7 +48,8 @@ def convert(
         out: folder to make; a model that is there is replaced.
         to: blt, transformers or meta.
         entropy_model: Meta's layout: folder or hub id of the entropy model.
-        precision: float32 or bfloat16; None: each tensor as it is.
+        precision: float32, bfloat16, or (in our own layout) int8 with a scale for each row; None:
+            each tensor as it is.
         merge: folder of an adapter (LoRA) to add to the weights.
         shard_bytes: of a file; larger models are split.
 
@@ -56,6 +60,11 @@ def convert(
     require(
         precision is None or precision in PRECISIONS,
         f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}",
+    )
+    require(
+        precision != INT8 or to == "blt",
+        f"only our own layout has {INT8}: leave out --to {to}, or choose --precision "
+        "float32 or bfloat16",
     )
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:  # stored as bfloat16 to keep the package small
@@ -68,11 +77,7 @@ def convert(
     if adapters.is_adapter(folder):
         base = adapters.base_of(folder)
         raise UserError(f"{folder}: is an adapter; try: blt convert {base} {out} --merge {folder}")
-    found = open_checkpoint(folder, entropy_folder)
-    if precision is not None:
-        found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
-    if merge is not None:
-        found = adapters.merged(found, local_folder(merge))
+    found = _changed(open_checkpoint(folder, entropy_folder), precision, merge)
     layout = llama.layout if (found.kind, to) == ("token", "transformers") else LAYOUTS[to]
     if to != "blt":
         refuse_tables(found.config, found.where, to)
@@ -88,6 +93,17 @@ def convert(
                 (new / TEMPLATE).write_text(template.text, encoding="utf-8")
             checksums.record(new / name)
         move_into_place(new, target)
+
+
+def _changed(
+    found: Checkpoint, precision: str | None, merge: str | os.PathLike[str] | None
+) -> Checkpoint:
+    """A model in another precision, after an adapter was added to its weights."""
+    if precision is not None:
+        found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
+    if merge is not None:
+        found = adapters.merged(found, local_folder(merge))
+    return replace(found, tensors=Quantised(found.tensors)) if precision == INT8 else found
 
 
 def _write_json(folder: Path, files: dict[str, Any]) -> None:

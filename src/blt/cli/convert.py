@@ -17,7 +17,7 @@ def convert(
     *,
     to: Literal["blt", "transformers", "meta"] = "blt",
     entropy_model: str | None = None,
-    precision: Literal["float32", "bfloat16"] | None = None,
+    precision: Literal["float32", "bfloat16", "int8"] | None = None,
     merge: Path | None = None,
 ) -> None:
     """Write a model in another layout: ours, that of transformers, or Meta's.
@@ -27,7 +27,8 @@ def convert(
         out: Folder to make.
         to: Layout to write.
         entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
-        precision: Of the weights. Left out: as they are, bit for bit.
+        precision: Of the weights; int8, with a scale for each row, is of our own layout alone. Left
+            out: as they are, bit for bit.
         merge: Folder of an adapter (LoRA) for the model, such as RUN/checkpoint, to add to its
             weights.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -33,13 +33,13 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "BOOL": torch.bool,  # lookup tables
 }
+WITH_INT8 = {**DTYPES, "I8": torch.int8}  # in our own layout, with scales: files/int8.py
 BYTES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
-# Nothing here writes them: int8 of `--precision` is made where it is used, and read from no file.
 QUANTISED = (
     ". 8-bit numbers are weights only with their scales, which each program keeps in its own way: "
     "name the folder that they were made from, or let that program write it as bfloat16"
 )
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+CODES = {dtype: code for code, dtype in WITH_INT8.items()}
 SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -56,13 +56,16 @@ class Entry:
 class Stored(Tensors):
     """The tensors of a model folder; what is read of them is finite, but for mapped ones.
 
+    Args:
+        dtypes: that they may have, by their names in a file.
+
     Raises:
         UserError: no weights, damaged ones, an index that names what is not there; says which.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtypes: Mapping[str, torch.dtype] = DTYPES) -> None:
         self.folder = folder
-        self.entries = _read_entries(folder)
+        self.entries = _read_entries(folder, dtypes)
         self.specs = {name: entry.spec for name, entry in self.entries.items()}
 
     @property
@@ -114,10 +117,10 @@ def _fill(file: RawIOBase, out: Tensor) -> None:
         rest = rest[count:]
 
 
-def _read_entries(folder: Path) -> dict[str, Entry]:
+def _read_entries(folder: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Entry]:
     index = folder / INDEX
     if (folder / WEIGHTS).is_file() or not index.is_file():
-        return _file_entries(inside(folder, WEIGHTS))
+        return _file_entries(inside(folder, WEIGHTS), dtypes)
     weight_map = read_object(index).get("weight_map")
     require(isinstance(weight_map, dict), f"{index}: has no 'weight_map'; {RESTORE}")
     assert isinstance(weight_map, dict)
@@ -125,7 +128,7 @@ def _read_entries(folder: Path) -> dict[str, Entry]:
     for name in dict.fromkeys(map(str, weight_map.values())):
         if not SHARD_NAME.fullmatch(name):
             raise UserError(f"{index}: {name!r} is not the plain name of a .safetensors file")
-        for tensor, entry in _file_entries(inside(folder, name)).items():
+        for tensor, entry in _file_entries(inside(folder, name), dtypes).items():
             if tensor in entries:
                 both = f"{entries[tensor].path.name} and {name}"
                 raise UserError(f"{index}: tensor {tensor!r} is in both {both}; {RESTORE}")
@@ -162,10 +165,10 @@ def _what_else(folder: Path) -> str:
     )
 
 
-def _file_entries(path: Path) -> dict[str, Entry]:
+def _file_entries(path: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Entry]:
     """What a safetensors file holds."""
     data, found = _read_header(path)
-    return {name: _entry(path, data, name, info) for name, info in found.items()}
+    return {name: _entry(path, data, name, info, dtypes) for name, info in found.items()}
 
 
 def spans(path: Path) -> dict[str, tuple[int, int]]:
@@ -196,12 +199,14 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
     return 8 + length, found
 
 
-def _entry(path: Path, data: int, name: str, info: dict[str, Any]) -> Entry:
-    dtype, shape = DTYPES.get(info["dtype"]), tuple(info["shape"])
+def _entry(
+    path: Path, data: int, name: str, info: dict[str, Any], dtypes: Mapping[str, torch.dtype]
+) -> Entry:
+    dtype, shape = dtypes.get(info["dtype"]), tuple(info["shape"])
     if dtype is None or not shape:
         raise UserError(
             f"{path}: tensor {name!r} is {info['dtype']} of shape {shape}; weights are "
-            f"{', '.join(DTYPES)}, and have dimensions{QUANTISED if info['dtype'] in BYTES else ''}"
+            f"{', '.join(dtypes)}, and have dimensions{QUANTISED if info['dtype'] in BYTES else ''}"
         )
     return Entry(path, data + info["data_offsets"][0], Spec(dtype, shape))
 

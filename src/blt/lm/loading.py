@@ -40,7 +40,7 @@ def load(
         source: a folder, or a hub id that is no folder here; "pretrained": the small BLT inside
             the package.
         device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one. Weights keep the
-            precision that they are stored in.
+            precision that they are stored in; int8 is read as float32.
         adapter: folder of one in peft's layout (LoRA), to add to the weights. A ``source`` that is
             itself one is loaded with the base that it names.
 

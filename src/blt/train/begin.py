@@ -11,11 +11,13 @@ import torch
 
 from blt.checkpoint import origin
 from blt.checkpoint.folders import INIT, PATCHING
+from blt.checkpoint.open import open_layout
 from blt.checkpoint.pretrained import PRETRAINED, identity, read_patching, shipped
 from blt.data.text import Source, heldout_by_source
 from blt.errors import UserError
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
+from blt.files.int8 import types_in_files
 from blt.files.strict_json import read_object
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
@@ -94,9 +96,7 @@ def begin(recipe: Recipe) -> Beginning:
 
 
 def _loaded(name: str, folder: Path, recipe: Recipe) -> Beginning:
-    model = load(folder)
-    types = {p.dtype for p in model.parameters()}
-    stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
+    model, stored = load(folder), types_in_files(open_layout(folder).tensors)
     patching = read_patching(folder / PATCHING) if recipe.kind == "byte" else None
     model = model.float().to(choose_device(recipe.train.device))
     if isinstance(model, BLT) and model.entropy_model is not None:

@@ -1,4 +1,5 @@
-"""Our own layout: config.json with "format": "blt-1", and weights under our names."""
+"""Our own layout: config.json with "format": "blt-1", and weights under our names, in floats or in
+int8 with scales."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from blt.checkpoint.folders import (
 )
 from blt.errors import UserError, require
 from blt.files.configs import from_dict, to_dict
-from blt.files.stored import Stored
+from blt.files.int8 import Dequantised
+from blt.files.stored import WITH_INT8, Stored
 from blt.files.strict_json import read_object
 from blt.files.tensors import Tensors
 from blt.model.config import Config, TokenTransformerConfig
@@ -37,7 +39,7 @@ def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     shape = data.get("model", {})
     require(isinstance(shape, dict), f"{folder}/{CONFIG}: model must be an object, got {shape!r}")
     config = from_dict(known[kind][1], shape, f"{folder}/{CONFIG}: model")
-    tensors = Stored(folder)
+    tensors = Dequantised(Stored(folder, WITH_INT8))
     check_against(str(folder), kind, config, tensors)
     others = (folder / name for name in (PATCHING, TOKENIZER, INIT))
     files = {path.name: read_object(path) for path in others if path.is_file()}
@@ -86,4 +88,7 @@ def layers_of(config: Any) -> list[int]:
 def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     """JSON files and tensors to write, by subfolder."""
     config = {"format": FORMAT, "kind": found.kind, "model": to_dict(found.config)}
-    return {"": ({CONFIG: config, **found.files}, found.tensors)}
+    tensors = found.tensors
+    if isinstance(tensors, Dequantised):  # nothing else was asked for: bit for bit
+        tensors = tensors.stored
+    return {"": ({CONFIG: config, **found.files}, tensors)}
