@@ -8,7 +8,10 @@ import io
 import json
 import lzma
 import re
+import subprocess
 import tarfile
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,23 @@ def test_a_package_that_cannot_be_had_is_named(
         fetch(source, tmp_path / "empty")
 
 
+@pytest.mark.parametrize("client", ["pip", "npm", "apt"])
+def test_a_package_comes_into_a_folder_that_is_named_from_where_one_is(
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    data = (tmp_path / "out" / "packages" / source.file).read_bytes()
+
+    def client_at_work(words: list[str], *, cwd: Path, **_: object) -> subprocess.CompletedProcess:
+        named = [Path(b) for a, b in pairwise(words) if a in ("--dest", "--pack-destination")]
+        (cwd / (named or [Path()])[0] / source.file).write_bytes(data)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", client_at_work)
+    monkeypatch.chdir(tmp_path)
+    found = fetch(replace(source, client=client), Path("some/where"))
+    assert found.read_bytes() == data
+
+
 def test_packages_hold_what_is_read_in_them(tmp_path: Path, source: Source) -> None:
     for change, error in (
         ({"licence_file": "COPYING"}, "no COPYING"),
@@ -176,8 +196,8 @@ def test_the_list_names_files_hashes_and_readers(tmp_path: Path) -> None:
     assert len({source.file for source in known}) == len(known) > 20
     for source in known:
         assert len(source.sha256) == 64
-        assert source.version in " ".join(command(source, tmp_path))
-        assert not any("://" in word for word in command(source, tmp_path))
+        assert source.version in " ".join(command(source))
+        assert not any("://" in word for word in command(source))
         assert source.readers()
 
 

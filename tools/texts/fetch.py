@@ -46,22 +46,22 @@ def sources(path: Path = LIST) -> list[Source]:
         return [Source(name=name, **facts) for name, facts in tomllib.load(file).items()]
 
 
-def command(source: Source, folder: Path) -> list[str]:
-    """What fetches a package into a folder, and runs none of its code."""
+def command(source: Source) -> list[str]:
+    """What fetches a package into the folder where it runs, and runs none of its code."""
     if source.client == "pip":
         platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
         return [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
             *("--only-binary=:all:", "--ignore-requires-python", "--python-version", "3.14"),
             *platforms,
-            *("--dest", str(folder), f"{source.package}=={source.version}"),
+            *("--dest", ".", f"{source.package}=={source.version}"),
         ]
     if source.client == "npm":
         return [
-            *("npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder)),
+            *("npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", "."),
             f"{source.package}@{source.version}",
         ]
-    return ["apt-get", "download", f"{source.package}={source.version}"]  # into where it runs
+    return ["apt-get", "download", f"{source.package}={source.version}"]
 
 
 def fetch(source: Source, folder: Path) -> Path:
@@ -87,7 +87,7 @@ def _download(source: Source, folder: Path) -> None:
     what = f"{source.package} {source.version} by {source.client}"
     try:
         done = subprocess.run(
-            command(source, folder), cwd=folder, timeout=SECONDS, capture_output=True, text=True
+            command(source), cwd=folder, timeout=SECONDS, capture_output=True, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{source.name}: cannot fetch {what} ({error})") from None
