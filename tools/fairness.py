@@ -1,6 +1,6 @@
 """Patches that the same sentences are cut into, per language, by patchers of one training mix.
 
-    python tools/fairness.py recipes/study/tables-or-patches.toml runs/study-entropy/checkpoint \\
+    python -m tools.fairness recipes/study/tables-or-patches.toml runs/study-entropy/checkpoint \\
         ../shared/data/bench-flores200/dev results/fairness/patches.jsonl [NAME]
 
 The second is the folder of the entropy model that entropy rules and taught tables need. The
@@ -20,7 +20,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from blt import vocab
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.data.text import weighted_sources
 from blt.evals.languages import read_languages
@@ -28,24 +27,23 @@ from blt.files.configs import from_dict
 from blt.patching import Patcher, PatchingConfig
 from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, EntropyModel
-from blt.texts.pieces import segments
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.mix import training_sample
 from blt.train.recipe import DataConfig
+from tools.parallel import Lengths, lengths_of, patch_lengths
 
 TARGET = 4.5  # bytes per patch, on the training mix
 CONTEXT = 2048
 TOKENIZER_BYTES = 2**24
 LONGEST = (None, 24, 16)  # bytes
-Lengths = Callable[[bytes], list[int]]  # of the patches of a piece of text
 Sample = Callable[[int], list[bytes]]  # so many bytes of the training mix
 
 
 def patchers(sample: Sample, entropy_model: EntropyModel) -> dict[str, Callable[[], Lengths]]:
     """How each patcher that is compared is made, by its name."""
     found: dict[str, Callable[[], Lengths]] = {
-        "space": partial(_lengths, Patcher(PatchingConfig("space"))),
-        "static, 4 bytes": partial(_lengths, Patcher(PatchingConfig("static", stride=4))),
+        "space": partial(lengths_of, Patcher(PatchingConfig("space"))),
+        "static, 4 bytes": partial(lengths_of, Patcher(PatchingConfig("static", stride=4))),
         "BPE 8192": partial(_bpe, sample),
     }
     for order in (2, 3):
@@ -69,13 +67,9 @@ def _limit(longest: int | None) -> str:
     return "" if longest is None else f", at most {longest} bytes"
 
 
-def _lengths(patcher: Patcher) -> Lengths:
-    return lambda piece: patcher.patch(vocab.encode(piece)).lengths[1:].tolist()  # without BOS
-
-
 def _entropy(sample: Sample, entropy_model: EntropyModel, config: PatchingConfig) -> Lengths:
     texts = sample(SAMPLE_BYTES)
-    return _lengths(
+    return lengths_of(
         Patcher(calibrate(entropy_model, texts, TARGET, config, sample_bytes=None), entropy_model)
     )
 
@@ -83,7 +77,7 @@ def _entropy(sample: Sample, entropy_model: EntropyModel, config: PatchingConfig
 def _table(sample: Sample, teacher: EntropyModel | None, config: PatchingConfig) -> Lengths:
     texts = sample(LOOKUP_BYTES)
     found, table = learn_lookup_table(teacher, texts, TARGET, config, sample_bytes=None)
-    return _lengths(Patcher(found, table=table))
+    return lengths_of(Patcher(found, table=table))
 
 
 def _bpe(sample: Sample) -> Lengths:
@@ -100,11 +94,10 @@ def measured(
     rows: list[dict[str, float]] = []
     for language in sorted(languages, key=lambda language: (language != english, language)):
         sentences = languages[language]
-        text = b"\n".join(sentences)
-        found = [length for piece in segments([text], CONTEXT) for length in lengths(piece)]
+        found = patch_lengths(lengths, sentences, CONTEXT)
         row = {
             "patches_per_sentence": len(found) / len(sentences),
-            "bytes_per_patch": len(text) / len(found),
+            "bytes_per_patch": sum(found) / len(found),
             "longest": max(found),
         }
         rows.append(row)
