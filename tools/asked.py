@@ -1,0 +1,53 @@
+"""The command line of tools that compare models, a line of results each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from blt.errors import UserError
+from tools.lines import Line, read_lines
+
+
+def parser(tool: str, about: str | None) -> argparse.ArgumentParser:
+    """Models, where text is and lines go, and where it runs; or a table of lines."""
+    found = argparse.ArgumentParser(
+        prog=f"python -m {tool}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("models", nargs="*", metavar="[LABEL=]FOLDER_OR_NAME")
+    found.add_argument("--data", type=Path, help="the folder of corpora")
+    found.add_argument("--out", type=Path, help="lines are added to this file")
+    found.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto")
+    found.add_argument("--table", type=Path, metavar="FILE", help="print its lines as a table")
+    return found
+
+
+def positive(word: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if (number := int(word)) < 1:
+        raise ValueError(word)
+    return number
+
+
+def run(
+    asked: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], None],
+    table: Callable[[Sequence[Line]], str],
+    words: Sequence[str] | None = None,
+) -> None:
+    """Measure what is asked for, or print a table of what was; a mistake ends with status 2."""
+    given = asked.parse_args(words)
+    if given.table is None and not (given.models and given.data and given.out):
+        asked.error("give models with --data and --out, or --table")
+    try:
+        if given.table is not None:
+            print(table(read_lines(given.table)))
+        else:
+            measure(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
