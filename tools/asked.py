@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blt.errors import UserError
+from blt.errors import UserError, require
 from tools.lines import Line, read_lines
 
 
@@ -45,6 +45,7 @@ def run(
         asked.error("give models with --data and --out, or --table")
     try:
         if given.table is not None:
+            require(given.table.is_file(), f"{given.table}: no such file; give that of --out")
             print(table(read_lines(given.table)))
         else:
             measure(given)

@@ -149,6 +149,7 @@ def test_models_are_called_by_their_label_their_folder_or_their_run(
     ("words", "message"),
     [
         (["/nowhere", "--data", "{}", "--out", "{}/out"], "/nowhere"),
+        (["--table", "{}/out"], "no such file"),
         (["blt", "--out", "{}/out"], "give models with --data and --out"),
         (["blt", "--data", "{}", "--out", "{}/out", "--max-bytes", "0"], "--max-bytes"),
     ],
