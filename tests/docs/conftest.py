@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from pages import ROOT
 from served import serving
-from shapes import tiny_config
+from shapes import TINY, tiny_config
 
 TEXT = "".join(f"{n} bottles of beer, and the old man counts them.\n" for n in range(60))
 
@@ -30,7 +31,11 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages' commands name."""
     folder = tmp_path_factory.mktemp("stand-ins")
     write_texts(folder)
-    train_recipe(small_recipe(folder / "books"), folder / "runs" / "mine")
+    train_recipe(small_patcher(folder / "books"), folder / "runs" / "entropy")
+    train_recipe(
+        small_recipe(folder / "books", folder / "runs" / "entropy" / "checkpoint"),
+        folder / "runs" / "mine",
+    )
     mine = folder / "runs" / "mine" / "checkpoint"
     for copy in ("runs/demo/checkpoint", "path/to/folder"):
         shutil.copytree(mine, folder / copy)
@@ -64,14 +69,26 @@ def write_texts(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
 
 
-def small_recipe(text: Path) -> Recipe:
+DATA = {"context_bytes": 200, "batch_bytes": 512}
+# enough for a model that writes text, and no special ids
+TRAIN = TrainConfig(steps=40, lr=1e-2, precision="float32", eval_bytes=500)
+
+
+def small_patcher(text: Path) -> Recipe:
+    """An entropy model without tables, of a width that other layouts can hold."""
+    return Recipe(
+        "byte", DataConfig((str(text),), **DATA), TRAIN, byte_model=replace(TINY, ff_dim=48)
+    )
+
+
+def small_recipe(text: Path, patcher: Path) -> Recipe:
     return Recipe(
         "blt",
-        DataConfig((str(text),), context_bytes=200, batch_bytes=512),
-        TrainConfig(steps=2, precision="float32", eval_bytes=500),
+        DataConfig((str(text),), **DATA),
+        TRAIN,
         # Widths that Meta's layout can hold.
         model=tiny_config(encoder_ff_dim=96, decoder_ff_dim=96, global_ff_dim=176),
-        entropy_model="pretrained",
+        entropy_model=str(patcher),
     )
 
 

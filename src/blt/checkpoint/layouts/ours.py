@@ -26,6 +26,12 @@ from blt.files.tensors import Tensors
 from blt.model.config import Config, TokenTransformerConfig
 from blt.model.language import KINDS
 
+# an entropy model that other layouts can hold, also where the package's has tables
+WITHOUT_TABLES = (
+    ", or train one over an entropy model without tables: blt train recipes/entropy-laptop.toml "
+    "--run runs/entropy, then entropy_model=runs/entropy/checkpoint in the BLT's recipe"
+)
+
 
 def open_folder(folder: Path, data: dict[str, Any]) -> Checkpoint:
     """The model in a folder with this config.
@@ -68,7 +74,8 @@ def refuse_tables(config: Any, where: str, layout: str) -> None:
     require(
         flat is None or not flat.hash_ngram_sizes,
         f"{where}: the layout {layout!r} has no hash n-gram tables (hash_ngram_sizes) of a "
-        f"{'token' if token else 'byte'} transformer; keep it in ours, --to blt",
+        f"{'token' if token else 'byte'} transformer; keep it in ours, --to blt"
+        f"{WITHOUT_TABLES if flat is not config else ''}",
     )
     for name in ("hash_fold", "hash_gate"):
         require(
