@@ -46,6 +46,19 @@ def generate(file: File = None, /, *, json: bool = False, model: Path | None = N
     run(file, json, model)
 
 
+def attention(file: File = None, /, *, json: bool = False, turns: int = 10) -> None:
+    """Measure attention of a training step on a CPU, in C++ and in PyTorch's operations.
+
+    Args:
+        file: Write the results to this file too, as JSON.
+        json: Print the results as JSON, and the tables to standard error; with a file, there.
+        turns: How many turns each takes; the fastest counts.
+    """
+    from benchmarks.attention import main as run
+
+    run(file, json, turns)
+
+
 def lora(file: File = None, /) -> None:
     """Measure the memory of training an adapter beside that of training all weights.
 
@@ -233,8 +246,8 @@ def utf8(
 VERBS: dict[str, Callable[..., int | None]] = {
     verb.__name__: verb
     for verb in (
-        cpu, generate, serve, gpu, convert, released, harness, loader, loop, lora, plan_memory,
-        prepare, utf8,
+        cpu, attention, generate, serve, gpu, convert, released, harness, loader, loop, lora,
+        plan_memory, prepare, utf8,
     )
 }  # fmt: skip
 

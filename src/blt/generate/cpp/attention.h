@@ -80,8 +80,7 @@ inline float soften(float* scores, int64_t count) {
     const Floats some = load(scores + j);
     most = some > most ? some : most;
   }
-  float peak = most[0];
-  for (int i = 1; i < LANES; i++) peak = most[i] > peak ? most[i] : peak;
+  const float peak = greatest(most);
   for (int64_t j = 0; j < count; j += LANES) {
     Floats weights = exp(load(scores + j) - peak);
     if (j + LANES > count)

@@ -11,13 +11,6 @@
 
 extern "C" {
 
-// GOMP_parallel, omp_get_thread_num and omp_get_num_threads of the library that PyTorch uses
-void blt_use_openmp(void* parallel, void* thread, void* threads) {
-  blt::openmp = {reinterpret_cast<decltype(blt::OpenMP::parallel)>(parallel),
-                 reinterpret_cast<decltype(blt::OpenMP::thread)>(thread),
-                 reinterpret_cast<decltype(blt::OpenMP::threads)>(threads)};
-}
-
 void blt_run(const blt::Stack* stack, const blt::Job* job, int64_t threads) {
   blt::Team team{int(threads)};
   blt::Run run(*stack, *job, team);

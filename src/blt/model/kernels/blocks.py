@@ -1,4 +1,4 @@
-"""Causal attention in blocks, with gradients: what training takes on a CPU.
+"""Causal attention in blocks, and its gradients, in operations of PyTorch, for any device.
 
 One block of queries at a time meets only the keys it may see, so cost and memory are linear in
 bytes for a window, no mask wider than a block exists, and documents need no padding. The blocks
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,22 +121,6 @@ def block_attention_backward(
             dv[:, s] += dv_part
     dq = _in_order(dq_parts, queries)
     return tuple(_heads_second(x, offsets) for x in (dq, dk, dv))
-
-
-class BlockAttention(torch.autograd.Function):
-    """Keeps only q, k, v for the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
-    ) -> Tensor:
-        ctx.save_for_backward(q, k, v)
-        ctx.layout = (offsets, window)
-        return block_attention(q, k, v, offsets, window)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return *block_attention_backward(grad, *ctx.saved_tensors, *ctx.layout), None, None
 
 
 def _in_order(parts: dict[int, Tensor], empty: Tensor) -> Tensor:

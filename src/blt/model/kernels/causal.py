@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blt.model.kernels import operators
-from blt.model.kernels.blocks import BLOCK, BlockAttention
+from blt.model.kernels.blocks import BLOCK
 from blt.model.kernels.flash import fits_flash, flash_attention
+from blt.model.kernels.host import HostAttention
 
 LONG = 2048  # positions that see all before them: whole rows of scores would be kept
 
@@ -69,7 +70,7 @@ def attention(
     if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
         documents = [slice(start, end) for start, end in pairwise(offsets)]
         return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
-    return BlockAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
+    return HostAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
 
 
 def of_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Which kernel does it depends on the document alone, not on what it is packed with.
     """
     if len(q) <= LONG:
-        return BlockAttention.apply(q, k, v, (0, len(q)), None)  # type: ignore[no-any-return]
+        return HostAttention.apply(q, k, v, (0, len(q)), None)  # type: ignore[no-any-return]
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
     return attended[0].transpose(0, 1)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from blt.model.kernels import crossing, segments
-from blt.model.kernels.blocks import block_attention, block_attention_backward
+from blt.model.kernels import crossing, host, segments
 
 MOST_SLICES = 8  # of a patch: the kernels hold all of them in registers
 
@@ -67,14 +66,14 @@ def first_rows(ids: Tensor, count: int) -> Tensor:
 @custom_op("blt::attention", mutates_args=())
 def attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int | None) -> Tensor:
     """q (scaled), k, v [N, H, D], documents' offsets [documents + 1] → [N, H, D]."""
-    return block_attention(q, k, v, tuple(cu_seqlens.tolist()), window).contiguous()
+    return host.attention(q, k, v, tuple(cu_seqlens.tolist()), window).contiguous()
 
 
 @custom_op("blt::attention_backward", mutates_args=())
 def attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, window: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grads = block_attention_backward(grad, q, k, v, tuple(cu_seqlens.tolist()), window)
+    grads = host.attention_backward(grad, q, k, v, tuple(cu_seqlens.tolist()), window)
     dq, dk, dv = (grad.contiguous() for grad in grads)
     return dq, dk, dv
 

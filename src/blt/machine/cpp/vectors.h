@@ -114,6 +114,16 @@ inline float sum(Floats x) {
 #endif
 }
 
+inline float greatest(Floats x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)x);
+#else
+  float most = x[0];
+  for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+  return most;
+#endif
+}
+
 // Sums of neighbours: those of a in the lower half, those of b in the upper.
 inline Floats pairs(Floats a, Floats b) {
 #if defined(__AVX512F__)

@@ -90,3 +90,11 @@ inline Share share(int64_t count, int rank, int size, int64_t multiple = 1) {
 }
 
 }  // namespace blt
+
+// GOMP_parallel, omp_get_thread_num and omp_get_num_threads of the library that PyTorch uses
+extern "C" inline __attribute__((used)) void blt_use_openmp(void* parallel, void* thread,
+                                                            void* threads) {
+  blt::openmp = {reinterpret_cast<decltype(blt::OpenMP::parallel)>(parallel),
+                 reinterpret_cast<decltype(blt::OpenMP::thread)>(thread),
+                 reinterpret_cast<decltype(blt::OpenMP::threads)>(threads)};
+}

@@ -1,0 +1,124 @@
+"""C++ of this project, compiled by the machine's own compiler on first use.
+
+Where there is no compiler, or on another device, PyTorch does the same work, more slowly.
+``BLT_NATIVE=0`` turns it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent  # headers that all share
+FLAGS = [
+    *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-fno-trapping-math", "-shared", "-fPIC"),
+]
+
+
+@cache
+def compiled(source: Path, without: str) -> ctypes.CDLL | None:
+    """The functions of a file, which may include the headers beside it and those here.
+
+    Args:
+        without: what happens where it cannot be compiled, for the warning.
+
+    Returns:
+        None where C++ is turned off or cannot be compiled.
+    """
+    if os.environ.get("BLT_NATIVE", "1") == "0":
+        return None
+    try:
+        loaded = ctypes.CDLL(str(_library(source)))
+    except (OSError, subprocess.SubprocessError) as error:
+        logging.getLogger("blt").warning(
+            "blt: %s; %s (BLT_NATIVE=0 says that you know)", _reason(error), without
+        )
+        return None
+    _share_threads(loaded)
+    return loaded
+
+
+def _share_threads(loaded: ctypes.CDLL) -> None:
+    """Let it run on PyTorch's own threads; where these are not GNU's, on one thread."""
+    loaded.blt_use_openmp.restype = None
+    if (openmp := _openmp()) is not None:
+        functions = (openmp.GOMP_parallel, openmp.omp_get_thread_num, openmp.omp_get_num_threads)
+        loaded.blt_use_openmp(*(ctypes.cast(f, ctypes.c_void_p) for f in functions))
+
+
+def shares_threads() -> bool:
+    """Are PyTorch's threads of a kind that C++ here can run on?"""
+    return _openmp() is not None
+
+
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP that PyTorch has loaded, if it is GNU's."""
+    maps = Path("/proc/self/maps")
+    paths = maps.read_text().split() if maps.exists() else []
+    found = next((path for path in paths if "libgomp" in path), None)
+    return None if found is None else ctypes.CDLL(found)  # already loaded: this only finds it
+
+
+def _library(source: Path) -> Path:
+    """The shared library for this machine, compiled if it is not there yet.
+
+    Raises:
+        OSError: there is no compiler, or nowhere to write.
+        subprocess.SubprocessError: the compiler failed.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        raise OSError("no C++ compiler")
+    # -march=native: a library is for one kind of processor, also where a home is shared.
+    headers = sorted({*source.parent.glob("*.h"), *HERE.glob("*.h")})
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in (source, *headers)))
+    key.update(" ".join((compiler, *FLAGS, platform.machine(), _processor())).encode())
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blt"
+    target = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not target.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _forget_old(folder, source.stem)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / "built.so"
+            subprocess.run(
+                [compiler, *FLAGS, f"-I{HERE}", str(source), "-o", str(built)],
+                check=True,
+                capture_output=True,
+                timeout=300,
+            )
+            built.replace(target)
+    return target
+
+
+def _forget_old(folder: Path, stem: str) -> None:
+    """Remove what other versions of blt compiled a month ago."""
+    for path in folder.glob(f"{stem}-*.so"):
+        if time.time() - path.stat().st_mtime > 30 * 86400:
+            path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why nothing could be compiled, on one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr.decode("utf-8", "replace").splitlines() or ["no message"]
+        return f"the C++ compiler {error.cmd[0]} failed: {said[0]}"
+    return str(error)
+
+
+def _processor() -> str:
+    """What the processor can do."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    lines = info.read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
