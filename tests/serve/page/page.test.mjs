@@ -4,6 +4,7 @@ import { test } from "node:test";
 
 import * as bytes from "../../../src/blt/serve/page/bytes.js";
 import * as patching from "../../../src/blt/serve/page/patching.js";
+import { BEGINNINGS, EXAMPLES } from "../../../src/blt/serve/page/samples.js";
 import { EventReader } from "../../../src/blt/serve/page/sse.js";
 
 /** Reproducible bytes: any, or those of characters of 1 to 4 bytes, in turns. */
@@ -128,5 +129,46 @@ test("events come whole, wherever the stream is cut", () => {
     const reader = new EventReader();
     const events = [...reader.push(stream.slice(0, at)), ...reader.push(stream.slice(at))];
     assert.deepEqual(events, ['{"a": 1}', "x", "[DONE]"]);
+  }
+});
+
+const IN_ENGLISH = new Set(["English", "Python", "JSON", "Emoji", "Any bytes"]); // the others are languages
+const SCRIPTS = { Jpan: ["Hani", "Hira", "Kana"], Kore: ["Hang"], Hans: ["Hani"] }; // of which others consist
+
+/** Is every letter of the language's own script? @param {string} text @param {string} lang */
+function isWrittenIn(text, lang) {
+  const { script } = new Intl.Locale(lang).maximize();
+  const letter = new RegExp(`^[${(SCRIPTS[script] ?? [script]).map((name) => `\\p{sc=${name}}`).join("")}]$`, "u");
+  return [...text].filter((char) => /\p{L}/u.test(char)).every((char) => letter.test(char));
+}
+
+test("every sample is a text that boxes hold, or bytes", () => {
+  for (const { name, text, hex } of [...BEGINNINGS, ...EXAMPLES]) {
+    if (hex) assert.ok(bytes.parseHex(hex).length, name);
+    else assert.ok(text.trim() && text.isWellFormed() && bytes.toBoxText(bytes.encode(text)) === text, name);
+  }
+});
+
+test("beginnings end where a word or a line may go on, examples say the whole sentence", () => {
+  const whole = new Map(EXAMPLES.map(({ name, text }) => [name, text]));
+  for (const { name, lang, text } of BEGINNINGS) {
+    assert.ok(!/[\s.。։።।]$/u.test(text), name);
+    if (!IN_ENGLISH.has(name)) assert.ok(whole.get(name).startsWith(text) && whole.get(name).length > text.length, name);
+  }
+});
+
+test("a language is called by its own name, and written in its own script", () => {
+  for (const { name, lang, text } of [...BEGINNINGS, ...EXAMPLES]) {
+    if (IN_ENGLISH.has(name)) assert.equal(lang, "en");
+    else {
+      assert.equal(name.toLowerCase(), new Intl.DisplayNames([lang], { type: "language" }).of(lang).toLowerCase());
+      assert.ok(isWrittenIn(text, lang), name);
+    }
+  }
+});
+
+test("what runs from right to left says so, and nothing else does", () => {
+  for (const { name, dir, text } of [...BEGINNINGS, ...EXAMPLES]) {
+    assert.equal(dir === "rtl", bytes.isRightToLeft(text ?? null), name);
   }
 });

@@ -31,6 +31,21 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/**
+ * A button for each sample, in the sample's own language.
+ * @param {HTMLElement} group
+ * @param {import("./samples.js").Sample[]} samples
+ * @param {(sample: import("./samples.js").Sample) => void} choose
+ */
+export function offer(group, samples, choose) {
+  for (const sample of samples) {
+    const { name, title, lang, dir = "ltr" } = sample;
+    const button = el("button", { type: "button", title, lang, dir }, name);
+    button.addEventListener("click", () => choose(sample));
+    group.append(button);
+  }
+}
+
 /** A function that runs once, `milliseconds` after its last call. @param {() => void} action
  * @param {number} milliseconds */
 export function debounced(action, milliseconds) {

@@ -6,7 +6,7 @@
 import * as api from "./api.js";
 import { capped, encode, hex, parseHex, toBase64, toBoxText, toHex, units } from "./bytes.js";
 import { Curve } from "./curve.js";
-import { byId, debounced, el, isAbort, Notice, oncePerFrame } from "./dom.js";
+import { byId, debounced, el, isAbort, Notice, offer, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
 import { knows, meanSize, patchCount, patchIds, startsAt, thresholdFor } from "./patching.js";
 import { showRules, startsOf } from "./rules.js";
@@ -96,16 +96,12 @@ export class PatchesPanel {
   }
 
   #setUpExamples() {
-    for (const example of EXAMPLES) {
-      const button = el("button", { type: "button" }, example.name);
-      button.addEventListener("click", () => {
-        byId(example.hex ? "as-hex" : "as-text").checked = true;
-        this.text.value = example.hex ?? example.text;
-        this.#remark = "";
-        this.ask();
-      });
-      byId("examples").append(button);
-    }
+    offer(byId("examples"), EXAMPLES, ({ text, hex: digits }) => {
+      byId(digits ? "as-hex" : "as-text").checked = true;
+      this.text.value = digits ?? text;
+      this.#remark = "";
+      this.ask();
+    });
   }
 
   /** Write what is in the box the other way, as text or as digits; what is no text stays digits. */
