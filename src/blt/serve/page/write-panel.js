@@ -5,9 +5,10 @@
 
 import * as api from "./api.js";
 import { byteName, fromBase64, units } from "./bytes.js";
-import { byId, el, isAbort, Notice, oncePerFrame } from "./dom.js";
+import { byId, el, isAbort, Notice, offer, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
 import { meanSize, patchCount, patchIds } from "./patching.js";
+import { BEGINNINGS } from "./samples.js";
 import { PatchView } from "./view.js";
 
 const ALTERNATIVES = 5; // for each byte
@@ -31,8 +32,15 @@ export class WritePanel {
       event.preventDefault();
       this.write();
     });
+    offer(byId("beginnings"), BEGINNINGS, (sample) => this.#beginWith(sample));
     byId("stop").addEventListener("click", () => this.#abort?.abort());
     byId("draft-control").hidden = model.kind !== "blt"; // nothing else can guess ahead
+  }
+
+  /** Put a beginning in; what is written meanwhile goes on. @param {import("./samples.js").Sample} sample */
+  #beginWith({ title, text }) {
+    byId("prompt").value = text;
+    if (!byId("write").disabled) this.notice.say(`${title} is in the box. “Write” goes on from it.`);
   }
 
   async write() {
