@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 
 from blt import cli
 from blt.train import Recipe, write_recipe
+
+Verb = Callable[[list[str]], int]  # from arguments of a command line to its exit status
 
 _forked = multiprocessing.get_context("forkserver")
 _forked.set_forkserver_preload(["blt.train", "blt.byteify", "blt.cli.train", "torch.distributed"])
@@ -37,7 +40,9 @@ def torchrun(recipe: Path, run: Path, processes: int) -> list[str]:
     return [sys.executable, "-m", *launcher, "-m", "--", *blt]
 
 
-def start(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[BaseProcess]:
+def start(
+    recipe: Path, run: Path, *more: str, processes: int = 1, verb: Verb = cli.main
+) -> list[BaseProcess]:
     """``blt train``, as many times as ``torchrun`` would; what it says goes beside the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,15 +53,15 @@ def start(recipe: Path, run: Path, *more: str, processes: int = 1) -> list[BaseP
         env = {name: str(value) for name, value in world.items()} | {"MASTER_ADDR": "127.0.0.1"}
         arguments = ["train", str(recipe), "--run", str(run), *more]
         said = run.with_name(f"{run.name}.{rank}.log")
-        call = (arguments, env if processes > 1 else {}, said)
+        call = (verb, arguments, env if processes > 1 else {}, said)
         started.append(_forked.Process(target=_run, args=call))
         started[-1].start()
     return started
 
 
-def train(recipe: Path, run: Path, *more: str, processes: int = 1) -> None:
+def train(recipe: Path, run: Path, *more: str, processes: int = 1, verb: Verb = cli.main) -> None:
     """To the end, which must be a good one."""
-    for rank, process in enumerate(start(recipe, run, *more, processes=processes)):
+    for rank, process in enumerate(start(recipe, run, *more, processes=processes, verb=verb)):
         process.join()
         said = run.with_name(f"{run.name}.{rank}.log").read_text()
         assert process.exitcode == 0, said
@@ -67,11 +72,11 @@ def reports(run: Path) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == "train"]
 
 
-def _run(arguments: list[str], env: dict[str, str], said: Path) -> None:
+def _run(verb: Verb, arguments: list[str], env: dict[str, str], said: Path) -> None:
     os.environ.update(env)
     # One thread each: how sums are divided among threads decides their last bits.
     torch.set_num_threads(1)
     with said.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(cli.main(arguments))
+    sys.exit(verb(arguments))

@@ -122,6 +122,9 @@ def prepared(device: torch.device) -> bool:
     dynamo: Any = import_module("torch._dynamo.config")
     dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     dynamo.specialize_float = True  # the floats of a model are constants
+    if hasattr(dynamo, "skip_fsdp_guards"):
+        # Else the numbers of heads of divided layers are open sizes, and their kernels are wrong.
+        dynamo.skip_fsdp_guards = False
     # Two sizes that happen to be equal in the first batch need not be in the next.
     shapes: Any = import_module("torch.fx.experimental._config")
     shapes.use_duck_shape = False
