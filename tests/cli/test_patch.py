@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import blt
 from blt import cli
 from blt.checkpoint import pretrained
+from blt.patching.tables import write_lookup_table
 from commands import fails
 from shapes import random_blt
 
@@ -81,6 +82,19 @@ def test_a_table_of_counts_needs_no_model_and_cuts_its_text_as_asked(
     assert "--threshold" in fails(capsys, *made, "--threshold", 2)
     assert "--rule" in fails(capsys, *made, "--rule", "space")
     assert "1 to 3" in fails(capsys, *made[:-1], "4")
+
+
+def test_a_model_that_cuts_by_a_table_brings_its_own(tmp_path: Path) -> None:
+    lm = random_blt("lookup", max_patch_length=9)
+    lm.save(tmp_path / "model")
+    text = "a table of two bytes says where patches begin, and no entropy model is asked"
+    own = blt_json(text, "--model", tmp_path / "model")
+    assert own["rule"] == "lookup"
+    assert own["lengths"] == lm.patch(text).lengths[1:].tolist()
+    assert len(own["lengths"]) > 5
+    write_lookup_table(tmp_path / "other.safetensors", ~lm.lookup_table, 1)
+    other = blt_json(text, "--model", tmp_path / "model", "--table", tmp_path / "other.safetensors")
+    assert other["lengths"] != own["lengths"]
 
 
 def test_threshold_of_the_model_is_used(byte_model: Path, blt_model: Path) -> None:

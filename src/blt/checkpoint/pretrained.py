@@ -142,10 +142,14 @@ def patcher_of(
     for part in (patcher.entropy_model, patcher.router):
         if isinstance(part, nn.Module):
             part.to(device)
+    known = None
+    if config.rule == "lookup":  # the model's own table, unless another one is named
+        own = patcher.table if table is None else None
+        known = read_lookup_table(table) if own is None else own
     return Patcher(
         config,
         patcher.entropy_model if config.needs_entropies else None,
-        read_lookup_table(table) if config.rule == "lookup" else None,
+        known,
         token_offsets(tokenizer) if config.rule == "bpe" else None,
         patcher.router if config.is_learned else None,
     )
