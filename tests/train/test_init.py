@@ -19,7 +19,7 @@ from blt.checkpoint.card import write_card
 from blt.checkpoint.convert import convert
 from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.origin import shown
-from blt.checkpoint.pretrained import PRETRAINED, read_patching
+from blt.checkpoint.pretrained import PRETRAINED, load_shipped, read_patching, shipped
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM
@@ -158,10 +158,8 @@ def test_the_model_in_the_package_of_each_kind(
     train_recipe(from_file("blt", PRETRAINED), tmp_path / "blt")
     assert equal_weights(blt.load(), blt.load(tmp_path / "blt" / "checkpoint"))
     train_recipe(from_file("byte", PRETRAINED), tmp_path / "byte")
-    entropy_model = blt.load().entropy_model
-    found = blt.load(tmp_path / "byte" / "checkpoint")
-    for name, tensor in entropy_model.state_dict().items():  # type: ignore[union-attr, operator]
-        assert torch.equal(found.state_dict()[name], tensor), name
+    with shipped("entropy_model") as folder:
+        assert equal_weights(blt.load(folder), blt.load(tmp_path / "byte" / "checkpoint"))
     with pytest.raises(UserError, match="no token model"):
         from_file("token", PRETRAINED)
 
@@ -377,9 +375,10 @@ def test_another_entropy_model_cuts_from_the_first_step(
     found = changed(tmp_path / "run")
     assert found["entropy_model"][1] == "pretrained"
     assert found["model.entropy_model.dim"][0] == 16
-    now, theirs = blt.load(tmp_path / "run" / "checkpoint"), blt.load().entropy_model
+    now, theirs = blt.load(tmp_path / "run" / "checkpoint"), load_shipped().entropy_model
     assert isinstance(now, blt.BLT)
-    for name, tensor in theirs.state_dict().items():  # type: ignore[union-attr, operator]
+    assert theirs is not None
+    for name, tensor in theirs.state_dict().items():
         assert torch.equal(now.entropy_model.state_dict()[name], tensor)  # type: ignore[union-attr]
 
 
