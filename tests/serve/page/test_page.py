@@ -107,6 +107,9 @@ def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
+    assert not page.locator("#theta-control").is_visible()  # the model cuts by a table
+    assert "A table of the last bytes" in page.locator("#patches-note").text_content()
+    page.locator("#rule").select_option("entropy")
     page.locator("#theta").fill("1.5")
     expected = cut(shipped, TEXT, threshold=1.5)
     wait_for(page, "#mean-size", f"{expected.mean_size:.2f}")
@@ -116,6 +119,23 @@ def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
     wait_for(page, "#count-patches", str(len(everything.lengths)))
     assert "bytes per patch" in page.locator("#theta").get_attribute("aria-valuetext")
     assert asked == []
+
+
+def test_a_model_that_cuts_by_entropy_shows_its_threshold(page: Any) -> None:
+    def with_a_threshold(route: Any) -> None:
+        models = route.fetch().json()
+        models["data"][0] |= {"rule": "entropy", "threshold": 2.0}
+        route.fulfill(json=models)
+
+    page.route("**/v1/models", with_a_threshold)
+    page.reload()
+    type_text(page, TEXT)
+    assert "more than the threshold" in " ".join(
+        page.locator("#patches-note").text_content().split()
+    )
+    assert page.locator("#theta").input_value() == "2"
+    page.locator("#theta").fill("1.5")
+    assert page.locator("#rule").input_value() == "entropy"
 
 
 def test_rules_stand_side_by_side(page: Any, shipped: BLT) -> None:

@@ -42,7 +42,7 @@ export class PatchesPanel {
   #abort = new AbortController();
   #remark = ""; // about what is in the box, until that changes
 
-  /** @param {{rule?: string, threshold?: number, max_prompt_bytes?: number,
+  /** @param {{kind: string, rule?: string, threshold?: number, max_prompt_bytes?: number,
    *   rules: import("./patching.js").RuleCard[]}} model */
   constructor(model) {
     this.model = model;
@@ -51,10 +51,21 @@ export class PatchesPanel {
     this.view = new PatchView(byId("patch-view"), (piece, chosen) => this.#inspect(piece, chosen));
     this.curve = new Curve(byId("curve"), byId("curve-axis"), (at) => this.view.activate(this.view.indexAt(at), false));
     this.say = debounced(() => (byId("patches-summary").textContent = this.#summary()), 800);
+    this.#setUpNote();
     this.#setUpRules();
     this.#setUpControls();
     this.#setUpExamples();
     this.ask();
+  }
+
+  /** What cuts, where that is not how unsure the entropy model is. */
+  #setUpNote() {
+    const { kind, rule = "" } = this.model;
+    if (kind !== "blt" || rule.startsWith("entropy")) return;
+    const says = rule === "lookup" ? "A table of the last bytes says" : "The model’s own rule says";
+    byId("patches-note").textContent =
+      `${says} where a patch starts. The curve is of another model, which only guesses: how unsure it is of each byte ` +
+      "before it reads it. By its thresholds patches can be cut as well.";
   }
 
   /** The rules that the server has: to choose from, and explained. */
@@ -65,9 +76,10 @@ export class PatchesPanel {
     }
   }
 
-  /** What a rule takes; the model's own shows its threshold. @param {string} rule */
+  /** What a rule takes; the model's own shows its threshold, if it has one. @param {string} rule */
   #parametersOf(rule) {
-    return rule === "model" ? ["threshold"] : this.model.rules.find((card) => card.rule === rule).parameters;
+    if (rule === "model") return typeof this.model.threshold === "number" ? ["threshold"] : [];
+    return this.model.rules.find((card) => card.rule === rule).parameters;
   }
 
   #setUpControls() {
