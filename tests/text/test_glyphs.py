@@ -47,3 +47,8 @@ def test_a_combining_mark_does_not_climb_onto_the_patch_before():
     data = "e\u0301".encode()  # e, then an accent of its own
     assert [g.text for g in glyphs(data, [True, True, False])] == ["e", "\u25cc\u0301"]
     assert visible(data) == "e\u0301"
+
+
+def test_text_that_comes_by_characters_has_no_circles_in_it():
+    text = "सभी मनुष्य é 각"
+    assert "".join(visible(character.encode()) for character in text) == text

@@ -41,6 +41,8 @@ SCORED_BYTES = 524288  # of held-out text, at most
 SHOWN_BYTES = 600
 PROMPT_BYTES = 40  # of a text that is gone on with
 SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 400, 60
+PROMPTS = ("The ", "def ", "Все люди ", "सभी ", "すべての", "كل ")  # of the model in the package
+SHIPPED_BYTES = 160  # written after each
 SHIPPED_HELDOUT = 0.02  # data.heldout of recipes/blt-pretrained.toml
 TOLERANCE = 0.02  # of the patch size asked for
 
@@ -193,12 +195,17 @@ def opening(text: bytes) -> bytes:
 
 
 def write(
-    screen: Screen, model: BLT | ByteLM, prompt: bytes, seed: int, deadline: float = math.inf
+    screen: Screen,
+    model: BLT | ByteLM,
+    prompt: bytes,
+    seed: int,
+    deadline: float = math.inf,
+    max_bytes: int = SAMPLE_BYTES,
 ) -> bytes:
     """What the model writes after ``prompt``, as long as there is time."""
     written = bytearray()
     handle = Engine(model, max_batch=1).submit(
-        prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, valid_utf8=True, seed=seed
+        prompt, max_bytes=max_bytes, temperature=0.8, valid_utf8=True, seed=seed
     )
     with screen.writing(prompt) as show:
         for piece in handle:
@@ -211,12 +218,12 @@ def write(
 
 
 def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto") -> None:
-    """What the small BLT inside the package knows: scores, patches and a sample, in a minute.
+    """What the small BLT inside the package knows: scores, patches and samples, in a minute.
 
     Args:
         text: file or folder to score; None: what of this Python's own source and documentation
-            the model was not trained on.
-        seed: of the sample.
+            the model was not trained on, and samples in several scripts.
+        seed: of the samples.
         device: where the model works: auto, cpu, cuda, cuda:1.
 
     Raises:
@@ -240,7 +247,11 @@ def show_pretrained(text: Path | None = None, seed: int = 0, device: str = "auto
     assert isinstance(model, BLT)
     shown = first(documents)
     screen.patches(beginning(shown, model.patcher))
-    write(screen, model, b"The " if text is None else opening(shown), seed)
+    if text is not None:
+        write(screen, model, opening(shown), seed)
+        return
+    for prompt in PROMPTS:
+        write(screen, model, prompt.encode(), seed, max_bytes=SHIPPED_BYTES)
 
 
 def _stopped(folder: Path) -> str:

@@ -40,7 +40,7 @@ def glyphs(data: bytes, starts: Sequence[bool] | None = None) -> Iterator[Glyph]
         if char in NAMED:
             yield Glyph(at, data[at : at + 1], NAMED[char], plain=False)
         elif char and char.isprintable():
-            begins_patch = at == 0 or (starts is not None and bool(starts[at]))
+            begins_patch = starts is not None and (at == 0 or bool(starts[at]))
             yield Glyph(at, data[at : at + size], _standing(char, begins_patch), plain=True)
         else:
             size = max(size, 1)
