@@ -1,8 +1,7 @@
 """Put a trained model into the package, its weights stored in few bits to keep it small.
 
-python tools/ship.py runs/entropy-pretrained/checkpoint        # an entropy model, and its θ
-python tools/ship.py runs/blt-pretrained/checkpoint            # a BLT
-python tools/ship.py RUN/checkpoint --precision int8           # half of bfloat16's room
+python tools/ship.py runs/entropy-pretrained/checkpoint --precision int8  # with its θ
+python tools/ship.py runs/blt-pretrained/checkpoint --precision int8
 """
 
 from __future__ import annotations
