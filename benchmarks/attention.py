@@ -68,9 +68,7 @@ def measure(
         "tiles, forward": lambda: tiles.attention(q, k, v, offsets, window),
         "blocks, forward": lambda: blocks.block_attention(q, k, v, offsets, window),
         "tiles, backward": lambda: tiles.attention_backward(grad, q, k, v, offsets, window),
-        "blocks, backward": lambda: blocks.block_attention_backward(
-            grad, q, k, v, offsets, window
-        ),
+        "blocks, backward": lambda: blocks.block_attention_backward(grad, q, k, v, offsets, window),
     }
     took: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(turns + 1):
