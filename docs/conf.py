@@ -6,7 +6,7 @@ from importlib.metadata import version as version_of
 
 project = "blt"
 author = copyright = "The blt contributors"
-version = release = version_of("blt")
+version = release = version_of("byte-latent-transformer")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 
