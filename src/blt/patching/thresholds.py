@@ -100,7 +100,10 @@ def check_target(config: PatchingConfig, target: float) -> None:
 def check_has_threshold(config: PatchingConfig) -> None:
     """Refuse what has no threshold."""
     if not config.needs_entropies:
-        raise UserError(f"only entropy rules have a threshold to calibrate, not {config.rule!r}")
+        raise UserError(
+            f"only entropy rules have a threshold, not {config.rule!r}; leave it out, or name a "
+            "model that cuts by entropy"
+        )
 
 
 def check_size(target: float) -> None:

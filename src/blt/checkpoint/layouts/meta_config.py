@@ -111,7 +111,7 @@ def write_patching(patching: PatchingConfig, where: str) -> dict[str, Any]:
     """
     rule = patching.rule
     known = rule in ("space", "byte") or patching.needs_entropies
-    require(known, f"{where}: Meta's layout has no patching rule {rule!r}")
+    require(known, f"{where}: Meta's layout has no patching rule {rule!r}; keep it in ours")
     require(not patching.newline_reset, f"{where}: Meta's layout has no patching.newline_reset")
     return {
         "patching_mode": "entropy" if patching.needs_entropies else rule,

@@ -213,7 +213,7 @@ def write_config(config: Config, where: str) -> dict[str, Any]:
         (c.hash_ngram_sizes, "a model without hash n-gram embeddings"),
         (unlike is None, f"global_block.{unlike}"),
     ):
-        require(bool(holds), f"{where}: transformers has no {what}")
+        require(bool(holds), f"{where}: transformers has no {what}; keep it in ours")
     local = {
         "hidden_size": c.local_dim,
         "num_attention_heads": c.local_heads,
