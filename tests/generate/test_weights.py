@@ -17,7 +17,6 @@ from blt.generate import Engine, cpp
 from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.incremental_blt import cached
 from blt.generate.weights import Precision, _packed_linear, cache_dtype, packed
-from blt.machine.cpp import compiled
 from shapes import TINY, random_blt, tiny_config
 from texts import MULTILINGUAL
 
@@ -211,11 +210,6 @@ def test_cpp_steps_fit_every_shape(changes: dict[str, object]) -> None:
         assert (logits - expected[at : at + 7]).abs().max() < 1e-4 * expected.abs().max()
 
 
-def forget_libraries() -> None:
-    cpp.library.cache_clear()
-    compiled.cache_clear()
-
-
 def test_without_a_compiler_pytorch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -223,11 +217,11 @@ def test_without_a_compiler_pytorch_does_the_work(
     expected = lm.generate("abc", max_bytes=20).data
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for compiler in ("/no/such/compiler", "false"):
-        forget_libraries()
+        cpp.library.cache_clear()
         monkeypatch.setenv("CXX", compiler)
         assert cpp.library() is None
         assert lm.generate("abc", max_bytes=20).data == expected
         with pytest.raises(UserError, match="compiler"):
             Engine(lm, native=True)
     assert not list(tmp_path.rglob("*.so"))
-    forget_libraries()
+    cpp.library.cache_clear()

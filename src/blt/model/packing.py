@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from blt.model.kernels.bags import RowGroups
+from blt.model.kernels.rows import longest
 from blt.patching.views import mean_patch_size
 
 
@@ -37,8 +38,7 @@ class Spans:
     def at(cls, offsets: Sequence[int], positions: Tensor) -> Spans:
         """Documents that begin at ``offsets`` [D + 1], with positions [N] that may begin later."""
         cu_seqlens = torch.tensor(offsets, dtype=torch.int32, device="cpu")
-        longest = max((end - start for start, end in pairwise(offsets)), default=0)
-        return cls(tuple(offsets), positions, cu_seqlens.to(positions.device), longest)
+        return cls(tuple(offsets), positions, cu_seqlens.to(positions.device), longest(offsets))
 
     @classmethod
     def along(cls, positions: Tensor) -> Spans:

@@ -25,7 +25,6 @@ FLAGS = [
 ]
 
 
-@cache
 def compiled(source: Path, without: str) -> ctypes.CDLL | None:
     """The functions of a file, which may include the headers beside it and those here.
 
@@ -56,6 +55,7 @@ def _share_threads(loaded: ctypes.CDLL) -> None:
         loaded.blt_use_openmp(*(ctypes.cast(f, ctypes.c_void_p) for f in functions))
 
 
+@cache
 def shares_threads() -> bool:
     """Are PyTorch's threads of a kind that C++ here can run on?"""
     return _openmp() is not None

@@ -14,6 +14,7 @@ from blt.model.kernels import operators
 from blt.model.kernels.blocks import BLOCK
 from blt.model.kernels.flash import fits_flash, flash_attention
 from blt.model.kernels.host import HostAttention
+from blt.model.kernels.rows import longest
 
 LONG = 2048  # positions that see all before them: whole rows of scores would be kept
 
@@ -67,7 +68,7 @@ def attention(
     k, v = of_each_head(q, k, v)
     if fits_flash(q):
         return flash_attention(q, k, v, *_on_device(offsets, q.device), window)
-    if window is None and not torch.is_grad_enabled() and _longest(offsets) > LONG:
+    if window is None and not torch.is_grad_enabled() and longest(offsets) > LONG:
         documents = [slice(start, end) for start, end in pairwise(offsets)]
         return torch.cat([_document_attention(q[one], k[one], v[one]) for one in documents])
     return HostAttention.apply(q, k, v, offsets, window)  # type: ignore[no-any-return]
@@ -86,7 +87,7 @@ def of_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _on_device(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
     """Offsets as kernels want them  # [documents + 1] int32; and the longest document."""
     with torch.inference_mode(False):  # kept, and then used in training too
-        return torch.tensor(offsets, dtype=torch.int32, device=device), _longest(offsets)
+        return torch.tensor(offsets, dtype=torch.int32, device=device), longest(offsets)
 
 
 def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -99,10 +100,6 @@ def _document_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
     return attended[0].transpose(0, 1)
-
-
-def _longest(offsets: tuple[int, ...]) -> int:
-    return max((end - start for start, end in pairwise(offsets)), default=0)
 
 
 def attention_after(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:

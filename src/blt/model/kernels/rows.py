@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,6 +33,11 @@ def is_step(x: Tensor) -> bool:
 def is_plain(x: Tensor) -> bool:
     """Written as plain operations: for steps, and for torch.compile, which fuses by itself."""
     return torch.compiler.is_compiling() or is_step(x)
+
+
+def longest(offsets: Sequence[int]) -> int:
+    """Rows of the longest document, of the offsets [documents + 1] of all."""
+    return max((end - start for start, end in pairwise(offsets)), default=0)
 
 
 def chunks(x: Tensor, elements: int = CHUNK) -> Iterator[slice]:

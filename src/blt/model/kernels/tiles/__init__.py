@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from blt.machine import cpp
+from blt.model.kernels.rows import longest
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 MOST_KEYS = 8192  # of a document without a window: a block keeps the scores of all of them
@@ -36,7 +36,7 @@ class _Task(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where there are none, or where they would run on one thread."""
+    """The compiled kernels; None where C++ is turned off or cannot be compiled."""
     loaded = cpp.compiled(SOURCE, "attention runs in PyTorch, and training is slower")
     if loaded is not None:
         loaded.blt_lanes.restype = ctypes.c_int64
@@ -50,7 +50,7 @@ def fits(q: Tensor, offsets: tuple[int, ...], window: int | None) -> bool:
         return False
     if _get_current_dispatch_mode() is not None or len(q) == 0:
         return False
-    if window is None and max(end - start for start, end in pairwise(offsets)) > MOST_KEYS:
+    if window is None and longest(offsets) > MOST_KEYS:
         return False
     if torch.get_num_threads() > 1 and not cpp.shares_threads():
         return False
