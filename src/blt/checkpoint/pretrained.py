@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -142,14 +143,12 @@ def patcher_of(
     for part in (patcher.entropy_model, patcher.router):
         if isinstance(part, nn.Module):
             part.to(device)
-    known = None
-    if config.rule == "lookup":  # the model's own table, unless another one is named
-        own = patcher.table if table is None else None
-        known = read_lookup_table(table) if own is None else own
+    if config.rule == "lookup" and (table is not None or patcher.table is None):
+        patcher = replace(patcher, table=read_lookup_table(table))
     return Patcher(
         config,
         patcher.entropy_model if config.needs_entropies else None,
-        known,
+        patcher.table if config.rule == "lookup" else None,
         token_offsets(tokenizer) if config.rule == "bpe" else None,
         patcher.router if config.is_learned else None,
     )
