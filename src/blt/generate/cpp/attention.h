@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "softmax.h"
 
 namespace blt {
 
@@ -70,25 +70,6 @@ inline void weigh_all(const float* weights, const C* values, int64_t dim, int64_
   for (; d + PART <= dim; d += PART) weigh<1>(weights, values + d, dim, count, y + d);
   for (; d < dim; d++)
     for (int64_t j = 0; j < count; j++) y[place<C>(d)] += weights[j] * value(values[j * dim + d]);
-}
-
-// Softmax of scores, without the division; returns their sum. There is room for whole vectors.
-inline float soften(float* scores, int64_t count) {
-  for (int64_t j = count; j % LANES; j++) scores[j] = -INFINITY;
-  Floats most = load(scores), totals = {};
-  for (int64_t j = LANES; j < count; j += LANES) {
-    const Floats some = load(scores + j);
-    most = some > most ? some : most;
-  }
-  const float peak = greatest(most);
-  for (int64_t j = 0; j < count; j += LANES) {
-    Floats weights = exp(load(scores + j) - peak);
-    if (j + LANES > count)
-      for (int64_t i = count - j; i < LANES; i++) weights[i] = 0;
-    std::memcpy(scores + j, &weights, sizeof(weights));
-    totals += weights;
-  }
-  return sum(totals);
 }
 
 // One head: y from slots oldest..at, which may lie around the end of a ring. q is left in disorder.

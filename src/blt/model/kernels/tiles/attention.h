@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "products.h"
+#include "softmax.h"
 
 namespace blt {
 
@@ -151,25 +152,8 @@ class Head {
       const int64_t i = first_ + r;
       std::fill(p, p + oldest(i) - lead_, -INFINITY);
       std::fill(p + i + 1 - lead_, p + width_, -INFINITY);
-      scale_[r] = 1.0f / soften(p);
+      scale_[r] = 1.0f / soften(p, width_);
     }
-  }
-
-  float soften(float* p) const {
-    Floats most = load(p), other = load(p + LANES), total = {};
-    for (int64_t c = KEYS; c < width_; c += KEYS) {
-      const Floats some = load(p + c), more = load(p + c + LANES);
-      most = some > most ? some : most;
-      other = more > other ? more : other;
-    }
-    const float peak = greatest(most > other ? most : other);
-    for (int64_t c = 0; c < width_; c += LANES) {
-      const Floats x = load(p + c) - peak;
-      const Floats weight = x < -87.0f ? Floats{} : exp(x);
-      std::memcpy(p + c, &weight, sizeof(weight));
-      total += weight;
-    }
-    return sum(total);
   }
 
   // p_ becomes the probabilities, dp_ the gradient of the scores
