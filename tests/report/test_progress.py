@@ -20,8 +20,9 @@ def test_loss_speed_patches_share_of_peak_memory_and_time_left_are_shown() -> No
     ended = replace(REPORT, progress=1.0, patch_size=None, mfu=None)
     assert describe(ended) == "2.345 bits/byte · 18.5 kB/s · 1.5 GB"
     again = replace(ended, bytes_per_second=0.0, bits_per_byte=math.nan)
-    again = replace(again, heldout_bits_per_byte=2.5, skipped=1)
-    assert describe(again) == "had ended before · held out 2.500"
+    again = replace(again, heldout_bits_per_byte=2.5, skipped=1, ended_by="bytes")
+    way = "--change train.bytes=... would raise what ended it"
+    assert describe(again) == f"had ended before; {way} · held out 2.500"
 
 
 def test_a_narrow_terminal_shows_how_far_a_training_is_and_the_time_left() -> None:

@@ -382,6 +382,24 @@ def test_another_entropy_model_cuts_from_the_first_step(
         assert torch.equal(now.entropy_model.state_dict()[name], tensor)  # type: ignore[union-attr]
 
 
+def test_a_model_that_cuts_without_entropies_may_be_given_an_entropy_model(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    by_entropy = ('[model.patching]\nrule = "entropy"', "target_patch_size=3.0")
+    for rule in ("lookup", "space"):
+        without = from_file("blt", runs["blt"], f'[model.patching]\nrule = "{rule}"', by_entropy[1])
+        train_recipe(without, tmp_path / rule)
+        recipe = from_file("blt", tmp_path / rule, *by_entropy, "entropy_model=pretrained")
+        train_recipe(recipe, tmp_path / f"{rule}-entropy")
+        now = blt.load(tmp_path / f"{rule}-entropy" / "checkpoint")
+        assert isinstance(now, blt.BLT)
+        assert now.config.patching.rule == "entropy"
+        assert now.entropy_model is not None
+        missing = rf"entropy_model: patching rule 'entropy' needs one, and .*{rule} has none"
+        with pytest.raises(UserError, match=missing):
+            from_file("blt", tmp_path / rule, *by_entropy)
+
+
 def test_tokens_of_another_tokenizer_begin_as_what_their_bytes_were(
     runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
 ) -> None:

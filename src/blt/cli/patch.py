@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blt.patching import Cut
 
 COUNTS_TARGET = 4.5  # bytes per patch, as in recipes
+OTHERWISE = " (the BLT in the package cuts by a table instead: --model pretrained)"
 MOST_ROWS = 40  # patches listed one by one; --json has them all
 
 
@@ -111,8 +112,11 @@ def patch(
         patcher = patcher.calibrated([data], rule.target, **whole)
     if model.make_table is not None:
         say(patcher.write_table(data, model.make_table, model.order))
+    elif json:
+        print_json(patcher.cut(data))
     else:
-        (print_json if json else print_cut)(patcher.cut(data))
+        plain = rule.rule is None and not any(paths.values())
+        print_cut(patcher.cut(data), OTHERWISE if plain else "")
 
 
 def _count_table(data: bytes, rule: Rule, model: Needs) -> str:
@@ -165,8 +169,12 @@ def print_json(cut: Cut) -> None:
     print(json.dumps(cut.to_json()))
 
 
-def print_cut(cut: Cut) -> None:
-    """Print to a terminal with colours, or to a pipe with separators."""
+def print_cut(cut: Cut, remark: str = "") -> None:
+    """Print to a terminal with colours, or to a pipe with separators.
+
+    Args:
+        remark: on the rule.
+    """
     console = Console()
     print_patches(console, cut.patches, cut.entropies, colour_by="entropy")
     if cut.entropies is not None:
@@ -176,7 +184,7 @@ def print_cut(cut: Cut) -> None:
     if cut.probabilities is not None:
         _print_probabilities(console, cut, cut.probabilities)
     console.print(summary_line(cut.patches, cut.entropies), soft_wrap=True, highlight=False)
-    console.print(f"rule: {cut.rule}", soft_wrap=True, highlight=False)
+    console.print(f"rule: {cut.rule}{remark}", soft_wrap=True, highlight=False)
 
 
 def _print_rows(console: Console, cut: Cut, entropies: list[float]) -> None:

@@ -78,7 +78,8 @@ def describe(report: Report) -> str:
     heldout = report.heldout_bits_per_byte
     scored = [] if heldout is None else [f"held out {heldout:.3f}"]
     if report.progress == 1 and report.bytes_per_second == 0:  # not a step since it was opened
-        return " · ".join(["had ended before" if report.step else "no step", *scored])
+        raised = f"--change train.{report.ended_by}=... would raise what ended it"
+        return " · ".join([f"had ended before; {raised}" if report.step else "no step", *scored])
     parts = [f"{report.bits_per_byte:.3f} bits/byte", *scored]
     if report.progress < 1:
         parts.append(f"{clock(report.seconds_left)} left")

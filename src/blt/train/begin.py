@@ -21,6 +21,7 @@ from blt.files.int8 import types_in_files
 from blt.files.strict_json import read_object
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM, load
 from blt.machine.precision import choose_device, choose_dtype
+from blt.model.config import Config
 from blt.model.transformer import CausalTransformer
 from blt.patching import PatchingConfig
 from blt.scoring.bits import bits_per_byte
@@ -223,8 +224,8 @@ def _changed_blt(
         if cuts is not None:
             patching = calibrated(recipe, patching, cuts, sources, on_prepare)
         config = replace(config, patching=patching)
-        same = config == replace(old.config, patching=patching)
-        if entropy_model is None and same and _same_modules(old.config.patching, patching):
+        same = _same_modules(old.config.patching, patching) and _same_shape(old.config, config)
+        if entropy_model is None and same:
             old.config = config
             return old
         new = build_blt(config, cuts if config.patching.needs_entropies else None, recipe.seed)
@@ -233,6 +234,13 @@ def _changed_blt(
     new.to(old.device)
     beginning.notes |= take_weights(old, new) | take_tables(old, new)
     return new
+
+
+def _same_shape(old: Config, new: Config) -> bool:
+    """All but how text is cut."""
+    one, other = to_dict(old), to_dict(new)
+    del one["patching"], other["patching"]
+    return one == other
 
 
 def _same_modules(old: PatchingConfig, new: PatchingConfig) -> bool:

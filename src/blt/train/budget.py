@@ -40,6 +40,7 @@ class Budget:
         self._start = time.monotonic() - spent
         self._scored_bytes = scored_bytes
         self._progress = 0.0
+        self.nearest = ""  # the budget that is nearest to its end
         self._evaluating = 0.0  # seconds so far
         self._score_speed = 0.0  # bytes per second, of the last evaluation
         self._fastest_step = math.inf  # seconds; the first steps warm up
@@ -61,22 +62,21 @@ class Budget:
         before, or learning rates would rise again: what is set aside of a budget in seconds is an
         estimate.
         """
-        shares = []
-        if self._config.steps:
-            shares.append(step / self._config.steps)
-        if self._config.steps == 0:
-            shares.append(1.0)
+        shares: dict[str, float] = {}
+        if self._config.steps is not None:
+            shares["steps"] = step / self._config.steps if self._config.steps else 1.0
         if self._config.epochs is not None:
-            shares.append(passes / self._config.epochs)
+            shares["epochs"] = passes / self._config.epochs
         if self._config.bytes is not None:
-            shares.append(read / self._config.bytes)
+            shares["bytes"] = read / self._config.bytes
         if self._config.seconds is not None:
             left = max(1e-9, self._config.seconds - self.prepared)
             reserve = min(self._reserve(batch_bytes), left / 2)
-            shares.append((self.seconds - self.prepared) / (left - reserve))
+            shares["seconds"] = (self.seconds - self.prepared) / (left - reserve)
         if self._config.flops is not None:
-            shares.append(flops / self._config.flops)
-        self._progress = max(self._progress, min(1.0, max(shares)))
+            shares["flops"] = flops / self._config.flops
+        self.nearest = max(shares, key=shares.__getitem__)
+        self._progress = max(self._progress, min(1.0, shares[self.nearest]))
         return self._progress
 
     def seconds_left(self, step: int, flops: float) -> float:

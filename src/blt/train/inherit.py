@@ -90,6 +90,7 @@ def refuse_contradictions(
     Raises:
         UserError: names the first key and both values.
     """
+    _refuse_missing_patcher(shape, section, kind, name, recipe)
     known, fields_of = flat(shape), {field.name for field in fields(SHAPES[kind])}
     for key, value in flat(section).items():
         if key.partition(".")[0] not in fields_of:
@@ -101,6 +102,23 @@ def refuse_contradictions(
                 f"{SECTIONS[kind]}.{key}: is {value} here, and {found} in {name}, from which the "
                 "model begins; leave it out, or begin from another model",
             )
+
+
+def _refuse_missing_patcher(
+    shape: Mapping[str, Any],
+    section: Mapping[str, Any],
+    kind: str,
+    name: str,
+    recipe: Mapping[str, Any],
+) -> None:
+    """Entropies come from a model that the recipe names, or from that of the other model."""
+    rule = section.get("patching", {}).get("rule", "")
+    there = recipe.get("entropy_model") is not None or "entropy_model" in shape
+    require(
+        kind != "blt" or there or not str(rule).startswith("entropy"),
+        f"entropy_model: patching rule {rule!r} needs one, and {name} has none: a folder, or "
+        "'pretrained'",
+    )
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Report:
     waited: float  # share of the time of steps that went by waiting for batches
     mfu: float | None  # share of the devices' peak that steps reached, entropy model left out
     memory: int  # bytes at the peak, of the main process's device
+    ended_by: str | None = None  # of a run that had ended before: what has to be raised to go on
 
 
 OnProgress = Callable[[Report], None]
@@ -271,6 +272,7 @@ class Loop:
             waited=sum(step.waited for step in steps) / max(1e-9, sum(x.seconds for x in steps)),
             mfu=self.trainer.meter.mfu(_mean(sizes) if sizes else None, speed),
             memory=self.trainer.meter.memory,
+            ended_by=None if steps else self.budget.nearest,
         )
         if steps:  # otherwise the run had ended before
             self._log(self.report, heldout is not None)
