@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.phonemes import ROOM, SHOTS, distance, read_folder, rows
+from blt.evals.answers import ROOM, distance
+from blt.evals.phonemes import SHOTS, read_folder, rows
 from blt.evals.rows import Options
 from blt.generate import Generation
 from shapes import TINY, TINY_BLT

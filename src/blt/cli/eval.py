@@ -39,7 +39,8 @@ def eval(
         task: bpb: texts, one row each. noise: texts, disturbed in eight ways. languages: a folder
             of parallel text, one file per language. utf8: what the model writes, after nothing and
             after each text. cute: the folder of its .tsv files. blimp: its .zip. lambada,
-            hellaswag: a .jsonl file. g2p: a folder of SIGMORPHON's .tsv files.
+            hellaswag: a .jsonl file. g2p: a folder of SIGMORPHON's .tsv files. answers: .jsonl
+            files with a prompt and its completion on each line, and maybe a kind.
         paths: The texts or data of the task.
         model: Model folders, of ours or of transformers, instead of the model inside the package;
             several are compared.

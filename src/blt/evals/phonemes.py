@@ -8,15 +8,14 @@ from pathlib import Path
 
 from blt.data.compressed import text_of
 from blt.errors import UserError, require
+from blt.evals.answers import with_edges, write
 from blt.evals.choices import evenly
-from blt.evals.intervals import interval
 from blt.evals.rows import Measured, Options, Row, mean_of
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 
 SHOTS = 8  # solved words in front, at equal distances in the training file
 TRAIN, TEST = "_train.tsv", "_test.tsv"
-ROOM = 8  # bytes more than the longest answer
 
 Word = tuple[str, str]  # its letters; its phonemes, with spaces between
 
@@ -85,29 +84,6 @@ def _language(
 
 def _written(lm: LanguageModel, asked: Sequence[bytes], answers: Sequence[str]) -> Row:
     """What the model writes greedily up to the end of the line: wrong words, wrong phonemes."""
-    longest = max(len(answer.encode()) for answer in answers)
-    results = lm.generate(list(asked), max_bytes=longest + ROOM, stop="\n")
-    pairs = [
-        (r.data.decode("utf-8", "replace").split(), a.split())
-        for r, a in zip(results, answers, strict=True)
-    ]
-    right = [float(sounds == answer) for sounds, answer in pairs]
-    errors = [distance(sounds, answer) for sounds, answer in pairs]
-    sounds = [len(answer) for _, answer in pairs]
-    row: Row = {}
-    for name, found in (
-        ("exact", interval(right)),
-        ("phoneme_errors", interval(errors, sounds)),
-    ):
-        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    return row
-
-
-def distance(one: Sequence[str], other: Sequence[str]) -> int:
-    """Insertions, deletions and substitutions from one to the other (Levenshtein)."""
-    row = list(range(len(other) + 1))
-    for number, a in enumerate(one, 1):
-        before, row[0] = row[0], number
-        for at, b in enumerate(other, 1):
-            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (a != b))
-    return row[-1]
+    found = write(lm, asked, answers, str.split, "\n")
+    exact = with_edges("exact", found.right)
+    return exact | with_edges("phoneme_errors", found.errors, found.sizes)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blt.data import read
 from blt.errors import UserError
+from blt.evals import answers as answers_task
 from blt.evals import benchmarks, cute_pairs, languages, phonemes, robustness, samples
 from blt.evals import cute as cute_task
 from blt.evals.choices import credits, evenly, guess
@@ -90,6 +91,11 @@ def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
         yield from samples.rows(lm, path or "nothing", samples.prompts(texts, count))
 
 
+def answers(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
+    """Questions with answers, as models are fine-tuned on: which are written to the byte?"""
+    return answers_task.rows(lm, paths, options)
+
+
 def g2p(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Grapheme to phoneme: bits of the right answer, and what the model writes."""
     return phonemes.rows(lm, Path(only(paths, "a folder of SIGMORPHON's .tsv files")), options)
@@ -133,6 +139,9 @@ TASKS: dict[str, Task] = {
         ("limit", "context_bytes", "precision"),
     ),
     "utf8": Task(utf8, ("invalid_characters", "masked_per_byte")),
+    "answers": Task(
+        answers, ("exact", "character_errors", "bits_per_byte"), ("limit", "precision")
+    ),
     "g2p": Task(
         g2p, ("bits_per_byte", "phoneme_errors", "exact"), ("limit", "generate", "precision")
     ),

@@ -30,14 +30,14 @@ def typos(path: Path) -> Noise:
     wrong: defaultdict[str, set[str]] = defaultdict(set)
     for number, line in enumerate(text_of(path).splitlines(), 1):
         if line.strip():
-            for right, other in _entries(line, f"{path}:{number}"):
+            for right, other in entries(line, f"{path}:{number}"):
                 wrong[right].add(other)
     if not wrong:
         raise UserError(f"{path}: no misspelling of a single word in it")
     return chosen(partial(misspelt, {word: tuple(sorted(found)) for word, found in wrong.items()}))
 
 
-def _entries(line: str, where: str) -> list[tuple[str, str]]:
+def entries(line: str, where: str) -> list[tuple[str, str]]:
     """Right and wrong words of a line, in lower case; of single words that differ only."""
     other, arrow, rest = line.partition("->")
     if arrow:  # behind the last comma stands a remark
