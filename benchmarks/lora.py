@@ -20,7 +20,7 @@ from blt.cli.output import say
 from blt.data import loader_of
 from blt.files import durable
 from blt.train import TrainConfig, lora
-from blt.train.recipe import LoraConfig
+from blt.train.sections import LoraConfig
 from blt.train.trainer import Trainer
 
 # Small tables of n-grams: the rest is what is looked at.

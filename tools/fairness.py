@@ -29,7 +29,7 @@ from blt.patching.calibration import LOOKUP_BYTES, calibrate, learn_lookup_table
 from blt.patching.patcher import SAMPLE_BYTES, EntropyModel
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.mix import training_sample
-from blt.train.recipe import DataConfig
+from blt.train.sections import DataConfig
 from tools.parallel import Lengths, lengths_of, patch_lengths
 
 TARGET = 4.5  # bytes per patch, on the training mix

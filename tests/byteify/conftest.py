@@ -8,7 +8,7 @@ import pytest
 
 from blt.patching import PatchingConfig
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
-from blt.train.recipe import ByteifyConfig
+from blt.train.sections import ByteifyConfig
 from shapes import TOKEN_SHAPE, tiny_config
 
 

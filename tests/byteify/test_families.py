@@ -17,7 +17,7 @@ from blt.model.config import Block
 from blt.patching import PatchingConfig
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
-from blt.train.recipe import ByteifyConfig
+from blt.train.sections import ByteifyConfig
 from llamas import their_model
 from shapes import tiny_config
 from texts import MULTILINGUAL

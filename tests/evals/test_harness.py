@@ -57,7 +57,7 @@ def test_an_adapter_is_added_under_the_harness_own_name(model: Path, tmp_path: P
     from blt.checkpoint import adapters
     from blt.evals.harness import Harness
     from blt.train import lora
-    from blt.train.recipe import LoraConfig
+    from blt.train.sections import LoraConfig
 
     lm = blt.load(model)
     lora.begin(lm, LoraConfig(rank=2, alpha=4.0), str(model), seed=0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.train.budget import Budget
-from blt.train.recipe import TrainConfig
+from blt.train.sections import TrainConfig
 
 SECONDS = 100.0
 

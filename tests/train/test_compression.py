@@ -16,7 +16,7 @@ from blt.errors import UserError
 from blt.patching import PatchingConfig
 from blt.train import Recipe, Report, TrainConfig, train_recipe
 from blt.train.compression import Compression
-from blt.train.recipe import DataConfig, RoutingConfig
+from blt.train.sections import DataConfig, RoutingConfig
 from blt.train.trainer import Trainer
 from shapes import tiny_config
 from texts import MULTILINGUAL

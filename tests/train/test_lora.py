@@ -25,7 +25,7 @@ from blt.report.verify import verify
 from blt.serve.model import model_of
 from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
-from blt.train.recipe import LoraConfig
+from blt.train.sections import LoraConfig
 from blt.train.trainer import Trainer
 from commands import fails
 from processes import reports, train, write

@@ -17,7 +17,7 @@ from blt.train.job import open_text
 from blt.train.mix import training_sample
 from blt.train.opening import open_run
 from blt.train.parallel import start
-from blt.train.recipe import DataConfig
+from blt.train.sections import DataConfig
 
 
 def source(letter: str, size: int, documents: int = 5) -> Source:

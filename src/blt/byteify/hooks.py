@@ -39,7 +39,8 @@ from blt.patching.patcher import SAMPLE_BYTES
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.hooks import Extra, Hooks
 from blt.train.mix import training_sample
-from blt.train.recipe import ByteifyConfig, Recipe
+from blt.train.recipe import Recipe
+from blt.train.sections import ByteifyConfig
 
 FEW = 8  # texts that sizes are measured on
 

@@ -10,8 +10,9 @@ from blt.data.sources import PYTHON
 from blt.errors import UserError
 from blt.model.config import ByteTransformerConfig, Config
 from blt.patching import PatchingConfig
-from blt.train.recipe import DataConfig, Recipe, TrainConfig
+from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT
+from blt.train.sections import DataConfig, TrainConfig
 
 # Shares of all the time; the rest is for reading, calibration, scores, sample and report.
 ENTROPY_SHARE, BLT_SHARE = 0.13, 0.34  # the baseline gets as much as the BLT

@@ -8,8 +8,9 @@ from blt.train.hooks import Hooks
 from blt.train.job import loader, train_recipe
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run
-from blt.train.recipe import DataConfig, Recipe, TrainConfig, read_recipe, write_recipe
+from blt.train.recipe import Recipe, read_recipe, write_recipe
 from blt.train.run import RunFolder
+from blt.train.sections import DataConfig, TrainConfig
 
 __all__ = [
     "DataConfig",

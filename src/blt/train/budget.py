@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from blt.train.recipe import TrainConfig
+from blt.train.sections import TrainConfig
 
 EVAL_SHARE = 0.1  # of the time, for evaluations before the last one
 WRITE_SPEED = 2e8  # bytes per second of a checkpoint, until one was measured

@@ -26,8 +26,9 @@ from blt.tokens.tokenizer import ByteTokenizer, tokenizers_library
 from blt.train.hooks import Hooks
 from blt.train.lora import resumed
 from blt.train.mix import training_sample
-from blt.train.recipe import DataConfig, Recipe
+from blt.train.recipe import Recipe
 from blt.train.run import RunFolder
+from blt.train.sections import DataConfig
 
 log = logging.getLogger("blt")
 OnPrepare = Callable[[str, float], None]  # what is done before the first step, and 0..1 of it

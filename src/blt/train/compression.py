@@ -8,7 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from blt.model.routing import Routes
-from blt.train.recipe import Recipe, RoutingConfig
+from blt.train.recipe import Recipe
+from blt.train.sections import RoutingConfig
 
 FIRST_SIZE = 1.5  # bytes per patch, at the start
 

@@ -51,8 +51,9 @@ from blt.train.opening import open_run, record_changes
 from blt.train.pace import Pace
 from blt.train.parallel import recompute
 from blt.train.parallel import start as parallel_of
-from blt.train.recipe import DataConfig, Recipe, TrainConfig
+from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RunFolder
+from blt.train.sections import DataConfig, TrainConfig
 from blt.train.trainer import Trainer, checked_values
 
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on

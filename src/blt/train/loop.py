@@ -18,8 +18,8 @@ from blt.train.budget import Budget
 from blt.train.hooks import Hooks
 from blt.train.interrupt import StopRequest
 from blt.train.parallel import Parallel
-from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
+from blt.train.sections import TrainConfig
 from blt.train.trackers import Track, numbers, trackers
 from blt.train.trainer import Step, Trainer, read
 

@@ -17,7 +17,8 @@ from blt.lm import LanguageModel, load
 from blt.model.config import Config
 from blt.model.layers import Linear
 from blt.train.inherit import SECTIONS, init_folder, open_init
-from blt.train.recipe import LoraConfig, Recipe
+from blt.train.recipe import Recipe
+from blt.train.sections import LoraConfig
 
 NEVER = ("entropy_model", "router", "head")  # parts of names: they stay as they are
 

@@ -24,8 +24,8 @@ from blt.train.hooks import Hooks
 from blt.train.meter import Meter
 from blt.train.optim import RowwiseAdam, learning_rate, optimizers
 from blt.train.parallel import Parallel, last_backward
-from blt.train.recipe import TrainConfig
 from blt.train.run import RunFolder, TrainerState
+from blt.train.sections import TrainConfig
 from blt.train.state import RNG, TrainerValues
 from blt.train.update import Guard, RowGradients, total_norm, update
 
