@@ -6,9 +6,10 @@
         --queries ../shared/data/noise-typos/symspell_noisy_query_en_1000.txt.gz
 
 Reads task 1 of SIGMORPHON 2021 (21 languages; its own parts; github.com/sigmorphon/2021-task1),
-codespell's dictionary and SymSpell's noisy queries, and writes JSON lines with the keys ``kind``,
-``prompt``, ``completion``: ``g2p.train.jsonl``, ``g2p.dev.jsonl``, ``g2p.test.jsonl``, and
-``spelling.*.jsonl`` likewise.
+codespell's dictionary (github.com/codespell-project/codespell) and SymSpell's noisy queries
+(github.com/wolfgarbe/SymSpell, noisy_query_en_1000.txt), and writes JSON lines with the keys
+``kind``, ``prompt``, ``completion``: ``g2p.train.jsonl``, ``g2p.dev.jsonl``, ``g2p.test.jsonl``,
+and ``spelling.*.jsonl`` likewise.
 
 Misspellings with several corrections are left out, and those that are no single words. All
 misspellings of one right word lie in one part, by the hash of that word: nobody can have learned

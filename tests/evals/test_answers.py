@@ -70,14 +70,16 @@ def test_questions_of_no_kind_are_those_of_their_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "a"}, r":3: has no completion"),
-        ({"prompt": "a", "completion": ""}, r"row 3: 'completion' must be a string, and not empty"),
-        ({"prompt": 7, "completion": "a"}, r"row 3: 'prompt' must be a string"),
-        ({"prompt": "a", "completion": "b", "kind": 1}, r"row 3: 'kind' must be a string"),
+        ({"prompt": "a"}, r":4: has no completion"),
+        ({"prompt": "a", "completion": ""}, r":4: 'completion' must be a string, and not empty"),
+        ({"prompt": 7, "completion": "a"}, r":4: 'prompt' must be a string"),
+        ({"prompt": "a", "completion": "b", "kind": 1}, r":4: 'kind' must be a string"),
     ],
 )
 def test_rows_that_ask_nothing_are_named(tmp_path: Path, row: Any, message: str) -> None:
     path = written(tmp_path / "asked.jsonl", [*QUESTIONS[:2], row])
+    text = Path(path).read_text()
+    Path(path).write_text("\n" + text)  # an empty line is no question, and counts as a line
     with pytest.raises(UserError, match=r"asked\.jsonl" + r".*" + message):
         read_questions([path])
 

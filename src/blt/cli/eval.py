@@ -48,7 +48,7 @@ def eval(
             model, and is a model folder itself.
         context_bytes: Texts are scored in pieces of at most so many bytes. Left out: 2048.
         max_bytes: bpb: of each text. noise: of all. Left out: 262144, and 65536.
-        limit: At most so many questions, sentences or samples.
+        limit: At most so many questions (answers: of each kind), sentences or samples.
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
         noise: hellaswag: with the paper's five noises in the context too.
         generate: cute: let the model write its answers, as published. g2p: too.

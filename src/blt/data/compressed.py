@@ -21,7 +21,8 @@ MAX_UNPACKED = 2**31  # bytes of one document, or line, in a packed file
 
 
 def unreadable(error: OSError) -> NoReturn:
-    way = "name a file" if isinstance(error, IsADirectoryError) else "check its permissions"
+    ways = {IsADirectoryError: "name a file", FileNotFoundError: "check the path"}
+    way = ways.get(type(error), "check its permissions")
     raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {way}")
 
 

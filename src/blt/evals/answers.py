@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blt.errors import require
-from blt.evals.benchmarks import read_lines
+from blt.evals.benchmarks import placed_lines
 from blt.evals.choices import evenly
 from blt.evals.intervals import interval
 from blt.evals.rows import Measured, Options, Row, mean_of
@@ -38,16 +38,16 @@ def read_questions(paths: Sequence[str]) -> dict[str, list[Asked]]:
     """Questions of ``.jsonl`` files, by their kind; of those that name none, the file's name.
 
     Raises:
-        UserError: unreadable, or a row without a prompt and an answer; names file and row.
+        UserError: unreadable, or a row without a prompt and an answer; names file and line.
     """
     found: dict[str, list[Asked]] = {}
     for path in map(Path, paths):
-        for number, row in enumerate(read_lines(path, (PROMPT, COMPLETION)), 1):
+        for place, row in placed_lines(path, (PROMPT, COMPLETION)):
             for key in (PROMPT, COMPLETION):
                 there = isinstance(row[key], str) and bool(row[key])
-                require(there, f"{path}: row {number}: {key!r} must be a string, and not empty")
+                require(there, f"{place}: {key!r} must be a string, and not empty")
             kind = row.get(KIND, path.name)
-            require(isinstance(kind, str), f"{path}: row {number}: {KIND!r} must be a string")
+            require(isinstance(kind, str), f"{place}: {KIND!r} must be a string")
             found.setdefault(kind, []).append(Asked(row[PROMPT], row[COMPLETION]))
     return found
 

@@ -29,11 +29,18 @@ def read_lines(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: unreadable, none in it, or a line without one of ``keys``; names file and line.
     """
+    return [row for _, row in placed_lines(path, keys)]
+
+
+def placed_lines(path: Path, keys: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """As :func:`read_lines`, each behind its place, ``FILE:LINE``; empty lines are passed over."""
     texts = _members(path) if path.suffix == ".zip" else {str(path): text_of(path)}
     found = []
     for name, text in texts.items():
-        for number, line in enumerate(text.splitlines(), 1):
-            found.append(_object(line, keys, f"{name}:{number}"))
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                place = f"{name}:{number}"
+                found.append((place, _object(line, keys, place)))
     require(bool(found), f"{path}: nothing in it; name a .jsonl file, or a .zip of them")
     return found
 
