@@ -10,6 +10,7 @@ import torch
 
 import blt
 from blt import cli
+from blt.checkpoint.pretrained import load_shipped
 from blt.demo import recipes
 from blt.demo.run import _Demo
 from blt.train.recipe import read_recipe
@@ -57,6 +58,30 @@ def test_demo_leaves_everything_it_promises(
     assert "holds a run already" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_entropy_model_in_the_package_may_cut(tmp_path: Path, text: Path) -> None:
+    folder = tmp_path / "run"
+    args = ["demo", "--text", str(text), "--run", str(folder), "--minutes", "0.1"]
+    assert cli.main([*args, "--entropy-model", "pretrained"]) == 0
+    assert not (folder / "entropy_model").exists()
+    assert read_recipe(folder / "recipe.toml").entropy_model == "pretrained"
+    model, theirs = blt.load(folder / "checkpoint"), load_shipped().entropy_model
+    assert isinstance(model, blt.BLT)
+    assert model.entropy_model is not None
+    assert theirs is not None
+    weights = model.entropy_model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in theirs.state_dict().items())
+
+
+def test_the_baseline_has_the_tables_of_the_blt_and_its_time() -> None:
+    for name in ("hash_ngram_sizes", "hash_functions", "hash_rows"):
+        assert getattr(recipes.BASELINE, name) == getattr(recipes.MODEL, name)
+    for entropy_model in (None, "pretrained"):
+        plan = recipes.Plan(None, Path("run"), 1.0, 4.5, 0, "cpu", entropy_model)
+        own = recipes.ENTROPY_SHARE if entropy_model is None else 0.0
+        assert own + 2 * plan.blt_share == pytest.approx(0.81)  # the rest is for scores
+
+
 def test_bad_numbers_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     empty = tmp_path / "empty"
@@ -66,8 +91,11 @@ def test_bad_numbers_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--patch-size", "0.5"], "--patch-size"),
         (["--text", str(tmp_path / "missing")], "missing: no such file"),
         (["--text", str(empty)], "empty: no text"),
+        (["--entropy-model", str(tmp_path / "none")], "none: no such folder"),
+        (["--pretrained", "--entropy-model", "pretrained"], "it has no --entropy-model"),
     ):
-        assert cli.main(["demo", "--run", str(run), *args]) == 2
+        to = [] if "--pretrained" in args else ["--run", str(run)]
+        assert cli.main(["demo", *to, *args]) == 2
         assert message in capsys.readouterr().err
         assert not run.exists()
 

@@ -15,6 +15,7 @@ def demo(
     minutes: float = 9.0,
     patch_size: float = 4.5,
     seed: int = 0,
+    entropy_model: str | None = None,
     pretrained: bool = False,
     device: Device = "auto",
 ) -> None:
@@ -26,16 +27,25 @@ def demo(
         minutes: Time for everything together.
         patch_size: Bytes per patch that the threshold is calibrated to.
         seed: Of the weights, the order of the data and the sample.
+        entropy_model: Folder of the model that says where patches end, or "pretrained", the one in
+            the package; left out: the demo trains one first.
         pretrained: Train nothing: score the text with the model inside the package, and watch it.
     """
     from blt.demo import run_demo, show_pretrained
 
     chosen(device)  # before anything is written
     if pretrained:
-        if run is not None:
-            raise UserError("--pretrained trains nothing, so it has no --run; leave one out")
+        for name, given in (("--run", run), ("--entropy-model", entropy_model)):
+            if given is not None:
+                raise UserError(f"--pretrained trains nothing, so it has no {name}; leave one out")
         show_pretrained(text, seed, device)
         return
     run_demo(
-        text=text, folder=run, minutes=minutes, patch_size=patch_size, seed=seed, device=device
+        text=text,
+        folder=run,
+        minutes=minutes,
+        patch_size=patch_size,
+        seed=seed,
+        device=device,
+        entropy_model=entropy_model,
     )

@@ -11,26 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from blt import vocab
-from blt.checkpoint.pretrained import save_patching
+from blt.checkpoint.pretrained import find_entropy_model, save_patching
 from blt.data import read, split
 from blt.data.form import path_of
 from blt.data.sources import PYTHON
 from blt.demo import recipes
-from blt.demo.recipes import BLT_SHARE, ENTROPY_SHARE, Plan
+from blt.demo.recipes import ENTROPY_SHARE, Plan
 from blt.demo.view import Screen, Theta, Trained, write_demo_report
 from blt.evals.compressors import compressors
 from blt.generate import Engine
 from blt.lm import BLT, ByteLM, load
 from blt.machine.precision import choose_device, choose_dtype
 from blt.model.config import ByteTransformerConfig
+from blt.model.transformer import CausalTransformer
 from blt.patching import Cut, Patcher, PatchingConfig
 from blt.patching.calibration import calibrate, mean_patch_size
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose, segments
-from blt.train.build import build_blt
+from blt.train.build import build_blt, model_of
 from blt.train.job import loader
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run
@@ -55,6 +54,7 @@ def run_demo(
     patch_size: float = 4.5,
     seed: int = 0,
     device: str = "auto",
+    entropy_model: str | None = None,
 ) -> Path:
     """Run the whole demo; returns its run folder.
 
@@ -65,13 +65,14 @@ def run_demo(
         patch_size: bytes per patch that θ is calibrated to.
         seed: of weights, batches and the sample.
         device: where everything is trained and written: auto, cpu, cuda, cuda:1.
+        entropy_model: folder of one that cuts text, or "pretrained"; None: one is trained first.
 
     Raises:
         UserError: bad text or folder, or no such device.
         KeyboardInterrupt: says where the last checkpoint is.
     """
     folder = folder or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    plan = Plan(text, folder, minutes, patch_size, seed, device)
+    plan = Plan(text, folder, minutes, patch_size, seed, device, entropy_model)
     try:
         _Demo(plan).run()
     except KeyboardInterrupt:
@@ -92,26 +93,28 @@ class _Demo:
         plan, screen = self.plan, self.screen
         self.parts = split(read(plan.data.sources).documents, plan.data.heldout)
         screen.text(path_of(plan.data.sources[0]), self.parts)
+        given = find_entropy_model(plan.entropy_model)
         run = open_run(self.folder, plan.blt_recipe(None))
 
-        entropy = self.train_bytes(
-            "entropy model", "entropy_model", recipes.ENTROPY_MODEL, ENTROPY_SHARE
-        )
-        theta = self.calibrate(entropy.model)
+        entropy_model = self.own_entropy_model() if given is None else given.to(self.device)
+        theta = self.calibrate(entropy_model)
         screen.threshold(theta)
-        save_patching(self.folder / "entropy_model" / CHECKPOINT, theta.config)
+        if given is None:
+            save_patching(self.folder / "entropy_model" / CHECKPOINT, theta.config)
 
         recipe = plan.blt_recipe(theta.config)
         write_recipe(self.folder / RECIPE, recipe)  # now with θ
-        model = build_blt(recipe.model or recipes.MODEL, entropy.model, plan.seed)
+        model = build_blt(recipe.model or recipes.MODEL, entropy_model, plan.seed)
         blt = self.train("BLT", model, recipe, run)
-        baseline = self.train_bytes("byte transformer", "baseline", recipes.BASELINE, BLT_SHARE)
+        baseline = self.train_bytes(
+            "byte transformer", "baseline", recipes.BASELINE, plan.blt_share
+        )
 
         scores = self.score([blt, baseline])
         run.log({"event": "scores", "bits_per_byte": scores, "heldout_patch_size": theta.size})
         screen.scores(scores, [blt, baseline])
         shown = first(self.parts.heldout)
-        cut = beginning(shown, Patcher(theta.config, entropy.model))
+        cut = beginning(shown, Patcher(theta.config, entropy_model))
         screen.patches(cut)
         prompt = b"import " if plan.text is None else opening(shown)
         sample = write(screen, blt.model, prompt, plan.seed, self.deadline)
@@ -120,13 +123,21 @@ class _Demo:
         write_demo_report(report, self.parts, theta, [blt, baseline], scores, cut, prompt, sample)
         screen.next_steps(self.folder, prompt)
 
+    def own_entropy_model(self) -> CausalTransformer:
+        """One that is trained here."""
+        shape = recipes.ENTROPY_MODEL
+        trained = self.train_bytes("entropy model", "entropy_model", shape, ENTROPY_SHARE)
+        return trained.model  # type: ignore[no-any-return]
+
     def train_bytes(
         self, title: str, name: str, shape: ByteTransformerConfig, share: float
     ) -> Trained[Any]:
         """Train a byte transformer in a run folder of its own."""
         recipe = self.plan.recipe(name, share, kind="byte", byte_model=shape)
-        torch.manual_seed(self.plan.seed)
-        return self.train(title, ByteLM(shape), recipe, open_run(self.folder / name, recipe))
+        run = open_run(self.folder / name, recipe)
+        model = model_of(recipe, run, (), None)
+        assert isinstance(model, ByteLM)
+        return self.train(title, model, recipe, run)
 
     def train(
         self, title: str, model: BLT | ByteLM, recipe: Recipe, run: RunFolder
@@ -143,7 +154,7 @@ class _Demo:
             fit(model.to(self.device), batches, recipe.train, run=run, on_progress=on_progress)
         return Trained(title, model, reports)
 
-    def calibrate(self, entropy_model: ByteLM) -> Theta:
+    def calibrate(self, entropy_model: CausalTransformer) -> Theta:
         """θ for the patch size asked for.
 
         Training text sets it where that is near enough. Where held-out text differs, every other

@@ -38,12 +38,11 @@ class Trained(Generic[M]):
 
     @property
     def note(self) -> str:
-        """Size, text read and time, in one line, and what a baseline lacks that the BLT has."""
+        """Size, text read and time, in one line."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         last = self.reports[-1]
-        lacks = "" if isinstance(self.model, BLT) else ", no n-gram tables"
         return (
-            f"{sum(p.numel() for p in trained) / 1e6:.1f} M parameters{lacks}, "
+            f"{sum(p.numel() for p in trained) / 1e6:.1f} M parameters, "
             f"read {megabytes(last.bytes_seen)} in {clock(last.seconds)}"
         )
 
@@ -169,7 +168,7 @@ def write_demo_report(
         ReportData(
             title="A Byte Latent Transformer, trained here",
             subtitle="What blt demo learned, beside compressors and a byte transformer without "
-            "patches, and without the BLT's n-gram tables, that was trained for the same time.",
+            "patches that has the same n-gram tables, and was trained for the same time.",
             facts=facts,
             scores=_scored(scores, trained),
             curves=[one.curve for one in trained],
