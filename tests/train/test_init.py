@@ -270,6 +270,7 @@ def test_it_learns_from_there(
         ("byte", "[byte_model]\nlayers = 2", r"byte_model\.layers: is 2 here, and 1 in "),
         ("token", "[token_model]\nvocab_size = 400", r"token_model\.vocab_size: is 400 here"),
         ("blt", '[model.patching]\nrule = "entropy-monotonic"', "needs a θ of its own"),
+        ("blt", '[model]\npatching = "entropy"', r"model\.patching: Input should be an object"),
     ],
 )
 def test_a_shape_that_contradicts_is_refused_by_its_key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 )
 def test_shipped_recipes_are_valid(path: Path) -> None:
     read_recipe(path)
+
+
+def test_the_rival_over_tokens_has_the_text_and_the_schedule_of_the_packaged_blt() -> None:
+    ours, rival = (
+        read_recipe(RECIPES / f"{name}.toml") for name in ("blt-pretrained", "bpe-rival")
+    )
+    assert rival.data == ours.data
+    assert rival.train == replace(ours.train, steps=None, flops=rival.train.flops)
+    assert ours.model is not None
+    assert rival.token_model is not None
+    for name in ("hash_ngram_sizes", "hash_functions", "hash_rows"):
+        assert getattr(rival.token_model, name) == getattr(ours.model, name)
 
 
 def test_overrides_are_toml_values_and_strings_need_no_quotes(path: Path) -> None:

@@ -14,6 +14,7 @@ from blt.errors import require
 from blt.files.configs import to_dict
 from blt.files.hub import local_folder
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.patching.rules import RULES, PatchingConfig
 
 SECTIONS = {"blt": "model", "byte": "byte_model", "token": "token_model"}  # of each kind's shape
 SHAPES = {"blt": Config, "byte": ByteTransformerConfig, "token": TokenTransformerConfig}
@@ -90,7 +91,8 @@ def refuse_contradictions(
     Raises:
         UserError: names the first key and both values.
     """
-    _refuse_missing_patcher(shape, section, kind, name, recipe)
+    if kind == "blt":
+        _refuse_missing_patcher(shape, _patching(section).get("rule"), name, recipe)
     known, fields_of = flat(shape), {field.name for field in fields(SHAPES[kind])}
     for key, value in flat(section).items():
         if key.partition(".")[0] not in fields_of:
@@ -105,20 +107,26 @@ def refuse_contradictions(
 
 
 def _refuse_missing_patcher(
-    shape: Mapping[str, Any],
-    section: Mapping[str, Any],
-    kind: str,
-    name: str,
-    recipe: Mapping[str, Any],
+    shape: Mapping[str, Any], rule: Any, name: str, recipe: Mapping[str, Any]
 ) -> None:
     """Entropies come from a model that the recipe names, or from that of the other model."""
-    rule = section.get("patching", {}).get("rule", "")
     there = recipe.get("entropy_model") is not None or "entropy_model" in shape
     require(
-        kind != "blt" or there or not str(rule).startswith("entropy"),
+        there or not _needs_entropies(rule),
         f"entropy_model: patching rule {rule!r} needs one, and {name} has none: a folder, or "
         "'pretrained'",
     )
+
+
+def _patching(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How it cuts; nothing where no table says so, which is refused when it becomes a recipe."""
+    found = section.get("patching")
+    return found if isinstance(found, dict) else {}
+
+
+def _needs_entropies(rule: Any) -> bool:
+    """Is it a rule that cuts by an entropy model? Whatever else it is, is refused elsewhere."""
+    return str(rule) in RULES and PatchingConfig(str(rule)).needs_entropies
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -138,18 +146,18 @@ def _may_differ(key: str, recipe: Mapping[str, Any]) -> bool:
         return recipe.get("tokenizer") is not None
     if key.startswith("entropy_model."):  # the shape of the one that the recipe names
         return recipe.get("entropy_model") is not None
-    return key in TABLES or key.startswith("patching.")
+    return key in TABLES or key.partition(".")[0] == "patching"
 
 
 def _refuse_foreign_threshold(
     shape: Mapping[str, Any], section: Mapping[str, Any], recipe: Mapping[str, Any]
 ) -> None:
     """A θ belongs to a rule: another rule needs its own."""
-    was, now = shape.get("patching", {}), section.get("patching", {})
+    was, now = _patching(shape), _patching(section)
     rule = now.get("rule", was.get("rule"))
     says = "threshold" in now or recipe.get("target_patch_size", 0) != 0
     require(
-        rule == was.get("rule") or not str(rule).startswith("entropy") or says,
+        rule == was.get("rule") or not _needs_entropies(rule) or says,
         f"model.patching.rule: {rule!r} needs a θ of its own, that of {was.get('rule')!r} means "
         "something else: give target_patch_size, such as 4.5, or model.patching.threshold",
     )
