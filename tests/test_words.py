@@ -22,8 +22,7 @@ def folder(tmp_path: Path) -> Path:
         (g2p / f"wel_sw_{part}.tsv.gz").write_bytes(gzip.compress(text))
     typos = tmp_path / "noise-typos"
     typos.mkdir()
-    right = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(20 * HELD_OUT)]
-    right = [word.replace("word", "wo") for word in right]
+    right = [f"wo{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(20 * HELD_OUT)]
     lines = [f"{word[:-1]}x{end}->{word}" for word in right for end in "yz"]
     lines += ["kept->keept", "both->one, other,", "two words->twowords", "ab->ad"]
     (typos / "codespell_dictionary.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))

@@ -21,16 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from blt.data.compressed import text_of
 from blt.errors import UserError
 from blt.evals.phonemes import read_words
-from blt.evals.typos import entries
+from blt.evals.typos import listed
 from blt.files.durable import write_text
 
 PARTS = ("train", "dev", "test")
@@ -72,10 +70,9 @@ def misspelled(typos: Path, queries: Path) -> Iterator[tuple[str, Question]]:
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     """Right and wrong words of lines that have one of each."""
-    for number, line in enumerate(text_of(path).splitlines(), 1):
-        found = entries(line, f"{path}:{number}") if line.strip() else []
-        if len(found) == 1 and "," not in line:
-            yield found[0]
+    for line, pairs in listed(path):
+        if len(pairs) == 1 and "," not in line:
+            yield pairs[0]
 
 
 def _part(right: str) -> str:
@@ -93,7 +90,7 @@ def write(name: str, questions: Iterable[tuple[str, Question]], folder: Path) ->
         lines = (json.dumps(question._asdict(), ensure_ascii=False) for question in found)
         write_text(path, "".join(f"{line}\n" for line in lines))
         size = sum(len((q.prompt + q.completion).encode()) for q in found)
-        kinds = len(Counter(question.kind for question in found))
+        kinds = len({question.kind for question in found})
         print(f"{path}: {len(found):,} questions of {kinds} kinds, {size:,} bytes")
 
 

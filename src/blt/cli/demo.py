@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blt.cli.device import Device, chosen
-from blt.errors import UserError
+from blt.errors import require
 
 
 def demo(
@@ -36,8 +36,8 @@ def demo(
     chosen(device)  # before anything is written
     if pretrained:
         for name, given in (("--run", run), ("--entropy-model", entropy_model)):
-            if given is not None:
-                raise UserError(f"--pretrained trains nothing, so it has no {name}; leave one out")
+            idle = f"--pretrained trains nothing, so it has no {name}; leave one out"
+            require(given is None, idle)
         show_pretrained(text, seed, device)
         return
     run_demo(

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from blt.errors import require
 from blt.evals.benchmarks import placed_lines
 from blt.evals.choices import evenly
-from blt.evals.intervals import interval
 from blt.evals.rows import Measured, Options, Row, mean_of
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
@@ -84,7 +83,7 @@ def write(
     prompts: Sequence[bytes],
     answers: Sequence[str],
     units: Callable[[str], Sequence[str]],
-    stop: str | None = None,
+    stop: str | tuple[()] = (),
 ) -> Written:
     """What the model writes greedily after each prompt, up to the end of the document.
 
@@ -93,7 +92,7 @@ def write(
         stop: ends an answer too.
     """
     longest = max(len(answer.encode()) for answer in answers)
-    results = lm.generate(list(prompts), max_bytes=longest + ROOM, stop=stop or ())
+    results = lm.generate(list(prompts), max_bytes=longest + ROOM, stop=stop)
     texts = [result.data.decode("utf-8", "replace") for result in results]
     pairs = [(units(text), units(answer)) for text, answer in zip(texts, answers, strict=True)]
     return Written(
@@ -101,12 +100,6 @@ def write(
         [distance(text, answer) for text, answer in pairs],
         [len(answer) for _, answer in pairs],
     )
-
-
-def with_edges(name: str, values: Sequence[float], sizes: Sequence[float] | None = None) -> Row:
-    """A column beside the main one, and its own interval."""
-    found = interval(values, sizes)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def distance(one: Sequence[str], other: Sequence[str]) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from blt.data.compressed import text_of
 from blt.errors import UserError, require
-from blt.evals.answers import with_edges, write
+from blt.evals.answers import write
 from blt.evals.choices import evenly
-from blt.evals.rows import Measured, Options, Row, mean_of
+from blt.evals.rows import Measured, Options, Row, mean_of, with_edges
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 

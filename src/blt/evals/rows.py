@@ -102,6 +102,12 @@ def _edges(measured: Measured) -> Row:
     return {"low": found.low, "high": found.high}
 
 
+def with_edges(name: str, values: Sequence[float], sizes: Sequence[float] | None = None) -> Row:
+    """A column beside the main one, and its own interval."""
+    found = interval(values, sizes)
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def _compared(first: Measured | None, other: Measured) -> Row:
     """The difference to the first model; nothing where the two had different pieces."""
     names = ("difference", "difference_low", "difference_high", "ratio", "ratio_low", "ratio_high")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -28,16 +28,26 @@ def typos(path: Path) -> Noise:
         UserError: unreadable, a line of another kind (names it), or no misspelling at all.
     """
     wrong: defaultdict[str, set[str]] = defaultdict(set)
-    for number, line in enumerate(text_of(path).splitlines(), 1):
-        if line.strip():
-            for right, other in entries(line, f"{path}:{number}"):
-                wrong[right].add(other)
+    for _, pairs in listed(path):
+        for right, other in pairs:
+            wrong[right].add(other)
     if not wrong:
         raise UserError(f"{path}: no misspelling of a single word in it")
     return chosen(partial(misspelt, {word: tuple(sorted(found)) for word, found in wrong.items()}))
 
 
-def entries(line: str, where: str) -> list[tuple[str, str]]:
+def listed(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each line of a list that is not empty, and its right and wrong words.
+
+    Raises:
+        UserError: unreadable, or a line of another kind; names it.
+    """
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        if line.strip():
+            yield line, _entries(line, f"{path}:{number}")
+
+
+def _entries(line: str, where: str) -> list[tuple[str, str]]:
     """Right and wrong words of a line, in lower case; of single words that differ only."""
     other, arrow, rest = line.partition("->")
     if arrow:  # behind the last comma stands a remark
