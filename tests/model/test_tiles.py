@@ -35,7 +35,7 @@ def tensors(lengths: list[int], heads: int, dim: int) -> tuple[tuple[int, ...], 
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5).filter(any),
     heads=st.integers(1, 3),
-    dim=st.sampled_from([16, 32, 48, 64, 80]),
+    dim=st.sampled_from([1, 7, 16, 24, 32, 48, 64, 80]),
     window=st.one_of(st.none(), st.integers(1, 320), st.sampled_from([32, 128, 256])),
 )
 def test_attention_in_cpp_equals_that_of_blocks_in_twice_the_precision(
@@ -94,11 +94,10 @@ def test_what_a_query_does_not_see_does_not_reach_it(reached: str) -> None:
     [
         (lambda x: x.double(), 64),
         (lambda x: x.bfloat16(), 64),
-        (lambda x: x[..., :7], 64),
         (lambda x: torch.nn.Parameter(x), 64),
         (lambda x: x.expand(tiles.MOST_KEYS + 1, -1, -1), None),
     ],
-    ids=["float64", "bfloat16", "narrow", "a subclass", "long"],
+    ids=["float64", "bfloat16", "a subclass", "long"],
 )
 def test_what_does_not_fit_is_left_to_blocks(
     change: Callable[[Tensor], Tensor], window: int | None

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -54,20 +55,20 @@ def fits(q: Tensor, offsets: tuple[int, ...], window: int | None) -> bool:
         return False
     if torch.get_num_threads() > 1 and not cpp.shares_threads():
         return False
-    loaded = library()
-    return loaded is not None and q.shape[-1] % loaded.blt_lanes() == 0
+    return library() is not None
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None
 ) -> Tensor:
     """q (scaled), k, v [N, H, D], documents' offsets [documents + 1] → [N, H, D]."""
+    width = q.shape[-1]
+    q, k, v = (_in_vectors(x) for x in (q, k, v))
     out = q.new_empty(q.shape)
-    q, k, v = (_in_order(x) for x in (q, k, v))
     task = _task(q, k, v, offsets, window)
     task.out = out.data_ptr()
     _library().blt_attention(ctypes.byref(task), _threads())
-    return out
+    return _narrowed(out, width)
 
 
 def attention_backward(
@@ -79,13 +80,14 @@ def attention_backward(
     window: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v of :func:`attention`; probabilities are computed again."""
+    width = q.shape[-1]
+    grad, q, k, v = (_in_vectors(x) for x in (grad, q, k, v))
     dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
-    grad, q, k, v = (_in_order(x) for x in (grad, q, k, v))
     task = _task(q, k, v, offsets, window)
     task.g = _rows(grad)
     task.dq, task.dk, task.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
     _library().blt_attention_backward(ctypes.byref(task), _threads())
-    return dq, dk, dv
+    return _narrowed(dq, width), _narrowed(dk, width), _narrowed(dv, width)
 
 
 def _task(q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int | None) -> _Task:
@@ -98,9 +100,16 @@ def _task(q: Tensor, k: Tensor, v: Tensor, offsets: tuple[int, ...], window: int
     return task
 
 
-def _in_order(x: Tensor) -> Tensor:
-    """Each head's numbers one after the other."""
+def _in_vectors(x: Tensor) -> Tensor:
+    """Each head's numbers one after the other, with zeros up to whole vectors."""
+    if missing := -x.shape[-1] % _library().blt_lanes():
+        return F.pad(x, (0, missing))
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _narrowed(x: Tensor, width: int) -> Tensor:
+    """Without those zeros; rows lie one after the other."""
+    return x if x.shape[-1] == width else x[..., :width].contiguous()
 
 
 def _rows(x: Tensor) -> _Rows:
