@@ -20,6 +20,7 @@ from blt.study import Point, Search, read_study, run_study, training
 from blt.study.folder import COSTS, SCORES, StudyFolder
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig
+from tools import retrain
 
 STUDY = """
 budgets = [1e8, 2e8]
@@ -243,6 +244,32 @@ def test_lines_alone_are_enough_to_go_on_and_lost_weights_are_named(
     assert StudyFolder(kept).lines() == StudyFolder(out).lines()
     assert StudyFolder(kept).lines(COSTS) == []
     assert "the weights of" in caplog.text
+
+
+def test_a_run_comes_out_the_same_when_it_is_trained_again_from_scratch(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = StudyFolder(done.parent / "out").lines()
+    blt = next(line["name"] for line in lines if line["family"] == "BLT, entropy")
+    again = [str(done), str(done.parent / "out"), blt, "--out", str(tmp_path / "again")]
+    with pytest.raises(SystemExit) as ended:
+        retrain.main(again)
+    line = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, line["name"], line["source_apart"]) == (0, blt, 0)
+    trained = StudyFolder(tmp_path / "again" / "1").lines()
+    assert [line["family"] for line in trained] == ["patcher tiny", "BLT, entropy"]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    wrong = [line | {"validation_bits": line["validation_bits"] + 0.001} for line in lines]
+    (other / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in wrong))
+    with pytest.raises(SystemExit) as ended:
+        retrain.main([again[0], str(other), *again[2:]])
+    assert ended.value.code == 1
+    with pytest.raises(SystemExit) as ended:
+        retrain.main([*again[:2], "patcher-tiny-1e7-size0-lr0.01-s0", *again[3:]])
+    assert ended.value.code == 2
+    assert "has no run 'patcher-tiny" in capsys.readouterr().err
 
 
 def test_a_change_reaches_every_run(file: Path) -> None:

@@ -1,0 +1,112 @@
+"""Train runs of a study again from scratch: do they come out as they were published?
+
+    python -m tools.retrain recipes/study/tables-or-patches.toml results/tables-or-patches \\
+        flat-tables-6e11-size0-lr0.032-s0 --times 2 --out runs/again > again.jsonl
+
+Each time has a folder of its own in ``--out``, where its patcher and its tokenizer are made anew
+too; a training that was stopped goes on there. A line for each says the validation bits of before
+and now, and by how much the source that differs most does. Exit status 1 where a mean differs by
+half of its third digit behind the point, or by more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from blt.errors import UserError
+from blt.study import Point, Study, read_study
+from blt.study.folder import LOCKS, RUNS, TOKENIZERS, Line, StudyFolder
+from blt.study.timing import Clock
+from blt.study.training import Training
+from tools.asked import positive
+from tools.lines import rounded
+
+CLOSE = 0.0005  # bits per byte: half of the third digit
+
+
+def published(study: Study, folder: Path, names: Sequence[str]) -> Iterator[tuple[Point, Line]]:
+    """The points of runs, and their lines.
+
+    Raises:
+        UserError: there is no such line, or it is of none of the study's families.
+    """
+    families = {family.name: family for family in study.families}
+    lines = {line["name"]: line for line in StudyFolder(folder).lines()}
+    for name in names:
+        line = lines.get(name, {})
+        family = families.get(line.get("family", ""))
+        if family is None:
+            raise UserError(f"{folder}: has no run {name!r} of a family of {study.where}")
+        where = (line["budget"], line["size"], line["lr"], line["seed"])
+        yield study.point(family, *where), line
+
+
+def trained(study: Study, point: Point, folder: Path) -> Line:
+    """The line of a run that is trained in a folder of its own, after its patcher."""
+    out = StudyFolder(folder)
+    for name in (RUNS, LOCKS, TOKENIZERS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    training = Training(study, out, Clock(None), None)
+    for each in (*_patcher(study, point), point):
+        if each.name not in {line["name"] for line in out.lines()}:
+            training.train(each)
+    return next(line for line in out.lines() if line["name"] == point.name)
+
+
+def _patcher(study: Study, point: Point) -> list[Point]:
+    name = study.family(point.family).patcher
+    return [] if name is None else [study.patcher_point(name, point.budget)]
+
+
+def compared(before: Line, now: Line, time: int) -> dict[str, Any]:
+    """What is said of one training."""
+    apart = [abs(bits - now["validation"][of]) for of, bits in before["validation"].items()]
+    return {
+        "name": before["name"],
+        "time": time,
+        "published": before["validation_bits"],
+        "again": now["validation_bits"],
+        "source_apart": max(apart),
+        "bytes_seen": now["bytes_seen"],
+    }
+
+
+def measure(given: argparse.Namespace) -> bool:
+    """Train all; does each come out as before?"""
+    study = read_study(given.study)
+    close = True
+    for point, before in list(published(study, given.folder, given.runs)):
+        for time in range(1, given.times + 1):
+            now = trained(study, point, given.out / str(time))
+            line = compared(before, now, time)
+            close = close and abs(line["published"] - line["again"]) < CLOSE
+            print(json.dumps(rounded(line)), flush=True)
+    return close
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    asked = argparse.ArgumentParser(
+        prog="python -m tools.retrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    asked.add_argument("study", help="its recipe")
+    asked.add_argument("folder", type=Path, help="where its lines are")
+    asked.add_argument("runs", nargs="+", metavar="RUN", help="a name from results.jsonl")
+    asked.add_argument("--out", type=Path, required=True, help="trainings go there")
+    asked.add_argument("--times", type=positive, default=1, help="how often each is trained")
+    try:
+        close = measure(asked.parse_args(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0 if close else 1)
+
+
+if __name__ == "__main__":
+    main()
