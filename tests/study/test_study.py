@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from blt import cli
 from blt.errors import UserError
-from blt.study import Point, Search, read_study, run_study, training
+from blt.study import Point, Search, costs, read_study, run_study, timing, training
 from blt.study.folder import COSTS, SCORES, StudyFolder
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig
@@ -270,6 +271,31 @@ def test_a_run_comes_out_the_same_when_it_is_trained_again_from_scratch(
         retrain.main([*again[:2], "patcher-tiny-1e7-size0-lr0.01-s0", *again[3:]])
     assert ended.value.code == 2
     assert "has no run 'patcher-tiny" in capsys.readouterr().err
+
+
+def test_a_compiled_training_is_timed_compiled_after_its_operations_are_counted(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[str] = []
+
+    def noted(name: str) -> None:
+        real = getattr(costs, name)
+        monkeypatch.setattr(costs, name, lambda *of: began.append(name) or real(*of))
+
+    for name in ("_executed", "_seconds"):
+        noted(name)
+    monkeypatch.setattr(costs, "TIMED", 1)
+    monkeypatch.setattr(
+        costs, "make_fast", lambda _, config: began.append(f"compile={config.compile}")
+    )
+    study, out = read_study(done), StudyFolder(done.parent / "out")
+    trainings = training.Training(study, out, timing.Clock(None), None)
+    point = Search(study, out.lines()).chosen()[0]
+    recipe = replace(point.recipe, train=replace(point.recipe.train, compile=True))
+    model = trainings.model(point.name, recipe)
+    found = costs.costs_of(model, recipe, trainings.sources(recipe))
+    assert began == ["_executed", "compile=True", "_seconds"]
+    assert found["executed_flops_per_byte"] > found["flops_per_byte"] > 0
 
 
 def test_a_change_reaches_every_run(file: Path) -> None:
