@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import blt
@@ -79,7 +79,17 @@ def test_what_a_noise_of_choices_may_write_adds_up_to_one(choices: Choices, text
         assert 2 ** -chosen_bits(choices, text, noisy) == pytest.approx(share)
 
 
+def test_bytes_that_a_noise_brings_together_may_be_a_character() -> None:
+    assert 2 ** -channel_bits(b"\xe1\x80", b"\xe1\x80\x80", "Repeat") == pytest.approx(
+        TIMES[0] * TIMES[1]
+    )
+    assert 2 ** -channel_bits(b"\xc3a\xa9", b"\xc3\xa9", "Drop") == pytest.approx(
+        DROPPED * (1 - DROPPED) ** 2
+    )
+
+
 @given(st.binary(max_size=60), st.sampled_from(sorted(ALL)), st.integers(0, 99))
+@example(data=b"\xe1\x80" * 20, name="Repeat", seed=0)
 def test_every_noise_knows_the_bits_of_what_it_wrote(data: bytes, name: str, seed: int) -> None:
     noisy = disturb(data, name, seed)
     assert 0 <= channel_bits(data, noisy, name) < math.inf

@@ -18,23 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from blt.errors import UserError
-from blt.texts.noises import Choices
+from blt.texts.noises import Choices, to_bytes
 
 
 def chosen_bits(choices: Choices, clean: str, noisy: str) -> float:
-    """Bits of ``noisy`` under a noise of choices: over all ways to write it, place by place."""
+    """Bits of ``noisy`` under a noise of choices: over all ways to write it, place by place.
+
+    Bytes are compared, since what is written side by side may become one character.
+    """
+    wanted = to_bytes(noisy)
     ways: list[dict[int, float]] = [{} for _ in range(len(clean) + 1)]  # read -> written: log P
     ways[0][0] = 0.0
     for at in range(len(clean)):
         here, ways[at] = ways[at], {}
         options = choices(clean, at) if here else []
         for done, log_p in here.items():
-            for taken, out, probability in options:
-                if probability and noisy.startswith(out, done):
+            for taken, text, probability in options:
+                out = to_bytes(text)
+                if probability and wanted.startswith(out, done):
                     there, end = ways[at + taken], done + len(out)
                     new = log_p + math.log(probability)
                     there[end] = np.logaddexp(there[end], new) if end in there else new
-    return _bits(ways[-1].get(len(noisy), -math.inf))
+    return _bits(ways[-1].get(len(wanted), -math.inf))
 
 
 def case_bits(clean: str, noisy: str) -> float:

@@ -18,6 +18,7 @@ from blt.texts.noises import (
     MOST_TIMES,
     NOISES,
     REPEATED,
+    Choice,
     Choices,
     Disturb,
     characters,
@@ -44,15 +45,34 @@ def chosen(choices: Choices) -> Noise:
     return Noise(partial(written, choices), partial(chosen_bits, choices))
 
 
+def in_text(bits: Bits, choices: Choices) -> Bits:
+    """``bits`` where all is UTF-8; elsewhere invalid bytes that come together may be a character,
+    which is no character of the clean text: there over all ways of ``choices``."""
+
+    def of(clean: str, noisy: str) -> float:
+        valid = not any("\udc80" <= c <= "\udcff" for c in clean)
+        return bits(clean, noisy) if valid else chosen_bits(choices, clean, noisy)
+
+    return of
+
+
+def _dropped(text: str, at: int) -> list[Choice]:
+    return [(1, "", DROPPED), (1, text[at], 1 - DROPPED)]
+
+
+def _repeated(text: str, at: int) -> list[Choice]:
+    return [(1, text[at] * times, share) for times, share in enumerate(TIMES, 1)]
+
+
 def _none(_: str, __: str) -> float:
     return 0.0
 
 
 PAPER: dict[str, Noise] = {  # those that the paper trains nothing on and reports
     "AntSpeak": Noise(NOISES["AntSpeak"], _none, random=False),
-    "Drop": Noise(NOISES["Drop"], partial(drop_bits, share=DROPPED)),
+    "Drop": Noise(NOISES["Drop"], in_text(partial(drop_bits, share=DROPPED), _dropped)),
     "RandomCase": Noise(NOISES["RandomCase"], case_bits),
-    "Repeat": Noise(NOISES["Repeat"], partial(repeat_bits, shares=TIMES)),
+    "Repeat": Noise(NOISES["Repeat"], in_text(partial(repeat_bits, shares=TIMES), _repeated)),
     "UpperCase": Noise(NOISES["UpperCase"], _none, random=False),
 }
 HELD_OUT: dict[str, Noise] = {name: chosen(choices) for name, choices in CHOICES.items()}
