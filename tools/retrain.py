@@ -20,7 +20,7 @@ from typing import Any
 
 from blt.errors import UserError
 from blt.study import Point, Study, read_study
-from blt.study.folder import LOCKS, RUNS, TOKENIZERS, Line, StudyFolder
+from blt.study.folder import Line, StudyFolder
 from blt.study.timing import Clock
 from blt.study.training import Training
 from tools.asked import positive
@@ -46,13 +46,10 @@ def published(study: Study, folder: Path, names: Sequence[str]) -> Iterator[tupl
         yield study.point(family, *where), line
 
 
-def trained(study: Study, point: Point, folder: Path) -> Line:
-    """The line of a run that is trained in a folder of its own, after its patcher."""
-    out = StudyFolder(folder)
-    for name in (RUNS, LOCKS, TOKENIZERS):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    training = Training(study, out, Clock(None), None)
-    for each in (*_patcher(study, point), point):
+def trained(training: Training, point: Point) -> Line:
+    """The line of a run that is trained in the folder of ``training``, after its patcher."""
+    out = training.out
+    for each in (*_patcher(training.study, point), point):
         if each.name not in {line["name"] for line in out.lines()}:
             training.train(each)
     return next(line for line in out.lines() if line["name"] == point.name)
@@ -79,11 +76,13 @@ def compared(before: Line, now: Line, time: int) -> dict[str, Any]:
 def measure(given: argparse.Namespace) -> bool:
     """Train all; does each come out as before?"""
     study = read_study(given.study)
-    close = True
-    for point, before in list(published(study, given.folder, given.runs)):
-        for time in range(1, given.times + 1):
-            now = trained(study, point, given.out / str(time))
-            line = compared(before, now, time)
+    runs, close = list(published(study, given.folder, given.runs)), True
+    for time in range(1, given.times + 1):
+        out = StudyFolder(given.out / str(time))
+        out.make()
+        training = Training(study, out, Clock(None), None)  # opens the text once
+        for point, before in runs:
+            line = compared(before, trained(training, point), time)
             close = close and abs(line["published"] - line["again"]) < CLOSE
             print(json.dumps(rounded(line)), flush=True)
     return close

@@ -31,13 +31,13 @@ def chosen_bits(choices: Choices, clean: str, noisy: str) -> float:
     ways[0][0] = 0.0
     for at in range(len(clean)):
         here, ways[at] = ways[at], {}
-        options = choices(clean, at) if here else []
+        choosable = choices(clean, at) if here else []
+        options = [(taken, to_bytes(text), share) for taken, text, share in choosable if share]
         for done, log_p in here.items():
-            for taken, text, probability in options:
-                out = to_bytes(text)
-                if probability and wanted.startswith(out, done):
+            for taken, out, share in options:
+                if wanted.startswith(out, done):
                     there, end = ways[at + taken], done + len(out)
-                    new = log_p + math.log(probability)
+                    new = log_p + math.log(share)
                     there[end] = np.logaddexp(there[end], new) if end in there else new
     return _bits(ways[-1].get(len(wanted), -math.inf))
 

@@ -90,6 +90,11 @@ class StudyFolder:
         """Where a run lies."""
         return self.path / RUNS / name
 
+    def make(self) -> None:
+        """Make the folder, where there is none, and those inside."""
+        for name in (RUNS, LOCKS, TOKENIZERS):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+
     def begin(
         self, study: Study, heldout: dict[str, Any], overlap: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
@@ -105,8 +110,7 @@ class StudyFolder:
         Raises:
             UserError: a run or what is scored has changed since; names what.
         """
-        for name in (RUNS, LOCKS, TOKENIZERS):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        self.make()
         path = self.path / HELDOUT
         with self.lock("folder"):
             if not path.is_file():
