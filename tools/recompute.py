@@ -2,10 +2,10 @@
 
     python tools/recompute.py results/tables-or-patches
 
-Shares no code with blt. Reads results.jsonl, scores.jsonl, characters.jsonl and heldout.json; finds
-the best size and rate of each family by itself; resamples with a generator of its own. Exit status
-1 and a line for each cell that differs: a value by more than its last digit, the end of an interval
-by more than what two bootstraps differ by.
+Shares no code with blt. Reads results.jsonl, scores.jsonl, evals.jsonl, characters.jsonl and
+heldout.json; finds the best size and rate of each family by itself; resamples with a generator of
+its own. Exit status 1 and a line for each cell that differs: a value by more than its last digit,
+the end of an interval by more than what two bootstraps differ by.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import numpy as np
 DRAWS = 1000
 CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
 TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
+ASKED = re.compile(r"(.+) at (\S+) FLOPs: (\w+)(?:, (ratio|difference) to (.+))?")
+FEW = 8  # pieces of a document: of fewer, documents are drawn from together
+NEGATIVE = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
 MORE = re.compile(r"([+-]\d+\.\d+) \[([+-]\d+\.\d+), ([+-]\d+\.\d+)\]")
 
 
@@ -37,6 +40,8 @@ class Lines:
         self.scores = {line["name"]: line["bits"] for line in lines_of(folder / "scores.jsonl")}
         taught = folder / "characters.jsonl"
         self.taught = lines_of(taught) if taught.is_file() else []
+        asked = folder / "evals.jsonl"
+        self.asked = lines_of(asked) if asked.is_file() else []
         self.texts = json.loads((folder / "heldout.json").read_text())
         self.random = np.random.default_rng(12345)
         self.weights: dict[tuple[str, str], np.ndarray] = {}
@@ -161,6 +166,81 @@ def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) ->
     return "{} [{}, {}]".format(*("never" if v == float("inf") else f"{v:{form}}" for v in three))
 
 
+def asked(lines: Lines, heading: re.Match[str], row: str, family: str, text: str) -> str | None:
+    """A cell of an evaluation; None: it is no such cell."""
+    name, budget, column, way, beside = heading.groups()
+    cell = CELL.fullmatch(text) or NEGATIVE.fullmatch(text)
+    kept = _kept(lines, name, float(budget), family, row)
+    if cell is None or not kept:
+        return None
+    shown = tuple(map(float, cell.groups()))
+    if column != kept[0]["key"]:  # a column of which only the seeds are known
+        seeds = [one["row"][column] for one in kept if one["row"].get(column) is not None]
+        wanted = statistics.fmean(seeds), min(seeds), max(seeds)
+        same = all(abs(a - b) < 0.00051 for a, b in zip(shown, wanted, strict=True))
+        return "" if same else " ".join(f"{number:.4f}" for number in wanted)
+    if way is None:
+        return _differs(shown, *_bootstrap(lines, kept))
+    value, draws = _bootstrap(lines, kept, _kept(lines, name, float(budget), beside, row), way)
+    return _differs(shown, value, draws)
+
+
+def _kept(lines: Lines, name: str, budget: float, family: str, row: str) -> list[dict[str, Any]]:
+    """What the models of a family were worth in a row, piece by piece, a seed each."""
+    if not any(run["family"] == family and run["budget"] == budget for run in lines.runs):
+        return []
+    runs = lines.seeds(family, budget)
+    return [
+        kept
+        for line in lines.asked
+        if line["evaluation"] == name and line["run"] in runs
+        for kept in line["rows"]
+        if " ".join(text for text in kept["row"].values() if isinstance(text, str)) == row
+    ]
+
+
+def _bootstrap(
+    lines: Lines, kept: list[Any], than: list[Any] | None = None, way: str | None = None
+) -> tuple[float, np.ndarray]:
+    """The sum of values over that of sizes, and the same of pieces and seeds drawn again."""
+    sides = [kept] if than is None else [kept, than]
+    counts = _pieces_drawn(lines, kept[0])  # [DRAWS, pieces]
+    values, draws = [], []
+    for side in sides:
+        ratios, again = [], []
+        for one in side:
+            v = np.array(one["values"], dtype=float)
+            s = np.ones(len(v)) if one["sizes"] is None else np.array(one["sizes"], dtype=float)
+            ratios.append(v.sum() / s.sum())
+            again.append((counts @ v) / (counts @ s))
+        chosen = lines.random.integers(len(side), size=(DRAWS, len(side)))
+        values.append(statistics.fmean(ratios))
+        draws.append(np.take_along_axis(np.array(again).T, chosen, axis=1).mean(axis=1))
+    if than is None:
+        return values[0], draws[0]
+    if way == "ratio":
+        return values[0] / values[1], draws[0] / draws[1]
+    return values[0] - values[1], draws[0] - draws[1]
+
+
+def _pieces_drawn(lines: Lines, one: dict[str, Any]) -> np.ndarray:
+    """How often each piece is drawn, within its document where that has enough of them."""
+    count = len(one["values"])
+    documents = np.array(one["strata"] if one["strata"] is not None else [0] * count)
+    for document in set(documents.tolist()):
+        if (documents == document).sum() < FEW:
+            documents[documents == document] = -1
+    drawn = np.zeros((DRAWS, count))
+    for document in set(documents.tolist()):
+        own = np.flatnonzero(documents == document)
+        drawn[:, own] = lines.random.multinomial(len(own), [1 / len(own)] * len(own), size=DRAWS)
+    return drawn
+
+
+def _differs(shown: tuple[float, ...], value: float, draws: np.ndarray) -> str:
+    return _said(value, draws) if differs(shown, value, draws, 0.001) else ""
+
+
 def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: str) -> str | None:
     """What a cell should be where it differs; empty where it does not; None: it is no such cell."""
     if heading.startswith("Bits per byte: ") and (cell := CELL.fullmatch(text)):
@@ -171,14 +251,15 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
         names, texts = lines.seeds(column, float(budget)), [row[0]]
     elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
         return _more(lines, row, column, tuple(map(float, cell.groups())))
-    elif lines.taught and (asked := TAUGHT.match(heading)):
-        wanted = taught(lines, asked, row, column)
+    elif lines.taught and (questions := TAUGHT.match(heading)):
+        wanted = taught(lines, questions, row, column)
         return None if wanted is None else wanted * (wanted != text)
+    elif lines.asked and (of := ASKED.fullmatch(heading)):
+        return asked(lines, of, row[0], column, text)
     else:
         return None
     value, draws = lines.value(names, kind, texts), lines.draws(names, kind, texts)
-    shown = tuple(map(float, cell.groups()))
-    return _said(value, draws) if differs(shown, value, draws, 0.001) else ""
+    return _differs(tuple(map(float, cell.groups())), value, draws)
 
 
 def _more(lines: Lines, row: list[str], kind: str, shown: tuple[float, ...]) -> str:

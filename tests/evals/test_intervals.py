@@ -66,6 +66,17 @@ def test_documents_of_few_pieces_are_drawn_from_together() -> None:
     assert interval(values, strata=range(20)) == interval(values)
 
 
+def test_runs_may_have_pieces_of_their_own_sizes() -> None:
+    """As texts that each wrote itself: every run's values go over its own sizes."""
+    chance = np.random.default_rng(4)
+    values, sizes = chance.uniform(0, 9, (3, 20)), chance.integers(1, 50, (3, 20))
+    found = interval(values, sizes)
+    assert found.value == pytest.approx((values.sum(1) / sizes.sum(1)).mean())
+    assert found.low < found.value < found.high
+    same = np.repeat(sizes[:1], 3, axis=0)
+    assert interval(values, same) == interval(values, sizes[0])
+
+
 def test_what_is_hard_for_both_models_is_no_difference() -> None:
     chance = np.random.default_rng(3)
     first = chance.normal(50, 20, 100)

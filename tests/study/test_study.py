@@ -71,6 +71,7 @@ kind = "blt"
 target_patch_size = 3.0
 model = {{ patching = {{ rule = "entropy" }} }}
 """
+ASKED = "[[evaluations]]\ntask = 'utf8'\n"
 BLT = [
     f"model.{change}"
     for change in (
@@ -387,6 +388,8 @@ def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) 
         ('patcher = "tiny"', 'patcher = "small"', "no patcher 'small'"),
         ('kind = "blt"', 'kind = "blt"\nentropy_model = "x"', "patcher and an entropy_model"),
         ("share = 0.1", "share = 0.9", "share must be above 0"),
+        ("[base.data]", f"{ASKED}beside = ['flatt']\n[base.data]", "beside: no 'flatt'; did you"),
+        ("[base.data]", f"{ASKED}budgets = [3e8]\n[base.data]", "budgets: 3e8 is none"),
         (
             'kind = "byte"\ntrain',
             'kind = "token"\ntrain',

@@ -212,7 +212,7 @@ def test_lines_of_other_questions_are_not_taken_for_these(done: Path, tmp_path: 
         ("split = 0.5", "goal = 0", "goal must be above 0"),
         ("every = 2", "evry = 2", "did you mean 'every'"),
         ("seeds = 3", 'families = ["flatt"]', "families: no 'flatt'; did you mean 'flat'"),
-        ("seeds = 3", "budgets = [1e8]", "letters: budgets: 1e[+]08 is none of the study"),
+        ("seeds = 3", "budgets = [1e8]", "letters: budgets: 1e8 is none of the study"),
     ],
 )
 def test_mistakes_name_the_key(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 
 from blt.study import Family, Study, read_study
 from blt.study.cells import Compared
+from blt.study.evaluations import Evaluation
 from blt.study.fit import LEAST_FLOOR, band, fit
-from blt.study.folder import SCORES, StudyFolder
+from blt.study.folder import EVALS, SCORES, StudyFolder
 from blt.study.report import bits_table, tables_of, write_report
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +37,7 @@ def study() -> Study:
 def folder(tmp_path: Path) -> Path:
     """A study whose outcome is known: flat has 2 bits per byte at first, deep 2 % more."""
     made, chance, out = study(), np.random.default_rng(0), StudyFolder(tmp_path)
-    (tmp_path / "locks").mkdir(parents=True)
+    out.make()
     heldout: dict[str, Any] = {}
     for kind, texts in KINDS.items():
         heldout[kind] = {}
@@ -123,6 +126,94 @@ def test_every_published_cell_recomputes_and_a_changed_one_is_found(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "flat" in done.stdout
+
+
+def asked(out: Path) -> Study:
+    """The study of :func:`folder`, whose models have been asked three things."""
+    tasks = (
+        Evaluation("noise", ("x.txt",), beside=("flat",)),
+        Evaluation("cute", ("x",), beside=("flat",)),
+        Evaluation("utf8"),
+    )
+    made, chance = replace(study(), evaluations=tasks), np.random.default_rng(1)
+    for points in Compared.read(made, StudyFolder(out)).points.values():
+        for point in points:
+            for one in tasks:
+                rows = ANSWERS[one.task](chance, point.family == "deep")
+                line = {"name": f"{one.name} {point.name}", "run": point.name}
+                StudyFolder(out).append({**line, "evaluation": one.name, "rows": rows}, EVALS)
+    return made
+
+
+def kept(row: dict[str, Any], key: str, values: Any, sizes: Any, strata: Any) -> dict[str, Any]:
+    whole = len(values) if sizes is None else sum(sizes)
+    row = {**row, key: float(sum(values) / whole)}
+    return {"row": row, "key": key, "values": list(values), "sizes": sizes, "strata": strata}
+
+
+def _noise(chance: np.random.Generator, deep: bool) -> list[dict[str, Any]]:
+    """Deep loses half as much again; the text without noise comes first."""
+    sizes, strata = [100] * 20, [0] * 10 + [1] * 10
+    bits = (chance.uniform(40, 60, 20) * (1.5 if deep else 1.0)).round(3)
+    return [
+        kept({"noise": "none", "above_noise": 2.0}, "more_bits", [0.0] * 20, sizes, strata),
+        kept({"noise": "Drop", "above_noise": 2.5}, "more_bits", bits.tolist(), sizes, strata),
+    ]
+
+
+def _cute(chance: np.random.Generator, deep: bool) -> list[dict[str, Any]]:
+    credits = (chance.uniform(size=40) < (0.5 if deep else 0.25)).astype(int).tolist()
+    return [kept({"task": "spell", "guess": 0.25}, "acc", credits, None, None)]
+
+
+def _utf8(chance: np.random.Generator, deep: bool) -> list[dict[str, Any]]:
+    """Every model writes texts of its own, of other lengths."""
+    sizes = chance.integers(50, 100, 30).tolist()
+    wrong = chance.integers(0, 3, 30).tolist()
+    return [kept({"after": "nothing"}, "invalid_characters", wrong, sizes, None)]
+
+
+ANSWERS = {"noise": _noise, "cute": _cute, "utf8": _utf8}
+
+
+def test_answers_have_intervals_over_seeds_and_pieces_and_recompute(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    write_report(asked(out), out)
+    text = (out / "table.md").read_text()
+    for head in (
+        "## noise at 1e+09 FLOPs: more_bits, ratio to flat",
+        "## cute at 1e+10 FLOPs: acc, difference to flat",
+        "## utf8 at 1e+10 FLOPs: invalid_characters",
+        "| cute | guessing | flat | deep |",
+        "| Drop | 2.500 [2.500, 2.500] | 2.500 [2.500, 2.500] |",  # the least and most of seeds
+    ):
+        assert head in text
+    assert "| spell | 0.250 | 0." in text
+    ratio = text.split("more_bits, ratio to flat")[1].split("| Drop | ")[1]
+    value, low, high = map(float, re.findall(r"[0-9.]+", ratio)[:3])
+    assert low < value < high
+    assert value == pytest.approx(1.5, abs=0.1)
+    losses = text.split("1e+09 FLOPs: more_bits\n")[1].split("##")[0]
+    assert "none" not in losses  # clean text costs nothing more than itself
+    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    wrong = text.replace(f"| Drop | {ratio.split(' |')[0]}", "| Drop | 1.200 [1.100, 1.300]", 1)
+    assert wrong != text
+    (out / "table.md").write_text(wrong)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Drop, deep: 1.200" in done.stdout
+
+
+def test_nobody_is_compared_on_other_pieces(tmp_path: Path) -> None:
+    """Models that wrote texts of their own have none in common."""
+    out = folder(tmp_path)
+    made = asked(out)
+    both = replace(made, evaluations=(*made.evaluations[:2], Evaluation("utf8", beside=("flat",))))
+    write_report(both, out)
+    table = (out / "table.md").read_text().split("invalid_characters, difference to flat")[1]
+    assert "| nothing |  |" in table
 
 
 def test_a_report_says_who_was_left_out_and_what_was_searched(tmp_path: Path) -> None:

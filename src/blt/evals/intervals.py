@@ -52,7 +52,7 @@ def interval(
 
     Args:
         values: of each piece [P], such as its bits; of several runs [R, P], whose mean is taken.
-        sizes: of each piece [P], such as its bytes; None: 1 each.
+        sizes: of each piece [P], such as its bytes, or of each run's own [R, P]; None: 1 each.
         strata: the document of each piece [P]; None: all are of one.
         seed: of the draws.
 
@@ -72,8 +72,8 @@ def paired(
 ) -> Pair:
     """How much more ``other`` is than ``first``, each [P] or [R, P] of its own runs.
 
-    ``sizes``, ``strata``, ``seed`` and errors are as of :func:`interval`. The ratio to a ``first``
-    of 0 is infinite, or not a number.
+    ``sizes`` [P], ``strata``, ``seed`` and errors are as of :func:`interval`. The ratio to a
+    ``first`` of 0 is infinite, or not a number.
     """
     found = _Bootstrap(first, other, sizes=sizes, strata=strata, seed=seed)
     (one, two), (ones, twos) = found.measured, found.draws
@@ -111,16 +111,18 @@ class _Bootstrap:
         if count == 0:
             raise ValueError("an interval needs at least one piece")
         whole = np.ones(count) if sizes is None else np.asarray(sizes, dtype=np.float64)
-        table = np.concatenate([*runs, whole[None]])  # [all runs + 1, P]; refuses other counts
+        whole = np.atleast_2d(whole)  # [1, P], or [R, P] of the one family
+        table = np.concatenate([*runs, whole])  # [all runs + 1 or R, P]; refuses other counts
         chance = np.random.default_rng(seed)
         totals, drawn = table.sum(1), _drawn(table, _merged(count, strata), chance)
+        of_totals, of_drawn = totals[-len(whole) :], drawn[-len(whole) :]
         self.measured, self.draws = [], []
         row = 0
         for family in runs:
             rows = slice(row, row + len(family))
-            self.measured.append(float((totals[rows] / totals[-1]).mean()))
+            self.measured.append(float((totals[rows] / of_totals).mean()))
             weights = _run_weights(len(family), chance)  # [R, DRAWS]
-            self.draws.append((drawn[rows] / drawn[-1] * weights).sum(0))
+            self.draws.append((drawn[rows] / of_drawn * weights).sum(0))
             row += len(family)
 
 

@@ -34,10 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from blt.errors import UserError, nearest, require
-from blt.evals.rows import Options
-from blt.evals.tasks import find_task
 from blt.files.configs import from_dict
 from blt.study.characters import Characters
+from blt.study.evaluations import Evaluation
 from blt.train.recipe import Recipe, override
 
 MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
@@ -74,38 +73,6 @@ class Family:
         require(
             0 <= self.first_size < max(2, len(self.sizes)),
             f"{self.name}: first_size {self.first_size} is no index of its {len(self.sizes)} sizes",
-        )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the compared models are asked besides: a task of ``blt eval``."""
-
-    task: str
-    paths: tuple[str, ...] = ()
-    limit: int | None = None  # questions of each part
-    max_bytes: int | None = None  # of text
-    typos: str | None = None  # of noise: a file of misspellings
-    generate: bool = False
-    noise: bool = False
-    budgets: tuple[float, ...] = ()  # at which; none: all
-    name: str = ""  # left out: the task's
-
-    def __post_init__(self) -> None:
-        find_task(self.task)
-        if not self.name:
-            object.__setattr__(self, "name", self.task)
-
-    @property
-    def options(self) -> Options:
-        """How :func:`blt.evals.compare.compare` is to measure."""
-        typos = None if self.typos is None else Path(self.typos)
-        return Options(
-            max_bytes=self.max_bytes,
-            limit=self.limit,
-            typos=typos,
-            generate=self.generate,
-            noise=self.noise,
         )
 
 
@@ -197,15 +164,19 @@ class Study:
             there = family.patcher is None or family.patcher in known
             require(there, f"{family.name}: no patcher {family.patcher!r} among {known}")
         for of in self.characters:
-            for name in of.families:
-                require(
-                    name in named["families"],
-                    f"characters: {of.name}: families: no {name!r}; "
-                    f"{nearest(name, named['families'])}",
-                )
-            for budget in of.budgets:
-                there = budget in self.budgets
-                require(there, f"characters: {of.name}: budgets: {budget:g} is none of the study")
+            self._check_named(f"characters: {of.name}", "families", of.families, of.budgets)
+        for one in self.evaluations:
+            self._check_named(f"evaluations: {one.name}", "beside", one.beside, one.budgets)
+
+    def _check_named(
+        self, where: str, key: str, families: Sequence[str], budgets: Sequence[float]
+    ) -> None:
+        known = [family.name for family in self.families]
+        for name in families:
+            require(name in known, f"{where}: {key}: no {name!r}; {nearest(name, known)}")
+        for budget in budgets:
+            there = budget in self.budgets
+            require(there, f"{where}: budgets: {short(budget)} is none of the study")
 
     def family(self, name: str) -> Family:
         return next(family for family in self.families if family.name == name)

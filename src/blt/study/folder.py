@@ -48,6 +48,15 @@ class Named(Schema):
     name: str
 
 
+class Answered(Schema):
+    """What every line of an evaluation has."""
+
+    name: str
+    run: str
+    evaluation: str
+    rows: list[dict[str, Any]]
+
+
 class Taught(Schema):
     """What every line of a fine-tuning has."""
 
@@ -66,7 +75,7 @@ LINES: dict[str, type[Schema]] = {
     RESULTS: Run,
     SCORES: Named,
     COSTS: Named,
-    EVALS: Named,
+    EVALS: Answered,
     CHARACTERS: Taught,
 }
 

@@ -7,15 +7,13 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from blt.errors import UserError
-from blt.evals.rows import name_of
-from blt.evals.tasks import find_task
 from blt.files import durable
 from blt.study.cells import Cell, Compared
 from blt.study.characters_report import characters_figures, characters_sections
-from blt.study.config import Family, Point, Study
+from blt.study.config import Family, Study
+from blt.study.evaluations_report import evaluation_sections
 from blt.study.figures import write_figures
 from blt.study.folder import CHARACTERS, EVALS, OVERLAP, StudyFolder, overrun
 from blt.study.markdown import table_head, table_row
@@ -55,7 +53,8 @@ def _sections(compared: Compared, out: StudyFolder) -> Iterator[str]:
         yield bits_table(compared, kind)
     yield from _differences(compared)
     yield from _languages(compared)
-    yield from _evaluations(compared, out)
+    runs = {key: [point.name for point in of] for key, of in compared.points.items()}
+    yield from evaluation_sections(compared.study.evaluations, runs, out.lines(EVALS))
     families = [family.name for family in compared.study.families]
     yield from characters_sections(out.lines(CHARACTERS), families)
     yield "## What the search found\n\n" + "\n".join(_search_rows(compared)) + "\n"
@@ -147,41 +146,6 @@ def _languages(compared: Compared) -> Iterator[str]:
             lines.append(table_row(text, *(_shown(cells[name], cells) for name in names)))
         yield f"## Bits per byte at {budget:g} FLOPs: {kind}, each text\n"
         yield "\n".join(lines) + "\n"
-
-
-def _evaluations(compared: Compared, out: StudyFolder) -> Iterator[str]:
-    """What the models were asked besides: at the largest budget that was, a column a family."""
-    every = out.lines(EVALS)
-    for one in compared.study.evaluations:
-        lines = [line for line in every if line["evaluation"] == one.name]
-        rows = {line["run"]: {name_of(row): row for row in line["rows"]} for line in lines}
-        asked = {key: of for key, of in compared.points.items() if any(p.name in rows for p in of)}
-        if not asked:
-            continue
-        budget = max(at for _, at in asked)
-        families = {name: of for (name, at), of in asked.items() if at == budget}
-        for column in find_task(one.task).shown:
-            table = [table_head(one.name, *families)]
-            for row in dict.fromkeys(name for of in rows.values() for name in of):
-                cells = [_asked(rows, points, row, column) for points in families.values()]
-                table.append(table_row(row, *cells))
-            yield f"## {one.name} at {budget:g} FLOPs: {column}\n"
-            yield "Mean over seeds; in brackets the interval of the first one.\n"
-            yield "\n".join(table) + "\n"
-
-
-def _asked(
-    rows: dict[str, dict[str, dict[str, Any]]], points: Sequence[Point], row: str, column: str
-) -> str:
-    found = [rows[p.name][row] for p in points if row in rows.get(p.name, {})]
-    values = [one[column] for one in found if one.get(column) is not None]
-    if not values:
-        return ""
-    text, keys, first = f"{sum(values) / len(values):.3f}", list(found[0]), found[0]
-    after = keys[keys.index(column) + 1 :][:1]
-    if after == ["low"] and first["low"] is not None:
-        text += f" [{first['low']:.3f}, {first['high']:.3f}]"
-    return text
 
 
 def _search_rows(compared: Compared) -> Iterator[str]:

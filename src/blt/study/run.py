@@ -16,11 +16,11 @@ from functools import partial
 
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.errors import UserError, named
-from blt.evals.compare import compare
 from blt.evals.patch_size import patch_size
 from blt.study.characters import Model, Turn, teach, turns, words_for
-from blt.study.config import Evaluation, Point, Study, slug
+from blt.study.config import Point, Study, slug
 from blt.study.costs import costs_of
+from blt.study.evaluations import Evaluation, ask
 from blt.study.folder import (
     CHARACTERS,
     COSTS,
@@ -35,7 +35,6 @@ from blt.study.search import Search
 from blt.study.timing import Clock
 from blt.study.training import OnPoint, Training
 from blt.train.build import find_tokenizer
-from blt.train.run import CHECKPOINT
 
 log = logging.getLogger("blt")
 WAIT = 5.0  # seconds before another look at what other processes have done
@@ -200,10 +199,9 @@ class Runner:
     def _evaluate(self, one: Evaluation, point: Point) -> None:
         if self.on_point is not None:
             self.on_point(f"{one.name} {point.name}")
-        folder, device = self.out.run(point.name) / CHECKPOINT, point.recipe.train.device
-        rows = list(compare(one.task, [folder], one.paths, one.options, device))
-        line = {"name": f"{one.name} {point.name}", "run": point.name, "rows": rows}
-        self.out.append(line | {"evaluation": one.name}, EVALS)
+        rows = ask(one, self.training.model(point.name, point.recipe))
+        line = {"name": f"{one.name} {point.name}", "run": point.name, "evaluation": one.name}
+        self.out.append({**line, "rows": rows}, EVALS)
 
     def _time(self, point: Point) -> None:
         recipe = self.training.resolved(point)
