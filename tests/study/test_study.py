@@ -168,6 +168,18 @@ def test_a_study_stops_at_a_budget_times_what_it_compared_and_goes_on_from_there
     assert "--figures runs nothing: leave out --until" in capsys.readouterr().err
 
 
+def test_what_is_asked_of_larger_budgets_alone_is_left_out_before_them(file: Path) -> None:
+    letters = "[[characters]]\nname = 'letters'\n"
+    for section in (ASKED, f"{letters}budgets = [2e8]\n", f"{ASKED}name = 'b'\nbudgets = [2e8]\n"):
+        changed(file, "[base.data]", f"{section}[base.data]")
+    changed(file, "[base.data]", f"{ASKED}name = 'both'\nbudgets = [1e8, 2e8]\n[base.data]")
+    whole = read_study(file)
+    assert whole.until(2e8) == whole
+    small = whole.until(1e8)
+    assert {one.name: one.budgets for one in small.evaluations} == {"utf8": (), "both": (1e8,)}
+    assert small.characters == ()
+
+
 def test_scores_are_of_every_piece_and_the_same_for_all(done: Path) -> None:
     folder = StudyFolder(done.parent / "out")
     heldout = folder.json("heldout.json")

@@ -31,7 +31,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blt.errors import UserError, nearest, require
 from blt.files.configs import from_dict
@@ -39,6 +39,7 @@ from blt.study.characters import Characters
 from blt.study.evaluations import Evaluation
 from blt.train.recipe import Recipe, override
 
+Asked = TypeVar("Asked", Evaluation, Characters)
 MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
 
 
@@ -192,7 +193,10 @@ class Study:
             raise UserError(f"{self.where}: no budget of {short(budget)} FLOPs; there are {there}")
         count = self.budgets.index(budget) + 1
         per_budget = ("budgets", "seeds", "rate_tries", "size_tries", "changes")
-        return replace(self, **{name: getattr(self, name)[:count] for name in per_budget})
+        fewer = {name: getattr(self, name)[:count] for name in per_budget}
+        fewer["evaluations"] = _asked_until(self.evaluations, budget)
+        fewer["characters"] = _asked_until(self.characters, budget)
+        return replace(self, **fewer)
 
     def tries(self, what: str, budget: float) -> int:
         """How much to try of "rate" or "size" at a budget."""
@@ -279,6 +283,13 @@ def _read(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name {what}") from None
+
+
+def _asked_until(asked: Sequence[Asked], budget: float) -> tuple[Asked, ...]:
+    """What is asked of models up to a budget; not named: of all."""
+    kept = [replace(one, budgets=tuple(b for b in one.budgets if b <= budget)) for one in asked]
+    pairs = zip(asked, kept, strict=True)
+    return tuple(new for old, new in pairs if new.budgets or not old.budgets)
 
 
 def _lay_ladders(data: dict[str, Any], where: str) -> None:
