@@ -1,10 +1,11 @@
-"""The command line of tools that compare models, a line of results each."""
+"""The command lines of tools: what they have in common."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from blt.errors import UserError, require
@@ -33,6 +34,16 @@ def positive(word: str) -> int:
     return number
 
 
+@contextmanager
+def mistakes_end() -> Iterator[None]:
+    """What a caller got wrong is said in a line, and ends the tool with status 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def run(
     asked: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], None],
@@ -43,12 +54,9 @@ def run(
     given = asked.parse_args(words)
     if given.table is None and not (given.models and given.data and given.out):
         asked.error("give models with --data and --out, or --table")
-    try:
+    with mistakes_end():
         if given.table is not None:
             require(given.table.is_file(), f"{given.table}: no such file; give that of --out")
             print(table(read_lines(given.table)))
         else:
             measure(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -23,7 +23,7 @@ from blt.study import Point, Study, read_study
 from blt.study.folder import Line, StudyFolder
 from blt.study.timing import Clock
 from blt.study.training import Training
-from tools.asked import positive
+from tools.asked import mistakes_end, positive
 from tools.lines import rounded
 
 CLOSE = 0.0005  # bits per byte: half of the third digit
@@ -99,11 +99,8 @@ def main(words: Sequence[str] | None = None) -> None:
     asked.add_argument("runs", nargs="+", metavar="RUN", help="a name from results.jsonl")
     asked.add_argument("--out", type=Path, required=True, help="trainings go there")
     asked.add_argument("--times", type=positive, default=1, help="how often each is trained")
-    try:
+    with mistakes_end():
         close = measure(asked.parse_args(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     sys.exit(0 if close else 1)
 
 

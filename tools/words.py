@@ -20,16 +20,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from blt.errors import UserError
 from blt.evals.phonemes import read_words
 from blt.evals.typos import listed
 from blt.files.durable import write_text
+from tools.asked import mistakes_end
 
 PARTS = ("train", "dev", "test")
 HELD_OUT = 20  # one right word of so many is in dev, and one in test
@@ -106,11 +105,9 @@ def main(words: list[str] | None = None) -> None:
     asked.add_argument("--queries", type=Path, required=True, help="lines 'wrong right count'")
     args = asked.parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
+    with mistakes_end():
         write("g2p", pronounced(args.g2p), args.out)
         write("spelling", misspelled(args.typos, args.queries), args.out)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ same text.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from blt.errors import UserError
+from tools.asked import mistakes_end
 from tools.texts.against import evaluated
 from tools.texts.build import TABLE, build
 from tools.texts.fetch import sources
@@ -32,14 +32,12 @@ def main() -> None:
         "--only", nargs="*", default=[], metavar="SOURCE", help="leave out the others"
     )
     given = parser.parse_args()
-    try:
+    with mistakes_end():
         known = sources()
         if wrong := set(given.only) - {source.name for source in known}:
             raise UserError(f"no source {', '.join(sorted(wrong))}; see sources.toml")
         chosen = [source for source in known if not given.only or source.name in given.only]
         build(given.folder, chosen, evaluated(given.against))
-    except UserError as error:
-        sys.exit(f"error: {error}")
     print(given.folder / TABLE)
 
 
