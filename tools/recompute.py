@@ -204,7 +204,7 @@ def _bootstrap(
 ) -> tuple[float, np.ndarray]:
     """The sum of values over that of sizes, and the same of pieces and seeds drawn again."""
     sides = [kept] if than is None else [kept, than]
-    counts = _pieces_drawn(lines, kept[0])  # [DRAWS, pieces]
+    counts = _pieces_drawn(lines, kept[0])  # [DRAWS, pieces]; the same for all models
     values, draws = [], []
     for side in sides:
         ratios, again = [], []
@@ -225,6 +225,13 @@ def _bootstrap(
 
 def _pieces_drawn(lines: Lines, one: dict[str, Any]) -> np.ndarray:
     """How often each piece is drawn, within its document where that has enough of them."""
+    key = (str(one["strata"]), str(len(one["values"])))
+    if key not in lines.weights:
+        lines.weights[key] = _drawn_anew(lines, one)
+    return lines.weights[key]
+
+
+def _drawn_anew(lines: Lines, one: dict[str, Any]) -> np.ndarray:
     count = len(one["values"])
     documents = np.array(one["strata"] if one["strata"] is not None else [0] * count)
     for document in set(documents.tolist()):
