@@ -24,7 +24,7 @@ CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
 TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
 ASKED = re.compile(r"(.+) at (\S+) FLOPs: (\w+)(?:, (ratio|difference) to (.+))?")
 FEW = 8  # pieces of a document: of fewer, documents are drawn from together
-NEGATIVE = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
+SIGNED = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
 MORE = re.compile(r"([+-]\d+\.\d+) \[([+-]\d+\.\d+), ([+-]\d+\.\d+)\]")
 
 
@@ -169,7 +169,7 @@ def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) ->
 def asked(lines: Lines, heading: re.Match[str], row: str, family: str, text: str) -> str | None:
     """A cell of an evaluation; None: it is no such cell."""
     name, budget, column, way, beside = heading.groups()
-    cell = CELL.fullmatch(text) or NEGATIVE.fullmatch(text)
+    cell = SIGNED.fullmatch(text)
     kept = _kept(lines, name, float(budget), family, row)
     if cell is None or not kept:
         return None

@@ -111,7 +111,7 @@ def with_edges(name: str, values: Sequence[float], sizes: Sequence[float] | None
 def _compared(first: Measured | None, other: Measured) -> Row:
     """The difference to the first model; nothing where the two had different pieces."""
     names = ("difference", "difference_low", "difference_high", "ratio", "ratio_low", "ratio_high")
-    if first is None or len(other.values) < 2 or not _alike(first, other):
+    if first is None or len(other.values) < 2 or not alike(first, other):
         return dict.fromkeys(names)
     found = paired(first.values, other.values, other.sizes, other.strata)
     edges = [x for one in (found.difference, found.ratio) for x in (one.value, one.low, one.high)]
@@ -119,7 +119,8 @@ def _compared(first: Measured | None, other: Measured) -> Row:
     return dict(zip(names, known, strict=True))
 
 
-def _alike(first: Measured, other: Measured) -> bool:
+def alike(first: Measured, other: Measured) -> bool:
+    """Are two rows made of the same pieces, as far as their number and sizes tell?"""
     sizes = [None if x.sizes is None else list(x.sizes) for x in (first, other)]
     return len(first.values) == len(other.values) and sizes[0] == sizes[1]
 

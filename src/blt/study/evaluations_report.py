@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from blt.evals.intervals import Interval, interval, paired
-from blt.evals.rows import name_of
+from blt.evals.rows import Measured, alike, name_of
 from blt.evals.tasks import find_task
 from blt.study.evaluations import Evaluation, Line
 from blt.study.markdown import table_head, table_row
@@ -20,7 +20,6 @@ MAIN = "Mean over seeds; in brackets the middle 95 % of a bootstrap over seeds a
 BESIDE = "On the same {pieces}, resampled together with the seeds."
 OTHER = "Mean over seeds; in brackets the least and the most of them."
 Cell = Callable[[str, str], Interval | None]  # of a row and a family
-Kept = dict[str, Any]  # a row with its values, as :func:`blt.study.evaluations.ask` keeps it
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Asked:
 
     one: Evaluation
     budget: float
-    rows: Mapping[str, Mapping[str, Sequence[Kept]]]
+    rows: Mapping[str, Mapping[str, Sequence[Measured]]]
     families: Sequence[str]
 
     @classmethod
@@ -38,43 +37,44 @@ class Asked:
     ) -> Asked:
         """What ``lines`` say of the runs of each family."""
         by_run = {line["run"]: line["rows"] for line in lines if line["evaluation"] == one.name}
-        rows: dict[str, dict[str, list[Kept]]] = {}
+        rows: dict[str, dict[str, list[Measured]]] = {}
         families: dict[str, None] = {}
         for family, names in runs.items():
             for kept in (kept for name in names for kept in by_run.get(name, ())):
-                families[family] = None
-                rows.setdefault(name_of(kept["row"]), {}).setdefault(family, []).append(kept)
+                families[family], found = None, Measured(**kept)
+                rows.setdefault(name_of(found.row), {}).setdefault(family, []).append(found)
         return cls(one, budget, rows, list(families))
 
     def measured(self, row: str, family: str) -> Interval | None:
         """The main column of a row, of all seeds; None: the family has no such row."""
         seeds = self.rows[row].get(family, ())
-        if not seeds or not seeds[0]["values"]:
+        if not seeds or not seeds[0].values:
             return None
-        values = [kept["values"] for kept in seeds]
-        return interval(values, self._sizes(seeds), seeds[0]["strata"])
+        values = [one.values for one in seeds]
+        return interval(values, self._sizes(seeds), seeds[0].strata)
 
     def compared(self, row: str, family: str, beside: str) -> Interval | None:
         """A family's ratio or difference to another; None where they had other pieces."""
         first, other = (self.rows[row].get(name, ()) for name in (beside, family))
-        pieces = [(len(kept["values"]), kept["sizes"]) for kept in (*first, *other)]
-        if not first or not other or not pieces[0][0] or any(of != pieces[0] for of in pieces):
+        if not first or not other or not first[0].values:
             return None
-        one, two = ([kept["values"] for kept in seeds] for seeds in (first, other))
-        pair = paired(one, two, first[0]["sizes"], first[0]["strata"])
-        found = pair.ratio if first[0]["key"] in RATIOS else pair.difference
+        if not all(alike(first[0], one) for one in (*first, *other)):
+            return None
+        ones, others = ([one.values for one in seeds] for seeds in (first, other))
+        pair = paired(ones, others, first[0].sizes, first[0].strata)
+        found = pair.ratio if first[0].key in RATIOS else pair.difference
         return found if math.isfinite(found.value) else None
 
     def seeds(self, row: str, family: str, column: str) -> Interval | None:
         """A column beside the main one, of which only the seeds are known."""
-        found = [kept["row"].get(column) for kept in self.rows[row].get(family, ())]
+        found = [one.row.get(column) for one in self.rows[row].get(family, ())]
         values = [value for value in found if value is not None]
         return Interval(statistics.fmean(values), min(values), max(values)) if values else None
 
     @staticmethod
-    def _sizes(seeds: Sequence[Kept]) -> Any:
+    def _sizes(seeds: Sequence[Measured]) -> Any:
         """Of each piece; of each seed's own, where they differ, as with text that models write."""
-        sizes = [kept["sizes"] for kept in seeds]
+        sizes = [one.sizes for one in seeds]
         return sizes[0] if all(of == sizes[0] for of in sizes) else sizes
 
 
@@ -99,7 +99,7 @@ def evaluation_sections(
 
 def _sections(asked: Asked) -> Iterator[str]:
     one, pieces = asked.one, _pieces(asked.one)
-    key = next(iter(next(iter(asked.rows.values())).values()))[0]["key"]
+    key = next(iter(next(iter(asked.rows.values())).values()))[0].key
     title = f"## {one.name} at {asked.budget:g} FLOPs"
     for column in find_task(one.task).shown:
         if column == "guess":  # stands beside the rows
@@ -133,14 +133,14 @@ def _table(asked: Asked, column: str, families: Sequence[str], cell: Cell) -> st
     return "\n".join(lines) + "\n"
 
 
-def _guess(of: Mapping[str, Sequence[Kept]]) -> float | None:
+def _guess(of: Mapping[str, Sequence[Measured]]) -> float | None:
     """What a model that guesses has, in a row of questions."""
-    return next((kept["row"].get("guess") for seeds in of.values() for kept in seeds), None)
+    return next((one.row.get("guess") for seeds in of.values() for one in seeds), None)
 
 
-def _is_clean(of: Mapping[str, Sequence[Kept]]) -> bool:
+def _is_clean(of: Mapping[str, Sequence[Measured]]) -> bool:
     """Is it the row of the text without noise, which costs nothing more than itself?"""
-    return not any(any(kept["values"]) for seeds in of.values() for kept in seeds)
+    return not any(any(one.values) for seeds in of.values() for one in seeds)
 
 
 def _bracketed(found: Interval | None) -> str:
