@@ -22,6 +22,7 @@ import numpy as np
 DRAWS = 1000
 CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
 TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
+ASKED_TAUGHT = re.compile(r"(.+): (.+) (before|after)")
 ASKED = re.compile(r"(.+) at (\S+) FLOPs: (\w+)(?:, (ratio|difference) to (.+))?")
 FEW = 8  # pieces of a document: of fewer, documents are drawn from together
 SIGNED = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
@@ -139,11 +140,24 @@ def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) ->
         return None
     key, unit, form = shown[column] if overall else shown["steps"]
     who, kind = (row[0], None) if overall else (column, row[0])
+    tests = taught_best(lines, heading[1], heading[2], who)
+    found = [reached(line["looks"], line["settings"]["goal"], kind) for line in tests]
+    values = sorted(look[key] / unit if look else float("inf") for look in found)
+    if values[0] == float("inf"):
+        last = [line["looks"][-1]["right"] for line in tests]
+        ends = [statistics.fmean(r.values()) if kind is None else r[kind] for r in last]
+        return f"never ({100 * statistics.fmean(ends):.0f} %)"
+    three = statistics.median(values), values[0], values[-1]
+    return "{} [{}, {}]".format(*("never" if v == float("inf") else f"{v:{form}}" for v in three))
+
+
+def taught_best(lines: Lines, name: str, budget: str, who: str) -> list[dict[str, Any]]:
+    """Lines of all seeds of a family, at the rate that was best with other words."""
     split = re.fullmatch(r"(.+), (\S+) % split", who)
     own = [
         line
         for line in lines.taught
-        if (line["characters"], f"{line['budget']:g}") == (heading[1], heading[2])
+        if (line["characters"], f"{line['budget']:g}") == (name, budget)
         and line["family"] == (split[1] if split else who)
         and f"{100 * line['split']:g}" == (split[2] if split else "0")
     ]
@@ -153,17 +167,8 @@ def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) ->
             look = reached(line["looks"], line["settings"]["goal"], None)
             every = [statistics.fmean(look["right"].values()) for look in line["looks"]]
             rates[line["lr"]] = (look["step"] if look else float("inf"), -statistics.fmean(every))
-    tests = [
-        x for x in own if x["part"] == "test" and x["lr"] == min(rates, key=lambda r: rates[r])
-    ]
-    found = [reached(line["looks"], line["settings"]["goal"], kind) for line in tests]
-    values = sorted(look[key] / unit if look else float("inf") for look in found)
-    if values[0] == float("inf"):
-        last = [line["looks"][-1]["right"] for line in tests]
-        ends = [statistics.fmean(r.values()) if kind is None else r[kind] for r in last]
-        return f"never ({100 * statistics.fmean(ends):.0f} %)"
-    three = statistics.median(values), values[0], values[-1]
-    return "{} [{}, {}]".format(*("never" if v == float("inf") else f"{v:{form}}" for v in three))
+    best = min(rates, key=lambda rate: rates[rate]) if rates else None
+    return [line for line in own if line["part"] == "test" and line["lr"] == best]
 
 
 def asked(lines: Lines, heading: re.Match[str], row: str, family: str, text: str) -> str | None:
@@ -187,14 +192,19 @@ def asked(lines: Lines, heading: re.Match[str], row: str, family: str, text: str
 
 def _kept(lines: Lines, name: str, budget: float, family: str, row: str) -> list[dict[str, Any]]:
     """What the models of a family were worth in a row, piece by piece, a seed each."""
-    if not any(run["family"] == family and run["budget"] == budget for run in lines.runs):
+    if of := ASKED_TAUGHT.fullmatch(name):  # of models that were taught something
+        taught = taught_best(lines, of[1], f"{budget:g}", family)
+        answers = [line["asked"][of[3]][of[2]] for line in taught if "asked" in line]
+    elif any(run["family"] == family and run["budget"] == budget for run in lines.runs):
+        runs = lines.seeds(family, budget)
+        mine = [line for line in lines.asked if line["run"] in runs and line["evaluation"] == name]
+        answers = [line["rows"] for line in mine]
+    else:
         return []
-    runs = lines.seeds(family, budget)
     return [
         kept
-        for line in lines.asked
-        if line["evaluation"] == name and line["run"] in runs
-        for kept in line["rows"]
+        for rows in answers
+        for kept in rows
         if " ".join(text for text in kept["row"].values() if isinstance(text, str)) == row
     ]
 
@@ -261,7 +271,7 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
     elif lines.taught and (questions := TAUGHT.match(heading)):
         wanted = taught(lines, questions, row, column)
         return None if wanted is None else wanted * (wanted != text)
-    elif lines.asked and (of := ASKED.fullmatch(heading)):
+    elif (lines.asked or lines.taught) and (of := ASKED.fullmatch(heading)):
         return asked(lines, of, row[0], column, text)
     else:
         return None

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.errors import UserError
-from blt.evals.characters import KINDS, Question, Words, heldout, questions, strings, words_of
+from blt.evals.characters import (
+    KINDS,
+    OF_CUTE,
+    Question,
+    Words,
+    heldout,
+    questions,
+    strings,
+    words_of,
+)
+from blt.evals.cute_prompts import prompt as cute_prompt
 
 WORDS = Words.divided(strings(1000))
 
@@ -63,6 +73,48 @@ def test_every_answer_is_right_and_every_seed_gives_its_own_questions(seed: int)
     assert [question.kind for question in asked] == [*KINDS, *KINDS]
     for question in asked:
         assert question.answer == f" {slow_answer(question)}\n".encode()
+
+
+def slow_edit(task: str, prompt: str) -> str:
+    """What is right after one of CUTE's questions, found from the prompt alone."""
+    *given, text = re.findall(r'"([^"]*)"', prompt.removesuffix(' Answer: "'))
+    if task == "spell":
+        return "".join(f" {letter}" for letter in text)[1:]
+    if task == "spell_inverse":
+        return text[::2]
+    parts, gap = (text.split(" "), " ") if task.endswith("_word") else (list(text), "")
+    if task.startswith("contains"):
+        return "Yes" if given[0] in parts else "No"
+    if task.startswith("swap"):
+        assert [parts.count(one) for one in given] == [1, 1]
+        other = {given[0]: given[1], given[1]: given[0]}
+        return gap.join(other.get(part, part) for part in parts)
+    old, new = (given[1], given[0]) if task.startswith("ins") else (given[0], given[-1])
+    assert old in parts
+    becomes = {"ins": [old, new], "del": [], "sub": [new]}[task[:3]]
+    found = [become for part in parts for become in (becomes if part == old else [part])]
+    return gap.join(found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_every_answer_to_a_question_of_cute_is_right(seed: int) -> None:
+    asked = list(islice(questions(WORDS.train, list(OF_CUTE), seed), 2 * len(OF_CUTE)))
+    assert asked != list(islice(questions(WORDS.train, list(OF_CUTE), seed + 1), len(asked)))
+    for question in asked:
+        task, prompt = OF_CUTE[question.kind], question.prompt.decode()
+        inputs = tuple(re.findall(r'"([^"]*)"', prompt))
+        assert question.prompt == cute_prompt(task, inputs, zero_shot=True)
+        assert question.answer == f'{slow_edit(task, prompt)}"\n'.encode()
+        assert not task.startswith("sub") or question.answer.decode() not in f"{prompt}\n"
+
+
+def test_half_of_the_answers_are_yes_and_words_without_two_letters_are_not_swapped() -> None:
+    for kind in ("CUTE contains_char", "CUTE contains_word"):
+        answers = [q.answer for q in islice(questions(WORDS.train, [kind], 0), 1000)]
+        assert 420 < answers.count(b'Yes"\n') < 580
+    asked = islice(questions(["noon", "keek", "abba", "read"], ["CUTE swap_char"], 0), 20)
+    assert all(b'in "read"' in question.prompt for question in asked)
 
 
 def test_words_and_questions_to_train_on_are_not_those_to_be_looked_at_by() -> None:

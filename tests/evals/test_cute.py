@@ -73,6 +73,21 @@ def test_the_prompt_is_the_published_one() -> None:
     assert b'Add an "z" after every "l" in "hello".' in prompt("ins_char", ("z", "l", "hello"))
 
 
+def test_asked_without_examples_a_question_stands_alone() -> None:
+    for task in TASKS:
+        asked = prompt(task, ITEMS[task].inputs, zero_shot=True)
+        assert prompt(task, ITEMS[task].inputs).endswith(b"Question: " + asked)
+        assert asked.endswith(without_question(task, zero_shot=True))
+        (first, *_), (same, *_) = (
+            cute_pairs.questions(task, [ITEMS[task], OTHERS.get(task, ITEMS[task])], None, zero)
+            for zero in (True, False)
+        )
+        assert first.answer == same.answer
+        for one, other in zip(first.options, same.options, strict=True):
+            assert [term.continuation for term in one] == [term.continuation for term in other]
+            assert all(len(a.prompt) < len(b.prompt) for a, b in zip(one, other, strict=True))
+
+
 def test_what_is_written_between_the_quotes_counts() -> None:
     answers = [
         (b" c a t ", "stop"), (b"C a t", "stop"), (b"c a t", "length"), (b"c a t", "eos"),
@@ -166,7 +181,7 @@ def test_the_command_gives_a_row_for_each_task_and_their_mean(
         head = "\t".join([*(f"input{n}" for n, _ in enumerate(item.inputs, 1)), "label"])
         with gzip.open(tmp_path / f"{task}.tsv.gz", "wt") as file:
             file.write("\n".join([head, *lines]) + "\n")
-    for extra in ((), ("--generate",)):
+    for extra in ((), ("--generate",), ("--zero-shot",), ("--generate", "--zero-shot")):
         command = [
             "eval",
             "cute",
@@ -182,4 +197,4 @@ def test_the_command_gives_a_row_for_each_task_and_their_mean(
         assert [row["questions"] for row in found] == [2] * 14 + [28]
         assert found[-1]["acc"] == pytest.approx(sum(row["acc"] for row in found[:-1]) / 14)
         assert found[0]["low"] <= found[0]["acc"] <= found[0]["high"]
-        assert (found[0]["guess"] == 0) == bool(extra)
+        assert (found[0]["guess"] == 0) == ("--generate" in extra)

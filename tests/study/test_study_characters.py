@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 
 from blt import cli
 from blt.errors import UserError
+from blt.evals.characters import strings
 from blt.study import read_study, run_study
-from blt.study.characters import Characters, best_rate, turns
+from blt.study.characters import best_rate, turns, words_for
 from blt.study.characters_report import characters_sections
 from blt.study.folder import CHARACTERS, StudyFolder
 from blt.study.report import write_report
+from tools.publish import publish
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -61,6 +64,13 @@ every = 2
 heldout = 5
 split = 0.5
 """
+LAST = """
+[[characters.evaluations]]
+name = "end of a line"
+task = "answers"
+paths = [{answers}]
+beside = ["BPE"]
+"""
 
 
 TOKEN = "{ vocab_size = 300, dim = 8, heads = 1, layers = 1, ff_dim = 16 }"
@@ -78,7 +88,10 @@ def written(folder: Path, asked: str = "") -> Path:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that has run to its end, questions and all: its file, and ``out`` beside it."""
-    file = written(tmp_path_factory.mktemp("study"), ASKED)
+    folder = tmp_path_factory.mktemp("study")
+    answers = folder / "answers.jsonl"
+    answers.write_text('{"prompt": "Last of ab:", "completion": " b\\n"}\n' * 9)
+    file = written(folder, ASKED + LAST.format(answers=json.dumps(str(answers))))
     begun: list[str] = []
 
     def killed(name: str) -> None:
@@ -127,6 +140,24 @@ def test_the_table_says_what_it_took(done: Path) -> None:
     assert "letters-2e7.png" in {path.name for path in paths}
 
 
+def test_lines_are_published_beside_their_table_and_without_weights(
+    done: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="name a study's folder"):
+        publish(done, tmp_path, tmp_path)
+    written = publish(done, done.parent / "out", tmp_path)
+    lines, page = tmp_path / "results" / "out", tmp_path / "docs" / "results" / "out"
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {
+        *written,
+        lines / "table.md",
+    }
+    assert (page / "table.md").read_bytes() == (lines / "table.md").read_bytes()
+    assert (page / "letters-2e7.png").stat().st_size > 1000
+    assert {path.suffix for path in lines.iterdir()} == {".jsonl", ".json", ".csv", ".md"}
+    for path in lines.glob("*.jsonl"):
+        assert path.read_bytes() == (done.parent / "out" / path.name).read_bytes()
+
+
 def test_cells_recompute_without_code_of_the_study_and_a_changed_one_is_found(
     done: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +178,50 @@ def test_cells_recompute_without_code_of_the_study_and_a_changed_one_is_found(
     (out / "table.md").write_text(table.replace("| last | 4 [4, 4] |", "| last | 2 [2, 2] |"))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, "last, flat: 2 [2, 2]" in ended.stdout) == (1, True)
+
+
+def test_evaluations_are_asked_before_and_after_and_of_those_that_the_table_shows(
+    done: Path,
+) -> None:
+    for line in lines_of(done):
+        assert ("asked" in line) == (line["part"] == "test")
+    asked = [line["asked"] for line in lines_of(done) if "asked" in line]
+    assert all(one.keys() == {"before", "after"} for one in asked)
+    bits = {when: [one[when]["end of a line"][0]["row"] for one in asked] for when in asked[0]}
+    assert all(
+        b["bits_per_byte"] != a["bits_per_byte"]
+        for b, a in zip(bits["before"], bits["after"], strict=True)
+    )
+    write_report(read_study(done), done.parent / "out")
+    table = (done.parent / "out" / "table.md").read_text()
+    for when in ("before", "after"):
+        heading = f"## letters: end of a line {when} at 2e+07 FLOPs: exact"
+        assert f"{heading}\n" in table
+        assert f"{heading}, difference to BPE\n" in table
+    assert "| end of a line | flat | BPE | BPE, 50 % split |" in table.replace(
+        "letters: end of a line after", "end of a line"
+    )
+
+
+def test_words_of_other_texts_are_not_asked_about(tmp_path: Path) -> None:
+    words = sorted(strings(1000))
+    for name, some in (("all", words), ("few", words[::3])):
+        (tmp_path / f"{name}.tsv").write_text("\t".join(some))
+    found = words_for((str(tmp_path / "all.tsv"),), (str(tmp_path / "few.tsv"),))
+    left = [*found.train, *found.search, *found.test]
+    assert sorted(left) == sorted({*words} - {*words[::3]})
+
+
+def test_lines_that_are_older_than_a_key_are_taken_for_what_it_is_when_left_out(
+    done: Path,
+) -> None:
+    of = read_study(done).characters[0]
+    lines = lines_of(done)
+    for line in lines:
+        del line["settings"]["unseen"]
+    assert turns(of, [], lines) == []
+    with pytest.raises(UserError, match="letters: had another unseen"):
+        turns(replace(of, unseen=("some.txt",)), [], lines)
 
 
 def looks(*shares: float) -> list[dict[str, Any]]:
@@ -187,7 +262,7 @@ def test_models_of_a_folder_are_taught_without_the_rest_of_the_study(
     (out / "scores.jsonl").unlink()
     (out / CHARACTERS).unlink()
     study, asked = tmp_path / "study.toml", tmp_path / "asked.toml"
-    study.write_text(done.read_text().replace(ASKED, ""))
+    study.write_text(done.read_text().split("[[characters]]")[0])
     asked.write_text(ASKED.replace("seeds = 3", 'seeds = 1\nfamilies = ["flat"]'))
     assert cli.main(["study", str(study), "--out", str(out), "--characters", str(asked)]) == 0
     assert len(StudyFolder(out).lines(CHARACTERS)) == 3
@@ -196,7 +271,7 @@ def test_models_of_a_folder_are_taught_without_the_rest_of_the_study(
 
 
 def test_lines_of_other_questions_are_not_taken_for_these(done: Path, tmp_path: Path) -> None:
-    of = Characters(name="letters", kinds=("last", "count"), steps=5)
+    of = replace(read_study(done).characters[0], steps=5)
     with pytest.raises(UserError, match="letters: had another steps; give it another name"):
         turns(of, [], lines_of(done))
 
@@ -211,6 +286,10 @@ def test_lines_of_other_questions_are_not_taken_for_these(done: Path, tmp_path: 
         ("split = 0.5", "split = 5", "split must lie in"),
         ("split = 0.5", "goal = 0", "goal must be above 0"),
         ("every = 2", "evry = 2", "did you mean 'every'"),
+        ("seeds = 3", 'evaluations = [{ task = "cut" }]', "unknown task 'cut'"),
+        ("seeds = 3", 'evaluations = [{ task = "utf8", budgets = [2e7] }]', "utf8: budgets: those"),
+        ("seeds = 3", 'evaluations = [{ task = "utf8", beside = ["flt"] }]', "beside: no 'flt'"),
+        ("seeds = 3", "evaluations = [{task='utf8'}, {task='utf8'}]", "a name of its own"),
         ("seeds = 3", 'families = ["flatt"]', "families: no 'flatt'; did you mean 'flat'"),
         ("seeds = 3", "budgets = [1e8]", "letters: budgets: 1e8 is none of the study"),
     ],

@@ -23,6 +23,7 @@ def eval(
     max_bytes: int | None = None,
     limit: int | None = None,
     generate: bool = False,
+    zero_shot: bool = False,
     typos: Path | None = None,
     noise: bool = False,
     device: Device = "auto",
@@ -52,6 +53,8 @@ def eval(
         typos: noise: a list of misspellings to disturb with too, as codespell's or SymSpell's.
         noise: hellaswag: with the paper's five noises in the context too.
         generate: cute: let the model write its answers, as published. g2p: too.
+        zero_shot: cute: without its instruction and four examples, for a model that was taught
+            what it asks.
         threshold: Measure with this θ (nats) too, beside the model's own.
         target_patch_size: bpb, noise: the same with the θ for which patches of the texts have so
             many bytes.
@@ -81,6 +84,7 @@ def eval(
         require_whole(_option(name), count, 1)
     flags = {
         "generate": generate,
+        "zero_shot": zero_shot,
         "noise": noise,
         "precision": precision != "auto",
         "typos": typos is not None,
@@ -91,6 +95,7 @@ def eval(
     options = Options(
         **given,
         generate=generate,
+        zero_shot=zero_shot,
         precision=precision,
         typos=typos,
         noise=noise,

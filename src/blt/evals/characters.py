@@ -1,7 +1,8 @@
 """Questions about the letters of words, each with one short answer; made anew from a seed.
 
 Of four words, as in the language game of StochasTok (arXiv 2506.01687), and of one, as in "how many
-r are in strawberry". A question is a line of text: its prompt, then a space and the answer.
+r are in strawberry". A question is a line of text: its prompt, then a space and the answer. And in
+the words of CUTE, whose answer ends with a quote.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from blt.errors import UserError, nearest, require
+from blt.evals.cute_lessons import LESSONS, lesson
+from blt.evals.cute_prompts import prompt as cute_prompt
 
 OPTIONS = 4  # words to choose from
 LETTERS = (4, 9)  # of a word, least and most
@@ -30,7 +33,7 @@ class Question:
 
     kind: str
     prompt: bytes
-    answer: bytes  # the space before it and the end of the line belong to it
+    answer: bytes  # the space before it, or the quote behind, and the end of the line belong to it
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Words:
         return cls(words[2 * tenth :], words[:tenth], words[tenth : 2 * tenth])
 
 
-def words_of(texts: Iterable[bytes], most: int) -> list[str]:
-    """The most frequent words of texts, in small letters, of 4 to 9 letters."""
+def words_of(texts: Iterable[bytes], most: int | None) -> list[str]:
+    """The most frequent words of texts (None: all), in small letters, of 4 to 9 letters."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(re.findall(r"[^\W\d_]+", text.decode("utf-8", "ignore").lower()))
@@ -82,10 +85,15 @@ def questions(words: Sequence[str], kinds: Sequence[str], seed: int) -> Iterator
     """
     chance, pool = random.Random(seed), _Pool(words)
     for kind in kinds:
-        require(kind in KINDS, f"no kind of question {kind!r}; {nearest(kind, KINDS)}")
+        require(kind in ALL_KINDS, f"no kind of question {kind!r}; {nearest(kind, ALL_KINDS)}")
     for kind in cycle(kinds):
-        prompt, answer = pool.ask(kind, chance)
-        yield Question(kind, prompt.encode(), f" {answer}".encode() + END)
+        if kind in OF_CUTE:
+            item = lesson(OF_CUTE[kind], words, chance)
+            asked = cute_prompt(OF_CUTE[kind], item.inputs, zero_shot=True)
+            yield Question(kind, asked, f'{item.label}"'.encode() + END)
+        else:
+            prompt, answer = pool.ask(kind, chance)
+            yield Question(kind, prompt.encode(), f" {answer}".encode() + END)
 
 
 def heldout(words: Sequence[str], kinds: Sequence[str], each: int, seed: int) -> list[Question]:
@@ -141,6 +149,8 @@ ABOUT: dict[str, tuple[str, Callable[[str], str]]] = {
 }
 COUNT = "count"
 KINDS = (*CHOICES, COUNT, *ABOUT)
+OF_CUTE = {f"CUTE {task}": task for task in LESSONS}
+ALL_KINDS = (*KINDS, *OF_CUTE)
 
 
 class _Pool:

@@ -60,15 +60,19 @@ def read_task(path: Path) -> list[Item]:
     return [Item(tuple(row[:-1]), row[-1]) for row in rows[1:]]
 
 
-def generated(lm: LanguageModel, task: str, items: Sequence[Item]) -> list[float]:
+def generated(
+    lm: LanguageModel, task: str, items: Sequence[Item], zero_shot: bool = False
+) -> list[float]:
     """1 for each item whose answer the model writes, as CUTE's own script counts.
 
     Text between the quotes counts, without spaces around it; in tasks about words, in lower case.
+
+    Args:
+        zero_shot: ask without CUTE's instruction and examples.
     """
     longest = max((len(item.label.encode()) for item in items), default=0)
-    results = lm.generate(
-        [prompt(task, item.inputs) for item in items], max_bytes=longest + ROOM, stop='"'
-    )
+    prompts = [prompt(task, item.inputs, zero_shot) for item in items]
+    results = lm.generate(prompts, max_bytes=longest + ROOM, stop='"')
     found = []
     for item, result in zip(items, results, strict=True):
         written, label = result.data.decode("utf-8", "replace").strip(), item.label

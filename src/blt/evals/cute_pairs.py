@@ -22,34 +22,40 @@ from blt.evals.cute_prompts import prompt, without_question
 
 WRONG = 3  # answers beside the right one, where there are so many
 TRIED = 200  # places of an edit that are looked at
-Make = Callable[[str, Item, Sequence[Item], random.Random], Question | None]
+Make = Callable[[str, Item, Sequence[Item], random.Random, bool], Question | None]
 WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w]+")
 # Parts of a text, the places to edit, what is new, whether parts are words → the text.
 Edit = Callable[[list[str], Sequence[int], str, bool], str]
 
 
-def questions(task: str, items: Sequence[Item], limit: int | None = None) -> list[Question]:
+def questions(
+    task: str, items: Sequence[Item], limit: int | None = None, zero_shot: bool = False
+) -> list[Question]:
     """A question for each item, but for those that no wrong answer matches.
 
     Args:
         task: one of :data:`blt.evals.cute_prompts.TASKS`.
         limit: so many questions, from items evenly spread.
+        zero_shot: ask without CUTE's instruction and examples.
     """
     made: Make = _contains if task.startswith("contains") else _two_words
     if task not in ("contains_char", "contains_word", "orth", "sem"):
         made = _edited
     chance = random.Random(0)
-    found = [question for item in items if (question := made(task, item, items, chance))]
-    return evenly(found, limit)
+    asked = (made(task, item, items, chance, zero_shot) for item in items)
+    return evenly([question for question in asked if question], limit)
 
 
-def _edited(task: str, item: Item, _: Sequence[Item], chance: random.Random) -> Question | None:
+def _edited(
+    task: str, item: Item, _: Sequence[Item], chance: random.Random, zero_shot: bool
+) -> Question | None:
     wrong = matched(task, item, chance)
     if not wrong:
         return None
     order = chance.sample([item.label, *wrong], len(wrong) + 1)
     choices = [f'{choice}"'.encode() for choice in order]
-    return Question.plain(prompt(task, item.inputs), choices, order.index(item.label))
+    asked = prompt(task, item.inputs, zero_shot)
+    return Question.plain(asked, choices, order.index(item.label))
 
 
 def matched(task: str, item: Item, chance: random.Random) -> list[str]:
@@ -76,7 +82,7 @@ def _elsewhere(task: str, item: Item, chance: random.Random) -> Iterator[str]:
     may = [n for n, part in enumerate(parts) if not words or part[0].isalnum()]
     if task.startswith("swap"):
         for pair in _some(list(combinations(may, 2)), chance):
-            yield _swapped(parts, pair)
+            yield swapped(parts, pair)
         return
     wanted = given[1] if task.startswith("ins") else given[0]
     places = [n for n in may if _same(parts[n], wanted, words)]
@@ -113,7 +119,8 @@ EDITS: dict[str, Edit] = {
 }
 
 
-def _swapped(parts: list[str], pair: tuple[int, int]) -> str:
+def swapped(parts: Sequence[str], pair: Sequence[int]) -> str:
+    """The parts of a text put together, two of them in each other's place."""
     one, two = pair
     found = list(parts)
     found[one], found[two] = found[two], found[one]
@@ -123,7 +130,7 @@ def _swapped(parts: list[str], pair: tuple[int, int]) -> str:
 def _swaps(word: str, gap: str, chance: random.Random) -> Iterator[str]:
     """The word with two of its letters swapped."""
     for pair in _some(list(combinations(range(len(word)), 2)), chance):
-        yield gap.join(_swapped(list(word), pair))
+        yield gap.join(swapped(word, pair))
 
 
 def _some(pairs: list[tuple[int, int]], chance: random.Random) -> list[tuple[int, int]]:
@@ -131,7 +138,7 @@ def _some(pairs: list[tuple[int, int]], chance: random.Random) -> list[tuple[int
 
 
 def _contains(
-    task: str, item: Item, items: Sequence[Item], chance: random.Random
+    task: str, item: Item, items: Sequence[Item], chance: random.Random, zero_shot: bool
 ) -> Question | None:
     """The same word with another letter, to which the answer is the other one."""
     asked, text = item.inputs
@@ -145,7 +152,7 @@ def _contains(
     other = chance.choice(pool)
     yes, no = (asked, other) if item.label == "Yes" else (other, asked)
     more = [
-        Term(prompt(task, (part, text)), answer, sign * way)
+        Term(prompt(task, (part, text), zero_shot), answer, sign * way)
         for part, sign in ((yes, 1.0), (no, -1.0))
         for answer, way in ((b'Yes"', 1.0), (b'No"', -1.0))
     ]
@@ -153,15 +160,17 @@ def _contains(
     return Question((tuple(more), less), 0)
 
 
-def _two_words(task: str, item: Item, _: Sequence[Item], __: random.Random) -> Question | None:
+def _two_words(
+    task: str, item: Item, _: Sequence[Item], __: random.Random, zero_shot: bool
+) -> Question | None:
     """Both words in both orders, above what each is worth without a question."""
     word, *pair = item.inputs
     if item.label not in pair or pair[0] == pair[1]:
         return None
-    prompts = [prompt(task, (word, *order)) for order in (pair, pair[::-1])]
+    prompts = [prompt(task, (word, *order), zero_shot) for order in (pair, pair[::-1])]
     options = []
     for choice in pair:
         end = f'{choice}"'.encode()
         after = [Term(asked, end, 0.5) for asked in prompts]
-        options.append((*after, Term(without_question(task), end, -1.0)))
+        options.append((*after, Term(without_question(task, zero_shot), end, -1.0)))
     return Question(tuple(options), pair.index(item.label))

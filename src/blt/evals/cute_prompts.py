@@ -168,14 +168,19 @@ WORDING: dict[str, tuple[str, tuple[str, str, str, str], str]] = {
 TASKS = tuple(WORDING)
 
 
-def prompt(task: str, inputs: tuple[str, ...]) -> bytes:
-    """The whole prompt of a question, up to the quote that opens its answer."""
-    return (_examples(task) + " " + WORDING[task][2].format(*inputs) + ANSWER).encode()
+def prompt(task: str, inputs: tuple[str, ...], zero_shot: bool = False) -> bytes:
+    """The whole prompt of a question, up to the quote that opens its answer.
+
+    Args:
+        zero_shot: the question alone, for models that were taught to answer it.
+    """
+    question = WORDING[task][2].format(*inputs) + ANSWER
+    return (question if zero_shot else f"{_examples(task)} {question}").encode()
 
 
-def without_question(task: str) -> bytes:
+def without_question(task: str, zero_shot: bool = False) -> bytes:
     """The examples, and an answer to nothing: how likely is an answer whatever is asked?"""
-    return (_examples(task) + ANSWER).encode()
+    return (ANSWER.lstrip() if zero_shot else _examples(task) + ANSWER).encode()
 
 
 def _examples(task: str) -> str:

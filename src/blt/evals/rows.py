@@ -27,6 +27,7 @@ class Options:
     max_bytes: int | None = None  # of each text; None: as many as the task takes
     limit: int | None = None  # questions, sentences or samples of each task; None: all
     generate: bool = False  # CUTE: let the model write its answers, as published
+    zero_shot: bool = False  # CUTE: without its instruction and examples
     typos: Path | None = None  # noise: a file of misspellings, for one noise more
     noise: bool = False  # HellaSwag: with noise in the context too
     threshold: float | None = None  # θ to score with too, beside the model's own; nats

@@ -68,9 +68,10 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
         about: Row = {"task": task}
         if options.generate:
             asked = evenly(items, options.limit)
-            rows.append(accuracy(about, cute_task.generated(lm, task, asked), 0.0))
+            written = cute_task.generated(lm, task, asked, options.zero_shot)
+            rows.append(accuracy(about, written, 0.0))
         else:
-            pairs = cute_pairs.questions(task, items, options.limit)
+            pairs = cute_pairs.questions(task, items, options.limit, options.zero_shot)
             with autocast(lm.device, options.dtype(lm)):
                 rows.append(accuracy(about, credits(lm, pairs), guess(pairs)))
         yield rows[-1]
@@ -148,7 +149,7 @@ TASKS: dict[str, Task] = {
     "blimp": Task(blimp, ("acc", "guess"), ("limit", "precision")),
     "lambada": Task(lambada, ("value",), ("limit", "precision")),
     "hellaswag": Task(hellaswag, ("acc", "robustness"), ("limit", "noise", "precision")),
-    "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "precision")),
+    "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "zero_shot", "precision")),
 }
 
 HARNESS = {"piqa": "piqa"}  # asked for here, and what lm-evaluation-harness calls it

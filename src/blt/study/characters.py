@@ -15,15 +15,17 @@ from typing import Any, Literal
 
 from blt.data import read
 from blt.errors import nearest, require
-from blt.evals.characters import KINDS, Words, heldout, questions, strings, words_of
+from blt.evals.characters import ALL_KINDS, KINDS, Words, heldout, questions, strings, words_of
 from blt.files.configs import to_dict
 from blt.lm import LanguageModel
+from blt.study.evaluations import Evaluation, ask
 from blt.study.finetune import Lesson, Look, finetune, until
 from blt.train.recipe import Recipe
 
 MOST_WORDS = 4096
 TEXT_BYTES = 2**24  # of texts, that words are taken from
 FREE = ("name", "families", "budgets", "lrs", "seeds")  # keys that change no line
+BEFORE, AFTER = "before", "after"  # the first step, and the last
 Line = dict[str, Any]
 Part = Literal["search", "test"]
 
@@ -34,6 +36,7 @@ class Characters:
 
     name: str = "characters"
     words: tuple[str, ...] = ()  # texts with the words to ask about; none: strings of letters
+    unseen: tuple[str, ...] = ()  # texts whose words are not asked about, as those of evaluations
     kinds: tuple[str, ...] = KINDS
     families: tuple[str, ...] = ()  # none: all that are compared
     budgets: tuple[float, ...] = ()  # none: all
@@ -45,10 +48,16 @@ class Characters:
     heldout: int = 50  # questions of each kind that it is looked at by
     goal: float = 0.9  # share of right answers
     split: float = 0.1  # token models learn once more with this share of tokens split; 0: not
+    evaluations: tuple[Evaluation, ...] = ()  # asked before the first step, and after the last
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
-            require(kind in KINDS, f"kinds: there is no {kind!r}; {nearest(kind, KINDS)}")
+            known = kind in ALL_KINDS
+            require(known, f"kinds: there is no {kind!r}; {nearest(kind, ALL_KINDS)}")
+        for one in self.evaluations:
+            require(not one.budgets, f"evaluations: {one.name}: budgets: those of the questions")
+        names = [one.name for one in self.evaluations]
+        require(len(set(names)) == len(names), "evaluations: give each a name of its own")
         once = bool(self.kinds) and len(set(self.kinds)) == len(self.kinds)
         require(once, "kinds: name each once, and at least one")
         ladder = list(self.lrs) == sorted(set(self.lrs)) and bool(self.lrs) and self.lrs[0] > 0
@@ -142,8 +151,9 @@ def _ended(search: Sequence[Turn], lines: Sequence[Line]) -> int:
 def _check(of: Characters, lines: Sequence[Line]) -> None:
     for line in lines:
         if line["characters"] == of.name:
+            had = {**Characters().fixed, **line["settings"]}  # lines are older than some keys
             for key, value in of.fixed.items():
-                same = line["settings"].get(key) == value
+                same = had[key] == value
                 require(same, f"characters: {of.name}: had another {key}; give it another name")
 
 
@@ -166,26 +176,35 @@ def teach(turn: Turn, model: LanguageModel) -> Line:
         UserError: texts that cannot be read, or too few words.
     """
     of = turn.of
-    words = words_for(of.words)
+    words = words_for(of.words, of.unseen)
     asked = heldout(words.search if turn.part == "search" else words.test, of.kinds, of.heldout, 1)
     learned = questions(words.train, of.kinds, turn.seed)
     lesson = Lesson(
         turn.lr, of.steps, of.questions, of.every, goal=of.goal, split=turn.split, seed=turn.seed
     )
+    line: Line = {"name": turn.name, "run": turn.model.run, **turn.key, "settings": of.fixed}
+    asks = of.evaluations if turn.part == "test" else ()
+    before = {one.name: ask(one, model.eval()) for one in asks}
     looks = finetune(model, learned, asked, lesson, turn.model.recipe)
-    found = [look._asdict() for look in looks]
-    return {"name": turn.name, "run": turn.model.run, **turn.key, "settings": of.fixed} | {
-        "looks": found
-    }
+    line["looks"] = [look._asdict() for look in looks]
+    if asks:
+        after = {one.name: ask(one, model.eval()) for one in asks}
+        line["asked"] = {BEFORE: before, AFTER: after}
+    return line
 
 
 @cache
-def words_for(texts: tuple[str, ...]) -> Words:
-    """The words of texts, or strings of random letters, in three parts."""
+def words_for(texts: tuple[str, ...], unseen: tuple[str, ...] = ()) -> Words:
+    """The words of texts, or strings of random letters, in three parts.
+
+    Args:
+        unseen: texts whose words are none of them.
+    """
+    others = set(words_of(read(list(unseen)).documents, None)) if unseen else set()
     if not texts:
-        return Words.divided(strings(MOST_WORDS))
-    documents = read(list(texts), TEXT_BYTES).documents
-    return Words.divided(words_of(documents, MOST_WORDS))
+        return Words.divided([word for word in strings(MOST_WORDS) if word not in others])
+    found = words_of(read(list(texts), TEXT_BYTES).documents, None)
+    return Words.divided([word for word in found if word not in others][:MOST_WORDS])
 
 
 def looks_of(line: Line) -> list[Look]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blt.study.characters import best_rate, looks_of
+from blt.files.configs import from_dict
+from blt.study.characters import AFTER, BEFORE, best_rate, looks_of
 from blt.study.config import short, slug
+from blt.study.evaluations import Evaluation
+from blt.study.evaluations_report import evaluation_sections
 from blt.study.figures import legend, panels, style
 from blt.study.finetune import Look, until
 from blt.study.folder import Line
@@ -43,6 +47,27 @@ def characters_sections(lines: Sequence[Line], families: Sequence[str]) -> Itera
             yield "\n".join(_overall(own, taught)) + "\n"
             yield f"## {name} at {budget:g} FLOPs: each kind of question\n"
             yield "\n".join(_by_kind(taught)) + "\n"
+            yield from _asked_sections(name, budget, taught)
+
+
+def _asked_sections(name: str, budget: float, taught: Taught) -> Iterator[str]:
+    """Tables of what the models were asked besides, before and after they were taught."""
+    settings = next(iter(taught.values()))[0]["settings"]
+    for given in settings.get("evaluations", ()):
+        one = from_dict(Evaluation, given, name)
+        for when in (BEFORE, AFTER):
+            titled = replace(one, name=f"{name}: {one.name} {when}")
+            runs = {(who, budget): [line["name"] for line in of] for who, of in taught.items()}
+            rows = [
+                {
+                    "run": line["name"],
+                    "evaluation": titled.name,
+                    "rows": line["asked"][when][one.name],
+                }
+                for of in taught.values()
+                for line in of
+            ]
+            yield from evaluation_sections([titled], runs, rows)
 
 
 def characters_figures(lines: Sequence[Line], families: Sequence[str], folder: Path) -> list[Path]:

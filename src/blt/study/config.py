@@ -166,6 +166,8 @@ class Study:
             require(there, f"{family.name}: no patcher {family.patcher!r} among {known}")
         for of in self.characters:
             self._check_named(f"characters: {of.name}", "families", of.families, of.budgets)
+            for one in of.evaluations:
+                self._check_named(f"characters: {of.name}: {one.name}", "beside", one.beside, ())
         for one in self.evaluations:
             self._check_named(f"evaluations: {one.name}", "beside", one.beside, one.budgets)
 

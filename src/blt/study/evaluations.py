@@ -25,6 +25,7 @@ class Evaluation:
     max_bytes: int | None = None  # of text
     typos: str | None = None  # of noise: a file of misspellings
     generate: bool = False
+    zero_shot: bool = False
     noise: bool = False
     budgets: tuple[float, ...] = ()  # at which; none: all
     beside: tuple[str, ...] = ()  # families that the others are compared with, on the same pieces
@@ -44,6 +45,7 @@ class Evaluation:
             limit=self.limit,
             typos=typos,
             generate=self.generate,
+            zero_shot=self.zero_shot,
             noise=self.noise,
         )
 

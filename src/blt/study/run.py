@@ -99,13 +99,13 @@ def check_needs(study: Study) -> None:
         UserError: an entropy model, tokenizer or evaluation's file that is not there, a library
             that is missing.
     """
-    for one in study.evaluations:
+    for one in (*study.evaluations, *(one for of in study.characters for one in of.evaluations)):
         for path in (*one.paths, *([one.typos] if one.typos else [])):
             if not glob.glob(path, recursive=True):
                 raise UserError(f"{study.where}: evaluations: {one.name}: {path}: no such file")
     for of in study.characters:
         with named(f"{study.where}: characters: {of.name}"):
-            words_for(of.words)
+            words_for(of.words, of.unseen)
     for family in study.families:
         recipe = study.point(family, study.budgets[0], 0, study.lrs[0], 0).recipe
         with named(f"{study.where}: {family.name}"):
