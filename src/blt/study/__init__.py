@@ -2,7 +2,8 @@
 and shown; no training of its own.
 """
 
-from blt.study.config import Family, PatcherModel, Point, Study, read_study
+from blt.study.config import Family, PatcherModel, Point, Study
+from blt.study.reading import read_study
 from blt.study.run import run_study
 from blt.study.search import LeftOut, Search
 

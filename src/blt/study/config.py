@@ -25,12 +25,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from blt.errors import UserError, nearest, require
@@ -39,7 +36,7 @@ from blt.study.characters import Characters
 from blt.study.evaluations import Evaluation
 from blt.train.recipe import Recipe, override
 
-Asked = TypeVar("Asked", Evaluation, Characters)
+OfBudgets = TypeVar("OfBudgets", Evaluation, Characters)  # of some budgets, or of all
 MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
 
 
@@ -244,66 +241,11 @@ class Study:
         return from_dict(Recipe, data, f"{self.where}: {' '.join(changes)} at {budget:g} FLOPs")
 
 
-def read_study(
-    path: str | os.PathLike[str],
-    changes: Sequence[str] = (),
-    characters: str | os.PathLike[str] | None = None,
-) -> Study:
-    """Read a study; the recipe of every size and budget is checked.
-
-    Args:
-        changes: to the recipe that all runs share, such as ``train.device="cuda"``.
-        characters: a file whose ``[[characters]]`` stand for those of the study.
-
-    Raises:
-        UserError: missing or damaged file, unknown key, impossible value; names file and key.
-    """
-    data = _read(path, "a study (recipes/study/*.toml)")
-    if characters is not None:
-        other = _read(characters, "a file with [[characters]]")
-        alone = other.keys() == {"characters"}
-        require(alone, f"{characters}: must have [[characters]], and nothing else")
-        data |= other
-    for change in changes:
-        override(data.setdefault("base", {}), change)
-    _lay_ladders(data, str(path))
-    study = from_dict(Study, {**data, "where": str(path)}, str(path))
-    for budget in study.budgets:
-        for patcher in study.patchers:
-            kind = study.patcher_point(patcher.name, budget).recipe.kind
-            require(kind == "byte", f"{path}: patcher {patcher.name}: its kind must be 'byte'")
-        for family in study.families:
-            for size in range(len(family.sizes)):
-                study.point(family, budget, size, study.lrs[0], 0)
-    return study
-
-
-def _read(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_bytes().decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name {what}") from None
-
-
-def _asked_until(asked: Sequence[Asked], budget: float) -> tuple[Asked, ...]:
+def _asked_until(asked: Sequence[OfBudgets], budget: float) -> tuple[OfBudgets, ...]:
     """What is asked of models up to a budget; not named: of all."""
     kept = [replace(one, budgets=tuple(b for b in one.budgets if b <= budget)) for one in asked]
     pairs = zip(asked, kept, strict=True)
     return tuple(new for old, new in pairs if new.budgets or not old.budgets)
-
-
-def _lay_ladders(data: dict[str, Any], where: str) -> None:
-    """Families of one kind may share their sizes, by the name of a ladder."""
-    ladders = data.pop("ladders", {})
-    for family in data.get("families", ()):
-        name = family.get("sizes") if isinstance(family, dict) else None
-        if isinstance(name, str):
-            known = isinstance(ladders, dict) and name in ladders
-            if not known:
-                raise UserError(f"{where}: families: sizes: no ladder {name!r} in [ladders]")
-            family["sizes"] = ladders[name]
 
 
 def slug(name: str) -> str:
