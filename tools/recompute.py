@@ -264,7 +264,7 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
         kind = heading.removeprefix("Bits per byte: ").split(",")[0]
         names, texts = lines.seeds(row[0], float(column.split()[0])), [*lines.texts[kind]]
     elif heading.startswith("Bits per byte at ") and (cell := CELL.fullmatch(text)):
-        budget, kind = re.match(r"Bits per byte at (\S+) FLOPs: (\w+)", heading).groups()  # type: ignore[union-attr]
+        budget, kind = re.match(r"Bits per byte at (\S+) FLOPs: (.+), each", heading).groups()  # type: ignore[union-attr]
         names, texts = lines.seeds(column, float(budget)), [row[0]]
     elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
         return _more(lines, row, column, tuple(map(float, cell.groups())))

@@ -25,7 +25,8 @@ EXPLAINED = (
     "{rates} is shown, found with other words; * marks a best rate at the end of that ladder. "
     "{count} held-out questions of each kind, about words that were not trained on, are answered "
     "greedily every {every} steps of {questions} questions; the loss is that of answers alone. "
-    "never: not within {steps} steps, with the share that is right in the end, where no seed did. "
+    "never: not within {steps} steps; where no seed did, with the mean share that is right in the "
+    "end. "
     "Guesses are right in a quarter where one of four words or counts is asked for."
 )
 Taught = dict[str, list[Line]]  # by who was taught: the lines of all seeds, at the best rate
