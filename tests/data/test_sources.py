@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blt.data import python_corpus, read
+from blt.data.files import Found
+from blt.data.form import SourceConfig
 from blt.data.left_out import MAX_BROKEN_LINES
+from blt.data.sources import units
 from blt.errors import UserError
 
 
@@ -63,6 +66,14 @@ def test_datasets_in_the_layout_of_the_hub_are_streamed(tmp_path: Path) -> None:
     assert read([f"hf:{tmp_path}@test"]).documents == [b"test", "ü".encode()]
     with pytest.raises(UserError, match=r"hf:.*cannot be read"):
         read([f"hf:{tmp_path}@none"])
+
+
+def test_two_configurations_of_one_dataset_are_two_sources() -> None:
+    of = [SourceConfig("hf:owner/set", config=config, split="test") for config in ("en", "de")]
+    found = Found()
+    names = [unit.name for given in of for unit in units(given, found)]
+    assert names == ["hf:owner/set/en@test", "hf:owner/set/de@test"]
+    assert not [*units(of[0], found)]  # the same again
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

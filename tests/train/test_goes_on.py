@@ -71,6 +71,26 @@ def test_a_change_on_purpose_is_recorded_and_takes_effect(
     )
 
 
+def test_a_run_that_is_to_last_longer_is_evaluated_as_often_as_asked(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, evals=4, eval_bytes=64))
+    train_recipe(recipe, tmp_path / "run")
+    train = replace(recipe.train, steps=32)
+    train_recipe(replace(recipe, train=train), tmp_path / "run", resume=True)
+    scored = [e["step"] for e in reports(tmp_path / "run") if "heldout_bits_per_byte" in e]
+    assert scored == [2, 4, 6, 8, 16, 24, 32]
+
+
+def test_a_large_seed_can_be_taken_up(byte_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(byte_recipe, seed=2**63 - 1)
+    train_recipe(recipe, tmp_path / "run")
+    train_recipe(longer(recipe), tmp_path / "run", resume=True)
+    assert reports(tmp_path / "run")[-1]["step"] == 12
+    with pytest.raises(ValueError, match=r"seed must lie in 0\.\.2\^63 - 1"):
+        replace(recipe, seed=2**63)
+
+
 def test_other_batches_go_on_in_the_same_text(byte_recipe: Recipe, tmp_path: Path) -> None:
     train_recipe(byte_recipe, tmp_path / "run")
     place = json.loads((tmp_path / "run/checkpoint/trainer.json").read_text())

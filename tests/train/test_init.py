@@ -20,6 +20,7 @@ from blt.checkpoint.convert import convert
 from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.origin import shown
 from blt.checkpoint.pretrained import PRETRAINED, load_shipped, read_patching, shipped
+from blt.data.prepare import Options, prepare
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM
@@ -446,6 +447,39 @@ def test_a_run_goes_on_when_the_model_that_it_began_from_is_gone(
     longer = read_recipe(tmp_path / "run" / "recipe.toml", ["train.steps=4"])
     train_recipe(longer, tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run/checkpoint/trainer.json").read_text())["step"] == 4
+
+
+def test_a_run_that_a_kill_left_between_two_renames_goes_on_with_its_own_weights(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("byte", runs["byte"])
+    train_recipe(recipe, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    beside = tmp_path / "killed" / ".checkpoint.writing"
+    beside.mkdir()
+    shutil.move(tmp_path / "killed" / "checkpoint", beside / "old")
+    longer = replace(recipe, train=replace(recipe.train, steps=(recipe.train.steps or 0) + 1))
+    for name in ("whole", "killed"):
+        train_recipe(longer, tmp_path / name, resume=True)
+    found = [blt.load(tmp_path / name / "checkpoint") for name in ("whole", "killed")]
+    assert equal_weights(*found)
+
+
+def test_where_nothing_is_held_out_no_score_is_told(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe, said = from_file("blt", runs["blt"]), list[str]()
+    prepare(tmp_path / "shards", Options(recipe.data.sources, heldout=0.0))
+    data = replace(recipe.data, sources=(str(tmp_path / "shards"),))
+    train_recipe(replace(recipe, data=data), tmp_path / "run", say=said.append)
+    assert "no text is held out to score it by" in said[0]
+    begun = json.loads((tmp_path / "run" / "init.json").read_text())
+    assert begun["heldout"]["as_it_was"]["bits_per_byte"] is None
+    events = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert not any("heldout_patch_size" in event for event in events)
+    card = write_card(open_checkpoint(tmp_path / "run" / "checkpoint"), "blt", "a/b", None)
+    assert "began from" in card
+    assert "held out" not in card
 
 
 def test_target_patch_size_is_kept_unless_it_is_given(

@@ -13,9 +13,15 @@ import blt
 from blt import cli
 from blt.chat import ChatTemplate
 from blt.data.form import SourceConfig
+from blt.data.loader import Loader
 from blt.data.prepare import Options, prepare
 from blt.data.segments import MemorySegments
-from blt.data.text import template_of_shards
+from blt.data.text import (
+    heldout_by_source,
+    open_sources,
+    template_of_shards,
+    weighted_sources,
+)
 from blt.errors import UserError
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES
@@ -23,6 +29,8 @@ from blt.train import Recipe, build, train_recipe
 from blt.train.job import open_text
 from commands import fails
 from shapes import TINY
+
+READ: Any = {"heldout": 0.1, "context_bytes": 128, "heldout_bytes": 4096}
 
 
 def losses(run: Path) -> list[float]:
@@ -118,6 +126,49 @@ def chats(tmp_path: Path) -> SourceConfig:
 
 
 MINE = ChatTemplate.default().source.replace("+ '\\n'", "+ ': '")
+
+
+def test_two_keys_of_one_file_are_two_sources_and_both_are_scored(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"title": f"title {n} " * 9, "body": f"body {n} " * 99} for n in range(99)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = [SourceConfig(str(path), text=key) for key in ("title", "body")]
+    found = heldout_by_source(weighted_sources(keys, **READ, max_bytes=None))
+    assert list(found) == [str(path), f"{path} (2)"]
+    assert [texts[0][:4] for texts in found.values()] == [b"titl", b"body"]
+
+
+def test_a_limit_is_of_all_weighted_sources_and_refused_where_all_is_prepared(
+    tmp_path: Path,
+) -> None:
+    names = [tmp_path / name for name in ("a.txt", "b.txt")]
+    for name in names:
+        name.write_text(f"{name.stem} words " * 9999)
+    for opened in (weighted_sources, open_sources):
+        facts = [source.facts for source in opened(list(map(str, names)), **READ, max_bytes=9000)]
+        assert sum(of["train_bytes"] + of["heldout_bytes"] for of in facts) == 9000
+    prepare(tmp_path / "shards", Options((str(names[0]),)))
+    mixed = weighted_sources([str(names[1]), str(tmp_path / "shards")], **READ, max_bytes=9000)
+    assert mixed[0].facts["train_bytes"] + mixed[0].facts["heldout_bytes"] == 9000
+    for opened in (weighted_sources, open_sources):
+        with pytest.raises(UserError, match=r"data\.max_bytes: means nothing for prepared text"):
+            opened([str(tmp_path / "shards")], **READ, max_bytes=9000)
+
+
+def test_without_weights_each_source_is_read_once_in_an_epoch(tmp_path: Path) -> None:
+    """Also one of conversations, of whose documents only a part is read."""
+    chats = [{"prompt": "read only " * 90 + str(n), "completion": f"yes {n}"} for n in range(50)]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    (tmp_path / "plain.txt").write_text("".join(f"{n} words of a text\n" for n in range(2500)))
+    prepare(tmp_path / "shards", Options((str(tmp_path / "plain.txt"),)))
+    chat = SourceConfig(str(tmp_path / "chat.jsonl"), prompt="prompt", completion="completion")
+    sources = open_sources([chat, str(tmp_path / "shards")], **READ, max_bytes=None)
+    assert sources[0].facts["segments_with_nothing_to_learn"] > 100
+    loader = Loader([one.train for one in sources], batch_bytes=256, context_bytes=128)
+    read = [0, 0]
+    while max(read) < 4:
+        read = [at["epoch"] for at in next(loader).state["sources"]]
+    assert min(read) >= 3
 
 
 def test_a_model_gets_the_template_that_its_shards_were_prepared_with(

@@ -64,13 +64,17 @@ def _origin(found: Checkpoint) -> str:
 
 def _beginning(begun: Mapping[str, Any]) -> str:
     was, now = (begun["heldout"].get(name) for name in ("as_it_was", "as_changed"))
-    lines = [
-        f"## Where it comes from\nIts training began from `{begun['init']}`{_weights(begun)}, "
-        f"which had {was['bits_per_byte']:.3f} bits per byte on {was['bytes']:,} bytes of text "
-        "that was held out from it"
-    ]
+    lines = [f"## Where it comes from\nIts training began from `{begun['init']}`{_weights(begun)}"]
+    scored = was["bits_per_byte"] is not None
+    if scored:
+        lines[0] += (
+            f", which had {was['bits_per_byte']:.3f} bits per byte on {was['bytes']:,} bytes of "
+            "text that was held out from it"
+        )
     if now is not None:
-        lines[0] += f", and {now['bits_per_byte']:.3f} with what was changed before the first step"
+        if scored:
+            lines[0] += f", and {now['bits_per_byte']:.3f}"
+        lines[0] += " with what was changed before the first step"
         lines.append("\n| changed | was | is | |\n|---|---|---|---|")
         lines += [
             f"| {x['key']} | {x['was']} | {x['is']} | {x.get('how', '')} |"

@@ -118,9 +118,10 @@ class MemorySegments:
             if document.learns(start, end, ends=index not in self.cut):
                 yield start
 
-    @property
+    @cached_property
     def num_bytes(self) -> int:
-        return sum(map(len, self.documents))
+        """Of the segments alone: of conversations there may be less than is in the documents."""
+        return sum(map(self.length, range(len(self))))
 
     @cached_property
     def fingerprint(self) -> str:

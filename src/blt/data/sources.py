@@ -175,7 +175,7 @@ def _read_one(
 
 
 def hub_name(given: AnySource) -> str:
-    """``hf:NAME[@SPLIT]`` with the split that a table names; other names as they are.
+    """``hf:NAME[/CONFIG][@SPLIT]`` with what a table names; other names as they are.
 
     Raises:
         UserError: it has a split, or a configuration, in both ways.
@@ -183,10 +183,11 @@ def hub_name(given: AnySource) -> str:
     if isinstance(given, str):
         return given
     path, at, split = given.path.partition("@")
+    config = f"/{given.config}" if given.config else ""
     if given.split is None:
-        return given.path
+        return path + config + at + split
     require(not at, f"{given.path}: has the split {split!r} already; leave out split")
-    return f"{path}@{given.split}"
+    return f"{path}{config}@{given.split}"
 
 
 def _hub(name: str, broken: Broken, form: Form) -> Iterator[bytes]:
@@ -196,6 +197,8 @@ def _hub(name: str, broken: Broken, form: Form) -> Iterator[bytes]:
     config = form.source.config if isinstance(form.source, SourceConfig) else None
     if config is None:
         path, config = _with_config(path)
+    else:
+        path = path.removesuffix(f"/{config}")
     try:
         stream = library.load_dataset(path, config, split=split or "train", streaming=True)
         rows = formats.Rows(name, broken, form)

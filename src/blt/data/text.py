@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def open_sources(
 
     Args:
         heldout: share that is held out of plain text; prepared text was divided before.
-        max_bytes: of plain text in all.
+        max_bytes: of plain text in all; not where all is prepared.
         context_bytes: of the longest segment.
         heldout_bytes: how much held-out text of a prepared folder to read.
         reading: what is learned, and how much may be broken.
@@ -67,6 +67,7 @@ def open_sources(
     Raises:
         UserError: missing, unreadable or damaged sources; names the file and the way out.
     """
+    check_limit(sources, max_bytes)
     plain = [source for source in sources if not is_prepared(path_of(source))]
     prepared = [source for source in sources if is_prepared(path_of(source))]
     names = [path_of(source) for source in prepared]
@@ -100,11 +101,35 @@ def template_of_shards(sources: Sequence[AnySource]) -> ChatTemplate | None:
     return next((ChatTemplate(text, f"{n}: chat template") for text, n in found.items()), None)
 
 
-def weighted_sources(sources: Sequence[AnySource], **options: Any) -> list[Source]:
-    """The same, each source on its own, so that each can have a share of its own."""
-    found = [opened for source in sources for opened in open_sources([source], **options)]
+def weighted_sources(
+    sources: Sequence[AnySource], *, max_bytes: int | None, **options: Any
+) -> list[Source]:
+    """The same, each source on its own, so that each can have a share of its own.
+
+    A name that comes again, such as of two keys of one file, gets a number.
+    """
+    check_limit(sources, max_bytes)
+    plain = sum(not is_prepared(path_of(source)) for source in sources)
+    share = None if max_bytes is None else max(1, max_bytes // plain)
+    found: list[Source] = []
+    for source in sources:
+        limit = None if is_prepared(path_of(source)) else share
+        (opened,) = open_sources([source], max_bytes=limit, **options)
+        same = sum(path_of(source) == path_of(other) for other in sources[: len(found)])
+        name = f"{opened.name} ({same + 1})" if same else opened.name
+        found.append(replace(opened, name=name))
     _warn_of_shared_text(found)
     return found
+
+
+def check_limit(sources: Sequence[AnySource], max_bytes: int | None) -> None:
+    """Refuse a limit that would do nothing.
+
+    Raises:
+        UserError: all of the text is prepared.
+    """
+    limits = max_bytes is None or not all(is_prepared(path_of(source)) for source in sources)
+    require(limits, "data.max_bytes: means nothing for prepared text; leave it out")
 
 
 def _warn_of_shared_text(sources: Sequence[Source]) -> None:

@@ -125,7 +125,8 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         ("time", clock(last["seconds"])),
         ("speed", f"{last['bytes_seen'] / max(1e-9, last['seconds']) / 1000:,.1f} kB/s"),
     ]
-    heldout = [e["heldout_patch_size"] for e in run.events if e.get("event") == "patching"]
+    cuts = [event for event in run.events if event.get("event") == "patching"]
+    heldout = [cut["heldout_patch_size"] for cut in cuts if "heldout_patch_size" in cut]
     if heldout:
         facts.append(("bytes per patch, held out", f"{heldout[-1]:.2f}"))
     elif "patch_size" in last:

@@ -291,8 +291,8 @@ def _measured(
     }
     training, size = model.training, None
     model.eval()
-    bits = bits_per_byte(model, pieces, **how)  # type: ignore[arg-type]
-    if isinstance(model, BLT):
+    bits = bits_per_byte(model, pieces, **how) if pieces else None  # type: ignore[arg-type]
+    if isinstance(model, BLT) and pieces:
         size = model.patcher.mean_patch_size(pieces, sample_bytes=None, **how)
     model.train(training)
     return {"bits_per_byte": bits, "patch_size": size, "bytes": sum(map(len, pieces))}
@@ -313,6 +313,8 @@ def _lines(found: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _scored(values: Mapping[str, Any]) -> str:
+    if values["bits_per_byte"] is None:
+        return "no text is held out to score it by"
     size = values["patch_size"]
     patches = "" if size is None else f", {size:.2f} bytes per patch"
     return f"{values['bits_per_byte']:.3f} bits per byte of held-out text{patches}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -112,7 +113,7 @@ def train_recipe(
     check_entropies(sources, recipe, cuts)
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel, change=change)
     show = on_prepare if parallel.main else None
-    if beginning is None:
+    if beginning is None or run.has_checkpoint:  # found again after a kill between two renames
         model = model_of(recipe, run, sources, entropy_model, show, hooks)
     else:
         model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
@@ -286,20 +287,14 @@ def _report_patches(
         patcher = Patcher(calibrated(recipe, patching_of_init(run), model, sources), model)
         if run.parallel.main:
             save_patching(run.checkpoint, patcher.config)
-    size = patcher.mean_patch_size(
-        [text for source in sources for text in source.heldout],
-        context_bytes=recipe.data.context_bytes,
-        sample_bytes=PATCH_SAMPLE,
-        dtype=choose_dtype(recipe.train.precision, model.device),
-    )
-    if run.logged("patching", step):
-        return
-    run.log(
-        {
-            "event": "patching",
-            "step": step,
-            "rule": patcher.config.rule,
-            "threshold": patcher.config.threshold,
-            "heldout_patch_size": size,
-        }
-    )
+    event: dict[str, Any] = {"event": "patching", "step": step, "rule": patcher.config.rule}
+    event["threshold"] = patcher.config.threshold
+    if heldout := [text for source in sources for text in source.heldout]:
+        event["heldout_patch_size"] = patcher.mean_patch_size(
+            heldout,
+            context_bytes=recipe.data.context_bytes,
+            sample_bytes=PATCH_SAMPLE,
+            dtype=choose_dtype(recipe.train.precision, model.device),
+        )
+    if not run.logged("patching", step):
+        run.log(event)

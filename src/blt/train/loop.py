@@ -160,6 +160,8 @@ class Loop:
             scored_bytes=score_after + (self._eval_bytes if self._evaluates else 0),
             checkpoint_bytes=self._checkpoint_bytes() if self.folder else 0,
         )
+        # A run that is to go on for longer was further along its schedule before.
+        self.evals_done = min(self.evals_done, int(self._progress() * self.config.evals))
         trainer.model.train()
         try:
             with StopRequest() as stop:

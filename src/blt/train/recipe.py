@@ -18,6 +18,7 @@ from blt.files.configs import from_dict, to_dict
 from blt.model.config import ByteTransformerConfig, Config, TokenTransformerConfig
 from blt.train.inherit import SECTIONS, flat, with_shape
 from blt.train.sections import (
+    MOST_SEED,
     ByteifyConfig,
     DataConfig,
     LoraConfig,
@@ -92,7 +93,8 @@ class Recipe:
             self.target_patch_size == 0 or self.target_patch_size >= 1,
             f"target_patch_size must be at least 1 byte, or 0, got {self.target_patch_size}",
         )
-        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        within = 0 <= self.seed <= MOST_SEED
+        require(within, f"seed must lie in 0..2^63 - 1, got {self.seed}")
         require(
             self.train.steps != 0 or self.init is not None,
             "train.steps must be positive, got 0; only with init may a training take no step",

@@ -12,6 +12,7 @@ from blt.model.compiling import Compile
 from blt.texts.noises import NOISES, PAPER
 from blt.train.optim import MatrixOptimizer
 
+MOST_SEED = 2**63 - 1
 POSITIVE = (
     *("epochs", "bytes", "seconds", "flops", "lr", "clip"),
     *("log_every", "eval_bytes", "checkpoint_every_seconds", "keep_checkpoints"),
@@ -27,7 +28,7 @@ class DataConfig:
     sources: tuple[str | SourceConfig, ...] = ()
     weights: tuple[float, ...] = ()  # share of each source; none: as much as there is of each
     heldout: float = 0.05  # share of documents that is never trained on
-    max_bytes: int | None = None  # of all sources together
+    max_bytes: int | None = None  # of all sources together that are not prepared
     context_bytes: int = 2048  # longest piece of a document that the model sees at once
     batch_bytes: int = 8192  # ids per step
     # Of conversations what the assistant says, and of prompts with completions these; or all

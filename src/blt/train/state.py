@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from blt.errors import require
 from blt.files.schema import Amount, Count, Schema
+from blt.train.sections import MOST_SEED
 
 NAMES = "tensors"  # names of the trainer's tensors
 RNG = "rng"  # that of the random numbers' state
@@ -23,7 +24,7 @@ class Place(Schema, extra="forbid"):
 
 
 class LoaderState(Schema):
-    seed: Count
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)]
     sources: list[Place]
 
 
