@@ -35,6 +35,7 @@ from blt.data.form import path_of, source_of  # noqa: E402
 from blt.study import Study, read_study  # noqa: E402
 
 FOLDER = "gpu-bundle"
+STUDY = "study.toml"  # there
 PACKED = ("src/blt", "benchmarks", "recipes", "pyproject.toml", "LICENSE", "NOTICE")
 # Of the dependencies in pyproject.toml: torch and transformers bring the others, and the benchmark
 # draws nothing.
@@ -57,7 +58,8 @@ def texts_of(study: Study) -> list[str]:
     sources = (source_of(given, study.where) for given in study.base["data"]["sources"])
     names = [*map(path_of, sources)]
     names += [name for kind in study.heldout.values() for text in kind.values() for name in text]
-    for one in study.evaluations:
+    names += [name for of in study.characters for name in (*of.words, *of.unseen)]
+    for one in (*study.evaluations, *(one for of in study.characters for one in of.evaluations)):
         names += [*one.paths, *([one.typos] if one.typos else [])]
     found = [
         sorted(glob.glob(name, recursive=True)) or [name]
@@ -67,7 +69,13 @@ def texts_of(study: Study) -> list[str]:
     return list(dict.fromkeys(name for files in found for name in files))
 
 
-def pack(file: Path, wheels: Sequence[Path], python: str, texts: Sequence[str] = ()) -> None:
+def pack(
+    file: Path,
+    wheels: Sequence[Path],
+    python: str,
+    texts: Sequence[str] = (),
+    study: Path | None = None,
+) -> None:
     """Write the bundle.
 
     Args:
@@ -75,10 +83,13 @@ def pack(file: Path, wheels: Sequence[Path], python: str, texts: Sequence[str] =
         wheels: to go along.
         python: the version that they are for.
         texts: files that a recipe names, relative to where it is run: in the bundle's folder.
+        study: this recipe.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:gz") as bundle:
         bundle.add(ROOT / "tools" / "gpu_bundle_run.py", f"{FOLDER}/run.py")
+        if study is not None:
+            bundle.add(study, f"{FOLDER}/{STUDY}")
         for name in PACKED:
             bundle.add(ROOT / name, f"{FOLDER}/{name}", filter=_without_caches)
         for wheel in wheels:
@@ -110,7 +121,7 @@ def main() -> None:
             wheels = download(Path(scratch), options.python)
         except subprocess.CalledProcessError:
             parser.exit(1, "the wheels could not be had; is there a network?\n")
-        pack(options.file, wheels, options.python, texts)
+        pack(options.file, wheels, options.python, texts, options.study)
     size = options.file.stat().st_size
     print(f"{options.file}: {size / 1e6:.1f} MB, {len(wheels)} wheels")
     print(f"there: tar xzf {options.file.name} && python {FOLDER}/run.py")

@@ -4,7 +4,7 @@
     python gpu-bundle/run.py study OUT_FOLDER [--minutes 8]
 
 Results go to the folder gpu-results, or OUT_FOLDER. No network is needed, and nothing is installed.
-The second form compares families of models (recipes/study/gpu.toml), if the text for it was packed.
+The second form compares families of models, by the recipe that was packed with its text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-RECIPE = "recipes/study/gpu.toml"
+RECIPE = "study.toml"  # of python tools/gpu_bundle.py --study
 
 
 def unpack(wheel: Path, folder: Path) -> bool:
@@ -56,9 +56,11 @@ def study(arguments: list[str]) -> None:
     """Run the study of the bundle, whose text lies beside it."""
     if not arguments or arguments[0].startswith("-"):
         sys.exit("name a folder for the results: run.py study OUT_FOLDER [--minutes 8]")
-    out, recipe = os.path.abspath(arguments[0]), RECIPE
+    out = os.path.abspath(arguments[0])
     os.chdir(HERE)
-    sys.argv[1:] = ["study", recipe, "--out", out, *arguments[1:]]
+    if not Path(RECIPE).is_file():
+        sys.exit("no study was packed: python tools/gpu_bundle.py --study recipes/study/gpu.toml")
+    sys.argv[1:] = ["study", RECIPE, "--out", out, *arguments[1:]]
     runpy.run_module("blt", run_name="__main__")
 
 

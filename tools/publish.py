@@ -16,7 +16,8 @@ from blt.errors import require
 from blt.files import durable
 from blt.study import read_study
 from blt.study.folder import CHARACTERS, COSTS, EVALS, HELDOUT, OVERLAP, RECIPES, RESULTS, SCORES
-from blt.study.report import TABLE, write_report
+from blt.study.report import write_report
+from blt.study.tables import TABLE
 from tools.asked import mistakes_end
 
 LINES = (RESULTS, SCORES, EVALS, CHARACTERS, COSTS, RECIPES, HELDOUT, OVERLAP)

@@ -1,11 +1,12 @@
-"""Compute every cell of a study's table.md again, from its lines alone.
+"""Compute the cells of a study's table.md again, from its lines alone.
 
     python tools/recompute.py results/tables-or-patches
 
-Shares no code with blt. Reads results.jsonl, scores.jsonl, evals.jsonl, characters.jsonl and
-heldout.json; finds the best size and rate of each family by itself; resamples with a generator of
-its own. Exit status 1 and a line for each cell that differs: a value by more than its last digit,
-the end of an interval by more than what two bootstraps differ by.
+Shares no code with blt. Reads results.jsonl, scores.jsonl, evals.jsonl, characters.jsonl,
+costs.jsonl and heldout.json; finds the best size and rate of each family by itself; resamples with
+a generator of its own. Exit status 1 and a line for each cell that differs: a value by more than
+its last digit, the end of an interval by more than what two bootstraps differ by. Tables of which
+no cell was computed are named.
 """
 
 from __future__ import annotations
@@ -41,20 +42,24 @@ class Lines:
         self.scores = {line["name"]: line["bits"] for line in lines_of(folder / "scores.jsonl")}
         taught = folder / "characters.jsonl"
         self.taught = lines_of(taught) if taught.is_file() else []
-        asked = folder / "evals.jsonl"
+        asked, costs = folder / "evals.jsonl", folder / "costs.jsonl"
         self.asked = lines_of(asked) if asked.is_file() else []
+        self.costs = {x["name"]: x for x in lines_of(costs)} if costs.is_file() else {}
         self.texts = json.loads((folder / "heldout.json").read_text())
         self.random = np.random.default_rng(12345)
         self.weights: dict[tuple[str, str], np.ndarray] = {}
 
+    def searched(self, family: str, budget: float) -> list[dict[str, Any]]:
+        """All that was tried with the first seed."""
+        mine = [run for run in self.runs if (run["family"], run["budget"]) == (family, budget)]
+        return [run for run in mine if run["seed"] == 0]
+
+    def best(self, family: str, budget: float) -> dict[str, Any]:
+        return min(self.searched(family, budget), key=lambda run: run["validation_bits"])
+
     def seeds(self, family: str, budget: float) -> list[str]:
         """Names of a family's runs with its best size and rate, as many as were scored."""
-        searched = [
-            run
-            for run in self.runs
-            if run["family"] == family and run["budget"] == budget and run["seed"] == 0
-        ]
-        best = min(searched, key=lambda run: run["validation_bits"])
+        best = self.best(family, budget)
         same = [
             run["name"]
             for run in self.runs
@@ -107,8 +112,9 @@ def differs(shown: tuple[float, ...], value: float, draws: np.ndarray, digit: fl
 
 
 def main(folder: Path) -> int:
-    lines, wrong, right = Lines(folder), 0, 0
+    lines, wrong, right, unread = Lines(folder), 0, 0, []
     for heading, (head, *rows) in tables((folder / "table.md").read_text()):
+        before = right + wrong
         for row in rows:
             for column, text in zip(head[1:], row[1:], strict=False):
                 found = recomputed(lines, heading, row, column, text)
@@ -118,6 +124,9 @@ def main(folder: Path) -> int:
                 wrong += bool(found)
                 if found:
                     print(f"{heading}: {row[0]}, {column}: {text}; recomputed: {found}")
+        unread += [heading] * (right + wrong == before)
+    if unread:
+        print(f"not recomputed: {'; '.join(unread)}")
     print(f"{right} cells recomputed, {wrong} differ")
     return int(wrong > 0 or right == 0)
 
@@ -135,6 +144,8 @@ def reached(looks: list[dict[str, Any]], goal: float, kind: str | None) -> dict[
 def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) -> str | None:
     """A cell about questions, as it should be; None: it has no number of these."""
     overall = heading[3] == "steps until"
+    if overall and column in ("rate", "seeds", "right in the end, %"):
+        return _taught_of(lines, heading, row[0], column)
     shown = {"steps": ("step", 1, "g"), "MB": ("bytes", 1e6, ".2f"), "FLOPs": ("flops", 1, ".2e")}
     if overall and column not in shown:
         return None
@@ -151,13 +162,65 @@ def taught(lines: Lines, heading: re.Match[str], row: list[str], column: str) ->
     return "{} [{}, {}]".format(*("never" if v == float("inf") else f"{v:{form}}" for v in three))
 
 
+def _taught_of(lines: Lines, heading: re.Match[str], who: str, column: str) -> str:
+    """What is said of the best rate of all, and of the end."""
+    tests = taught_best(lines, heading[1], heading[2], who)
+    if column == "seeds":
+        return str(len(tests))
+    if column == "rate":
+        mine = [x for x in lines.taught if (x["characters"], x["part"]) == (heading[1], "search")]
+        tried, lr = sorted({x["lr"] for x in mine}), tests[0]["lr"]
+        return f"{lr:g}{'*' * (len(tried) > 1 and lr in (tried[0], tried[-1]))}"
+    ends = [100 * statistics.fmean(x["looks"][-1]["right"].values()) for x in tests]
+    return f"{statistics.median(ends):.0f} [{min(ends):.0f}, {max(ends):.0f}]"
+
+
+def found_by_search(lines: Lines, row: list[str], column: str) -> str | None:
+    """A cell of what the search found."""
+    tried, best = lines.searched(row[0], float(row[1])), lines.best(row[0], float(row[1]))
+    sizes = sorted({run["size"] for run in tried})
+    shown = {
+        "sizes tried": rf"{sizes[0]} to {sizes[-1]} of \d+",
+        "best size": str(best["size"]),
+        "best rate": f"{best['lr']:g}",
+        "validation bits": f"{best['validation_bits']:.3f}",
+        "parameters": f"{best['parameters']:,}",
+        "bytes read": f"{best['bytes_seen']:,}",
+    }
+    return shown.get(column)
+
+
+def cost(lines: Lines, row: list[str], column: str) -> str | None:
+    """A cell of the costs."""
+    run = lines.best(row[0], float(row[1]))
+    found = lines.costs[run["name"]]
+    per_byte, seconds = found["flops_per_byte"], found["seconds_per_megabyte"]
+    shown = {
+        "MFLOP per byte": f"{per_byte / 1e6:.3f}",
+        "executed": f"{found['executed_flops_per_byte'] / per_byte:.2f}×",
+        "patcher's training": f"{100 * run['patcher_training_flops'] / run['budget']:.0f}%",
+        "tables, MB": f"{found['table_bytes'] / 1e6:.0f}",
+        "traffic there, kB per byte": f"{found['table_traffic_per_byte'] / 1e3:.1f}",
+        "seconds per MB": f"{seconds:.1f}",
+        "seconds in all": f"{seconds * run['bytes_seen'] / 1e6:.0f}",
+    }
+    return shown.get(column)
+
+
 def taught_best(lines: Lines, name: str, budget: str, who: str) -> list[dict[str, Any]]:
     """Lines of all seeds of a family, at the rate that was best with other words."""
+    models = {
+        run["name"]
+        for run in lines.runs
+        for best in [lines.best(run["family"], run["budget"])]
+        if (run["size"], run["lr"]) == (best["size"], best["lr"])
+    }
     split = re.fullmatch(r"(.+), (\S+) % split", who)
     own = [
         line
         for line in lines.taught
-        if (line["characters"], f"{line['budget']:g}") == (name, budget)
+        if line["run"] in models
+        and (line["characters"], f"{line['budget']:g}") == (name, budget)
         and line["family"] == (split[1] if split else who)
         and f"{100 * line['split']:g}" == (split[2] if split else "0")
     ]
@@ -268,6 +331,10 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
         names, texts = lines.seeds(column, float(budget)), [row[0]]
     elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
         return _more(lines, row, column, tuple(map(float, cell.groups())))
+    elif heading in ("What the search found", "Costs"):
+        of = found_by_search if heading.startswith("What") else cost
+        wanted = of(lines, row, column)
+        return None if wanted is None else wanted * (re.fullmatch(wanted, text) is None)
     elif lines.taught and (questions := TAUGHT.match(heading)):
         wanted = taught(lines, questions, row, column)
         return None if wanted is None else wanted * (wanted != text)

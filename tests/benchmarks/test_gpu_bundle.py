@@ -106,9 +106,14 @@ def test_the_text_of_a_study_comes_along_where_its_recipe_looks_for_it(
     (tmp_path / "here" / "study.toml").write_text(STUDY)
     texts = gpu_bundle.texts_of(gpu_bundle.read_study("study.toml"))
     assert texts == ["../data/a.txt", "../data/b.txt", "../data/held.txt"]
-    gpu_bundle.pack(tmp_path / "bundle.tar.gz", [], HERE, texts)
+    gpu_bundle.pack(tmp_path / "bundle.tar.gz", [], HERE, texts, Path("study.toml"))
     bundle = unpacked(tmp_path / "bundle.tar.gz", tmp_path / "there")
     assert all((bundle / text).is_file() for text in texts)
+    assert (bundle / gpu_bundle.STUDY).read_text() == STUDY
+    (bundle / gpu_bundle.STUDY).unlink()
+    command = [sys.executable, str(bundle / "run.py"), "study", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no study was packed" in done.stderr) == (1, True)
 
 
 @pytest.mark.slow

@@ -134,3 +134,15 @@ def test_a_mean_weighs_every_row_the_same() -> None:
     mean = mean_of("mean", rows)
     assert mean.row == {"task": "mean", "questions": 6, "acc": 0.625, "guess": 0.375}
     assert interval(mean.values, mean.sizes, mean.strata).value == pytest.approx(0.625)
+
+
+def test_a_mean_of_ratios_has_no_uncertainty_of_lengths_alone() -> None:
+    """Bits of long and short words, all of 2 and of 3 bits a byte: only the sizes differ."""
+    sizes = [float(n) for n in range(1, 41)]
+    rows = [
+        Measured({"task": name, "bits": bits}, "bits", [bits * size for size in sizes], sizes)
+        for name, bits in (("a", 2.0), ("b", 3.0))
+    ]
+    mean = mean_of("mean", rows)
+    found = interval(mean.values, mean.sizes, mean.strata)
+    assert (found.value, found.low, found.high) == pytest.approx((2.5, 2.5, 2.5))

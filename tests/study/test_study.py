@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from blt import cli
 from blt.errors import UserError
 from blt.study import Point, Search, costs, read_study, run_study, timing, training
-from blt.study.folder import COSTS, SCORES, StudyFolder
+from blt.study.folder import COSTS, EVALS, SCORES, StudyFolder
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig
 from tools import retrain
@@ -244,6 +244,53 @@ def test_a_changed_study_does_not_reuse_runs(done: Path, tmp_path: Path) -> None
     file.write_text(text)
     with pytest.raises(UserError, match="not what this study scores"):
         run_study(read_study(changed(file, "strange = 200", "strange = 100")), out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ff_dim = 16, sliding_window = 8", "ff_dim = 24, sliding_window = 8", "byte_model.ff_dim"),
+        ("share = 0.1", "share = 0.2", "another entropy_model"),
+        ("validation_bytes = 400", "validation_bytes = 500", "had validation_bytes 400"),
+    ],
+)
+def test_a_patcher_or_validation_text_that_has_changed_needs_another_folder(
+    done: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
+    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
+    with pytest.raises(UserError, match=message):
+        run_study(read_study(changed(copy, old, new)), out)
+    assert (out / "results.jsonl").read_bytes() == (
+        done.parent / "out" / "results.jsonl"
+    ).read_bytes()
+
+
+def test_models_are_not_asked_in_two_ways_under_one_name(done: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
+    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
+    asked = copy.read_text() + ASKED + "limit = 2\n"
+    copy.write_text(asked)
+    run_study(read_study(copy), out)
+    assert {line["settings"]["limit"] for line in StudyFolder(out).lines(EVALS)} == {2}
+    copy.write_text(asked.replace("limit = 2", "limit = 3"))
+    with pytest.raises(UserError, match="evaluations: utf8: had another limit; give it another"):
+        run_study(read_study(copy), out)
+    copy.write_text(asked.replace("limit = 2", "limit = 2\nbeside = ['flat']"))
+    run_study(read_study(copy), out)  # what is compared may change
+
+
+def test_nothing_is_asked_or_timed_after_a_limited_time(
+    done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
+    (out / COSTS).unlink()
+    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
+    copy.write_text(copy.read_text() + ASKED)
+    run_study(read_study(copy), out, seconds=1e-9)
+    assert not (out / EVALS).exists()
+    assert not (out / COSTS).exists()
+    assert "what was not asked or timed in 1e-09 seconds is left out" in caplog.text
 
 
 def test_lines_alone_are_enough_to_go_on_and_lost_weights_are_named(

@@ -4,8 +4,8 @@
 
 Fetches the packages of sources.toml by pip, npm and apt-get, checks that each is the one pinned,
 and writes text/LANGUAGE/SOURCE.jsonl.gz, SOURCES.json, SOURCES.md and licences/ into the folder.
-Lines that share 50 letters with what evaluates (--against) are dropped. The same packages give the
-same text.
+Lines that hold a block of 50 letters of what evaluates (--against) are dropped. The same packages
+give the same text.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from blt.errors import require
 from blt.report.console import Console
 
 if TYPE_CHECKING:
+    from blt.study import Study
     from blt.study.training import OnPoint
     from blt.train.loop import OnProgress
 
@@ -40,7 +42,8 @@ def study(
         figures: Train nothing: draw what is there.
         characters: Train nothing of the study: teach the models that are compared by now to answer
             questions about the letters of words, as the [[characters]] of this TOML file say.
-        minutes: Begin nothing that would take longer, all together; the last sixth is for scoring.
+        minutes: Begin no training that would take longer, all together, and ask and time nothing
+            after so many; the last sixth is for scoring.
         until: Run no budget above this one, in FLOPs; what was compared is then asked and timed.
     """
     from blt.study import read_study, run_study
@@ -55,10 +58,20 @@ def study(
         with runs(Console()) as show:
             seconds, alone = None if minutes is None else 60 * minutes, characters is not None
             run_study(asked, folder, seconds=seconds, only_characters=alone, on_point=show)
-    from blt.study.report import write_report  # needs matplotlib, which runs themselves do not
-
-    for path in write_report(made, folder):
+    for path in _written(made, folder):
         say(path)
+
+
+def _written(made: Study, folder: Path) -> list[Path]:
+    """Tables and figures; tables alone on a bare machine, which can run studies too."""
+    if find_spec("matplotlib") is None:
+        from blt.study.tables import write_tables
+
+        say("no figures: they need matplotlib; draw them elsewhere, with --figures")
+        return write_tables(made, folder)
+    from blt.study.report import write_report
+
+    return write_report(made, folder)
 
 
 @contextmanager

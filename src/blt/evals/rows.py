@@ -167,8 +167,12 @@ def mean_of(name: str, rows: Sequence[Measured]) -> Measured:
     values: list[float] = []
     strata: list[int] = []
     for number, one in enumerate(found):
-        whole = len(one.values) if one.sizes is None else sum(one.sizes)
-        values += [value / whole for value in one.values]
-        strata += [number] * len(one.values)
+        count = len(one.values)
+        sizes = [1.0] * count if one.sizes is None else one.sizes
+        whole, ratio = sum(sizes), sum(one.values) / sum(sizes)
+        pieces = zip(one.values, sizes, strict=True)
+        # What a piece adds to a row's ratio, its size drawn along: the linear part of the ratio.
+        values += [ratio / count + (value - ratio * size) / whole for value, size in pieces]
+        strata += [number] * count
     scale = len(values) / max(1, len(found))  # so that the mean of all is the mean of the means
     return Measured(row, rows[0].key, [value * scale for value in values], None, strata)

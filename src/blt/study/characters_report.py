@@ -1,4 +1,4 @@
-"""What became of the questions about characters: steps until the goal, and curves."""
+"""What became of the questions about characters: steps until the goal, answers in the end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from blt.files.configs import from_dict
 from blt.study.characters import AFTER, BEFORE, best_rate, looks_of
-from blt.study.config import short, slug
 from blt.study.evaluations import Evaluation
 from blt.study.evaluations_report import evaluation_sections
-from blt.study.figures import legend, panels, style
 from blt.study.finetune import Look, until
 from blt.study.folder import Line
 from blt.study.markdown import table_head, table_row
+from blt.study.search import Search
 
-MEAN = "mean of all"
 EXPLAINED = (
     "Median over seeds; in brackets the least and the most. Of each family the best of the rates "
     "{rates} is shown, found with other words; * marks a best rate at the end of that ladder. "
@@ -39,7 +35,7 @@ def characters_sections(lines: Sequence[Line], families: Sequence[str]) -> Itera
         lines: of ``characters.jsonl``.
         families: of the study, in its order.
     """
-    for name, budget in _asked(lines):
+    for name, budget in asked_of(lines):
         own = [line for line in lines if (line["characters"], line["budget"]) == (name, budget)]
         taught = taught_of(own, families)
         if taught:
@@ -71,17 +67,10 @@ def _asked_sections(name: str, budget: float, taught: Taught) -> Iterator[str]:
             yield from evaluation_sections([titled], runs, rows)
 
 
-def characters_figures(lines: Sequence[Line], families: Sequence[str], folder: Path) -> list[Path]:
-    """Share of right answers over steps: a panel for each kind, a line for each seed."""
-    paths = []
-    for name, budget in _asked(lines):
-        own = [line for line in lines if (line["characters"], line["budget"]) == (name, budget)]
-        taught = taught_of(own, families)
-        if taught:
-            path = folder / f"{slug(name)}-{short(budget)}.png"
-            _curves(taught, path)
-            paths.append(path)
-    return paths
+def compared_lines(search: Search, lines: Sequence[Line]) -> list[Line]:
+    """Fine-tunings of the models that are compared: a longer study may have found others since."""
+    chosen = {point.name for point in search.chosen()}
+    return [line for line in lines if line["run"] in chosen]
 
 
 def taught_of(lines: Sequence[Line], families: Sequence[str]) -> Taught:
@@ -98,7 +87,8 @@ def taught_of(lines: Sequence[Line], families: Sequence[str]) -> Taught:
     return found
 
 
-def _asked(lines: Sequence[Line]) -> list[tuple[str, float]]:
+def asked_of(lines: Sequence[Line]) -> list[tuple[str, float]]:
+    """Names of what was taught, and at which budgets."""
     return list(dict.fromkeys((line["characters"], line["budget"]) for line in lines))
 
 
@@ -167,24 +157,3 @@ def _spread(values: Sequence[float], shown: str) -> str:
         for value in (statistics.median(values), min(values), max(values))
     )
     return f"{middle} [{low}, {high}]"
-
-
-def _curves(taught: Taught, path: Path) -> None:
-    kinds: list[str | None] = [None, *looks_of(next(iter(taught.values()))[0])[0].right]
-    figure, axes_of = panels(len(kinds))
-    for axes, kind in zip(axes_of, kinds, strict=True):
-        for index, (who, lines) in enumerate(taught.items()):
-            for number, line in enumerate(lines):
-                how = {**style(index), "label": who if number == 0 else None}
-                _curve(axes, looks_of(line), kind, how)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel("steps", fontsize=8)
-        axes.set_ylabel("share of right answers", fontsize=8)
-        axes.set_title(kind or MEAN, loc="left", fontsize=10)
-    legend(figure, axes_of[0])
-    figure.savefig(path, dpi=150)
-
-
-def _curve(axes: Any, looks: Sequence[Look], kind: str | None, how: dict[str, Any]) -> None:
-    shares = [look.mean if kind is None else look.right[kind] for look in looks]
-    axes.plot([look.step for look in looks], shares, linewidth=1.0, **how)

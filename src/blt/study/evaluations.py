@@ -9,8 +9,10 @@ from typing import Any
 
 from blt.evals.rows import Measured, Options
 from blt.evals.tasks import find_task
+from blt.files.configs import to_dict
 from blt.lm import LanguageModel
 
+FREE = ("name", "budgets", "beside")  # keys that change no line
 DIGITS = 6  # behind the point, of what a piece or question is worth
 Line = dict[str, Any]
 
@@ -35,6 +37,11 @@ class Evaluation:
         find_task(self.task)
         if not self.name:
             object.__setattr__(self, "name", self.task)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What all lines of one name must have in common."""
+        return {key: value for key, value in to_dict(self).items() if key not in FREE}
 
     @property
     def options(self) -> Options:

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
 from blt.files.schema import Amount, Count, Schema
@@ -24,7 +24,8 @@ EVALS, CHARACTERS = "evals.jsonl", "characters.jsonl"
 RUNS, RECIPES, LOCKS, TOKENIZERS = "runs", "recipes.json", "locks", "tokenizers"
 HELDOUT = "heldout.json"  # what is scored: documents, and the bytes of every piece
 OVERLAP = "overlap.json"  # share of each text's 50-byte blocks that occur in the training text
-MACHINES = ("train.precision", "train.device", "entropy_model", "tokenizer")  # may differ
+MACHINES = ("train.precision", "train.device", "tokenizer")  # may differ
+ELSEWHERE = "entropy_model"  # may too, but where it is a patcher of the study
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 WAY_OUT = "restore it, or choose another folder"
 Line = dict[str, Any]
@@ -136,7 +137,28 @@ class StudyFolder:
             if line["budget"] in study.budgets:
                 where = (family, line["budget"], line["size"], line["lr"], line["seed"])
                 self._check(study.point(*where))
+        for patcher in study.patchers:
+            for budget in study.budgets:
+                self._check(study.patcher_point(patcher.name, budget))
+        self._check_settings(study)
         return self.json(OVERLAP)
+
+    def _check_settings(self, study: Study) -> None:
+        """What runs were searched by, and asked, must be the same for all.
+
+        Raises:
+            UserError: it has changed since; names the key.
+        """
+        for line in self.lines():  # older lines do not say
+            had = line.get("validation_bytes", study.validation_bytes)
+            same = had == study.validation_bytes
+            require(same, f"{self.path}: had validation_bytes {had}; choose another folder")
+        wanted = {one.name: one.fixed for one in study.evaluations}
+        for line in self.lines(EVALS):
+            for key, value in wanted.get(line["evaluation"], {}).items():
+                same = line.get("settings", {}).get(key, value) == value
+                where = f"{self.path / EVALS}: evaluations: {line['evaluation']}"
+                require(same, f"{where}: had another {key}; give it another name")
 
     def note(self, point: Point) -> None:
         """Write down the recipe of a run before it begins.
@@ -155,7 +177,8 @@ class StudyFolder:
             return
         # Read back, since a recipe may have more keys by now, with their defaults.
         before = from_dict(Recipe, written, f"{self.path / RECIPES}: {point.name}")
-        changed = [d for d in differences(before, point.recipe) if d not in MACHINES]
+        may = MACHINES if point.patcher is not None else (*MACHINES, ELSEWHERE)
+        changed = [name for name in differences(before, point.recipe) if name not in may]
         if changed:
             raise UserError(
                 f"{self.path}: run {point.name} had another {changed[0]}; choose another folder"

@@ -90,6 +90,8 @@ def run_study(
         )
     if (left := search.wanted()) and not only_characters:
         log.warning("%s: not run in %g seconds: %s", folder, seconds, left[0].name)
+    if clock.over:
+        log.warning("%s: what was not asked or timed in %g seconds is left out", folder, seconds)
 
 
 def check_needs(study: Study) -> None:
@@ -153,8 +155,8 @@ class Runner:
         costs = [
             _job("costs", COSTS, p.name, partial(self._time, p)) for p in chosen if p.seed == 0
         ]
-        left = map(self._left, ([*scores, *runs], evals, characters, costs))
-        return next((jobs for jobs in left if jobs), [])
+        wanted = [*scores, *runs], *([] if self.clock.over else [evals, characters, costs])
+        return next((jobs for jobs in map(self._left, wanted) if jobs), [])
 
     def _characters(self, chosen: Sequence[Point]) -> list[Job]:
         models = [Model(p.name, p.family, p.budget, p.recipe) for p in chosen]
@@ -201,7 +203,7 @@ class Runner:
             self.on_point(f"{one.name} {point.name}")
         rows = ask(one, self.training.model(point.name, point.recipe))
         line = {"name": f"{one.name} {point.name}", "run": point.name, "evaluation": one.name}
-        self.out.append({**line, "rows": rows}, EVALS)
+        self.out.append({**line, "settings": one.fixed, "rows": rows}, EVALS)
 
     def _time(self, point: Point) -> None:
         recipe = self.training.resolved(point)

@@ -22,6 +22,11 @@ class Clock:
         """A run took so long."""
         self.speed = flops / seconds
 
+    @property
+    def over(self) -> bool:
+        """Has a limited time passed?"""
+        return self.seconds is not None and time.monotonic() - self.start > self.seconds
+
     def affords(self, flops: float) -> bool:
         """Would a run end before the time for scoring begins?"""
         if self.seconds is None:

@@ -125,6 +125,7 @@ class Training:
             "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "skipped": last.skipped,
+            "validation_bytes": self.study.validation_bytes,
             **parts,
         }
 
