@@ -26,8 +26,15 @@ LABELS = {
 
 
 def write_figures(compared: Compared, folder: Path) -> list[Path]:
-    """Bits per byte over FLOPs and over seconds, a panel for each kind of text; and bowls."""
-    paths = [_curves(compared, FLOPS, folder), _bowls(compared, folder / "bowls.png")]
+    """Bits per byte over FLOPs and over seconds, a panel for each kind of text; and bowls.
+
+    Where there is one budget, or one size of each family, a figure of points is not drawn.
+    """
+    paths = []
+    if len(compared.budgets) > 1:
+        paths.append(_curves(compared, FLOPS, folder))
+    if any(len(family.sizes) > 1 for family in compared.families):
+        paths.append(_bowls(compared, folder / "bowls.png"))
     if compared.costs:
         paths.append(_curves(compared, SECONDS, folder))
     return paths
