@@ -138,8 +138,8 @@ def test_two_keys_of_one_file_are_two_sources_and_both_are_scored(tmp_path: Path
     assert [texts[0][:4] for texts in found.values()] == [b"titl", b"body"]
 
 
-def test_a_limit_is_of_all_weighted_sources_and_refused_where_all_is_prepared(
-    tmp_path: Path,
+def test_a_limit_is_of_all_weighted_sources_and_prepared_text_is_said_to_have_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = [tmp_path / name for name in ("a.txt", "b.txt")]
     for name in names:
@@ -150,9 +150,10 @@ def test_a_limit_is_of_all_weighted_sources_and_refused_where_all_is_prepared(
     prepare(tmp_path / "shards", Options((str(names[0]),)))
     mixed = weighted_sources([str(names[1]), str(tmp_path / "shards")], **READ, max_bytes=9000)
     assert mixed[0].facts["train_bytes"] + mixed[0].facts["heldout_bytes"] == 9000
+    assert "shards: prepared text is read whole" in caplog.text
     for opened in (weighted_sources, open_sources):
-        with pytest.raises(UserError, match=r"data\.max_bytes: means nothing for prepared text"):
-            opened([str(tmp_path / "shards")], **READ, max_bytes=9000)
+        (whole,) = opened([str(tmp_path / "shards")], **READ, max_bytes=9000)
+        assert whole.facts["train_bytes"] > 9000
 
 
 def test_without_weights_each_source_is_read_once_in_an_epoch(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def open_sources(
 
     Args:
         heldout: share that is held out of plain text; prepared text was divided before.
-        max_bytes: of plain text in all; not where all is prepared.
+        max_bytes: of plain text in all; prepared text is read whole, which is said.
         context_bytes: of the longest segment.
         heldout_bytes: how much held-out text of a prepared folder to read.
         reading: what is learned, and how much may be broken.
@@ -67,7 +67,7 @@ def open_sources(
     Raises:
         UserError: missing, unreadable or damaged sources; names the file and the way out.
     """
-    check_limit(sources, max_bytes)
+    _warn_of_limit(sources, max_bytes)
     plain = [source for source in sources if not is_prepared(path_of(source))]
     prepared = [source for source in sources if is_prepared(path_of(source))]
     names = [path_of(source) for source in prepared]
@@ -108,9 +108,9 @@ def weighted_sources(
 
     A name that comes again, such as of two keys of one file, gets a number.
     """
-    check_limit(sources, max_bytes)
+    _warn_of_limit(sources, max_bytes)
     plain = sum(not is_prepared(path_of(source)) for source in sources)
-    share = None if max_bytes is None else max(1, max_bytes // plain)
+    share = None if max_bytes is None else max(1, max_bytes // max(1, plain))
     found: list[Source] = []
     for source in sources:
         limit = None if is_prepared(path_of(source)) else share
@@ -122,14 +122,11 @@ def weighted_sources(
     return found
 
 
-def check_limit(sources: Sequence[AnySource], max_bytes: int | None) -> None:
-    """Refuse a limit that would do nothing.
-
-    Raises:
-        UserError: all of the text is prepared.
-    """
-    limits = max_bytes is None or not all(is_prepared(path_of(source)) for source in sources)
-    require(limits, "data.max_bytes: means nothing for prepared text; leave it out")
+def _warn_of_limit(sources: Sequence[AnySource], max_bytes: int | None) -> None:
+    """Say which sources are read whole, whatever the limit."""
+    prepared = [path_of(source) for source in sources if is_prepared(path_of(source))]
+    if max_bytes is not None and prepared:
+        warn_once(f"data.max_bytes: {', '.join(prepared)}: prepared text is read whole")
 
 
 def _warn_of_shared_text(sources: Sequence[Source]) -> None:
