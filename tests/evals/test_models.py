@@ -70,6 +70,14 @@ def test_bits_count_every_byte_from_the_first_token_on(folder: Path) -> None:
     assert bits_per_byte(lm, [TEXT]) == pytest.approx(bits / len(TEXT), rel=1e-4)
 
 
+def test_a_model_stored_in_bfloat16_is_computed_in_float32(folder: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    lm = load(tmp_path)
+    assert {parameter.dtype for parameter in lm.parameters()} == {torch.float32}
+
+
 def test_texts_are_worth_the_same_however_they_are_batched(folder: Path) -> None:
     lm = load(folder)
     pairs = [(TEXT[:at], TEXT[at : at + 40]) for at in (0, 10, 100, 5)]

@@ -39,7 +39,8 @@ def load(
     )
     library = needed("transformers", "convert", "this model needs transformers")
     try:
-        model = library.AutoModelForCausalLM.from_pretrained(folder)
+        # Stored in bfloat16 it would be computed in it, also where float32 is asked for.
+        model = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: transformers cannot load it ({error})") from None
