@@ -59,8 +59,7 @@ def texts_of(study: Study) -> list[str]:
     names = [*map(path_of, sources)]
     names += [name for kind in study.heldout.values() for text in kind.values() for name in text]
     names += [name for of in study.characters for name in (*of.words, *of.unseen)]
-    for one in (*study.evaluations, *(one for of in study.characters for one in of.evaluations)):
-        names += [*one.paths, *([one.typos] if one.typos else [])]
+    names += [name for one in study.asked for name in one.files]
     found = [
         sorted(glob.glob(name, recursive=True)) or [name]
         for name in names

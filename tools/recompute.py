@@ -57,15 +57,17 @@ class Lines:
     def best(self, family: str, budget: float) -> dict[str, Any]:
         return min(self.searched(family, budget), key=lambda run: run["validation_bits"])
 
-    def seeds(self, family: str, budget: float) -> list[str]:
-        """Names of a family's runs with its best size and rate, as many as were scored."""
+    def chosen(self, family: str, budget: float) -> list[str]:
+        """Names of a family's runs with its best size and rate; none: there is no such family."""
+        if not self.searched(family, budget):
+            return []
         best = self.best(family, budget)
-        same = [
-            run["name"]
-            for run in self.runs
-            if all(run[key] == best[key] for key in ("family", "budget", "size", "lr"))
-        ]
-        return [name for name in same if name in self.scores]
+        same = ("family", "budget", "size", "lr")
+        return [x["name"] for x in self.runs if all(x[key] == best[key] for key in same)]
+
+    def seeds(self, family: str, budget: float) -> list[str]:
+        """Those that were scored."""
+        return [name for name in self.chosen(family, budget) if name in self.scores]
 
     def value(self, names: list[str], kind: str, texts: list[str]) -> float:
         """Bits per byte: of a text all its bits over all its bytes, then means."""
@@ -209,19 +211,15 @@ def cost(lines: Lines, row: list[str], column: str) -> str | None:
 
 def taught_best(lines: Lines, name: str, budget: str, who: str) -> list[dict[str, Any]]:
     """Lines of all seeds of a family, at the rate that was best with other words."""
-    models = {
-        run["name"]
-        for run in lines.runs
-        for best in [lines.best(run["family"], run["budget"])]
-        if (run["size"], run["lr"]) == (best["size"], best["lr"])
-    }
     split = re.fullmatch(r"(.+), (\S+) % split", who)
+    family = split[1] if split else who
+    models = lines.chosen(family, float(budget))
     own = [
         line
         for line in lines.taught
         if line["run"] in models
         and (line["characters"], f"{line['budget']:g}") == (name, budget)
-        and line["family"] == (split[1] if split else who)
+        and line["family"] == family
         and f"{100 * line['split']:g}" == (split[2] if split else "0")
     ]
     rates = {}
@@ -258,12 +256,10 @@ def _kept(lines: Lines, name: str, budget: float, family: str, row: str) -> list
     if of := ASKED_TAUGHT.fullmatch(name):  # of models that were taught something
         taught = taught_best(lines, of[1], f"{budget:g}", family)
         answers = [line["asked"][of[3]][of[2]] for line in taught if "asked" in line]
-    elif any(run["family"] == family and run["budget"] == budget for run in lines.runs):
+    else:
         runs = lines.seeds(family, budget)
         mine = [line for line in lines.asked if line["run"] in runs and line["evaluation"] == name]
         answers = [line["rows"] for line in mine]
-    else:
-        return []
     return [
         kept
         for rows in answers

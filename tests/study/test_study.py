@@ -106,6 +106,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def copied(done: Path, folder: Path) -> tuple[Path, Path]:
+    """The file of a study that has run, and its folder, to be changed."""
+    out = shutil.copytree(done.parent / "out", folder / "out")
+    return Path(shutil.copy(done, folder / "study.toml")), Path(out)
+
+
 def changed(file: Path, old: str, new: str) -> Path:
     text = file.read_text()
     assert old in text
@@ -257,8 +263,7 @@ def test_a_changed_study_does_not_reuse_runs(done: Path, tmp_path: Path) -> None
 def test_a_patcher_or_validation_text_that_has_changed_needs_another_folder(
     done: Path, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
-    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
+    copy, out = copied(done, tmp_path)
     with pytest.raises(UserError, match=message):
         run_study(read_study(changed(copy, old, new)), out)
     assert (out / "results.jsonl").read_bytes() == (
@@ -267,8 +272,7 @@ def test_a_patcher_or_validation_text_that_has_changed_needs_another_folder(
 
 
 def test_models_are_not_asked_in_two_ways_under_one_name(done: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
-    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
+    copy, out = copied(done, tmp_path)
     asked = copy.read_text() + ASKED + "limit = 2\n"
     copy.write_text(asked)
     run_study(read_study(copy), out)
@@ -283,9 +287,8 @@ def test_models_are_not_asked_in_two_ways_under_one_name(done: Path, tmp_path: P
 def test_nothing_is_asked_or_timed_after_a_limited_time(
     done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = Path(shutil.copytree(done.parent / "out", tmp_path / "out"))
+    copy, out = copied(done, tmp_path)
     (out / COSTS).unlink()
-    copy = Path(shutil.copy(done, tmp_path / "study.toml"))
     copy.write_text(copy.read_text() + ASKED)
     run_study(read_study(copy), out, seconds=1e-9)
     assert not (out / EVALS).exists()

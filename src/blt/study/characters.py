@@ -16,10 +16,10 @@ from typing import Any, Literal
 from blt.data import read
 from blt.errors import nearest, require
 from blt.evals.characters import ALL_KINDS, KINDS, Words, heldout, questions, strings, words_of
-from blt.files.configs import to_dict
 from blt.lm import LanguageModel
 from blt.study.evaluations import Evaluation, ask
 from blt.study.finetune import Lesson, Look, finetune, until
+from blt.study.settings import check_same, settings_of
 from blt.train.recipe import Recipe
 
 MOST_WORDS = 4096
@@ -75,7 +75,7 @@ class Characters:
     @property
     def fixed(self) -> dict[str, Any]:
         """What all lines of one name must have in common."""
-        return {key: value for key, value in to_dict(self).items() if key not in FREE}
+        return settings_of(self, FREE)
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ def _check(of: Characters, lines: Sequence[Line]) -> None:
     for line in lines:
         if line["characters"] == of.name:
             had = {**Characters().fixed, **line["settings"]}  # lines are older than some keys
-            for key, value in of.fixed.items():
-                same = had[key] == value
-                require(same, f"characters: {of.name}: had another {key}; give it another name")
+            check_same(f"characters: {of.name}", had, of.fixed)
 
 
 def best_rate(lines: Sequence[Line]) -> float | None:

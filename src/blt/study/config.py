@@ -178,6 +178,11 @@ class Study:
             there = budget in self.budgets
             require(there, f"{where}: budgets: {short(budget)} is none of the study")
 
+    @property
+    def asked(self) -> list[Evaluation]:
+        """All evaluations, those around lessons among them."""
+        return [*self.evaluations, *(one for of in self.characters for one in of.evaluations)]
+
     def family(self, name: str) -> Family:
         return next(family for family in self.families if family.name == name)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from blt.evals.rows import Measured, Options
 from blt.evals.tasks import find_task
-from blt.files.configs import to_dict
 from blt.lm import LanguageModel
+from blt.study.settings import settings_of
 
 FREE = ("name", "budgets", "beside")  # keys that change no line
 DIGITS = 6  # behind the point, of what a piece or question is worth
@@ -41,7 +41,12 @@ class Evaluation:
     @property
     def fixed(self) -> dict[str, Any]:
         """What all lines of one name must have in common."""
-        return {key: value for key, value in to_dict(self).items() if key not in FREE}
+        return settings_of(self, FREE)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it reads."""
+        return (*self.paths, *([self.typos] if self.typos else []))
 
     @property
     def options(self) -> Options:

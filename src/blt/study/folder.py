@@ -17,6 +17,7 @@ from blt.files.configs import from_dict, to_dict
 from blt.files.schema import Amount, Count, Schema
 from blt.files.strict_json import parse_object
 from blt.study.config import Point, Study
+from blt.study.settings import check_same
 from blt.train.recipe import Recipe, differences
 
 RESULTS, SCORES, COSTS = "results.jsonl", "scores.jsonl", "costs.jsonl"
@@ -155,10 +156,8 @@ class StudyFolder:
             require(same, f"{self.path}: had validation_bytes {had}; choose another folder")
         wanted = {one.name: one.fixed for one in study.evaluations}
         for line in self.lines(EVALS):
-            for key, value in wanted.get(line["evaluation"], {}).items():
-                same = line.get("settings", {}).get(key, value) == value
-                where = f"{self.path / EVALS}: evaluations: {line['evaluation']}"
-                require(same, f"{where}: had another {key}; give it another name")
+            where = f"{self.path / EVALS}: evaluations: {line['evaluation']}"
+            check_same(where, line.get("settings", {}), wanted.get(line["evaluation"], {}))
 
     def note(self, point: Point) -> None:
         """Write down the recipe of a run before it begins.

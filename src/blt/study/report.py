@@ -11,7 +11,7 @@ from blt.study.characters_report import compared_lines
 from blt.study.config import Study
 from blt.study.figures import write_figures
 from blt.study.folder import CHARACTERS, StudyFolder
-from blt.study.tables import write_tables
+from blt.study.tables import tables_into
 
 
 def write_report(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
@@ -20,8 +20,9 @@ def write_report(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         UserError: there are no results yet.
     """
-    paths, out = write_tables(study, folder), StudyFolder(folder)
-    compared = Compared.read(study, out)
+    out = StudyFolder(folder)
+    compared = Compared.read(study, out)  # once: its draws serve tables and figures
+    paths = tables_into(out, compared)
     if compared.points:
         paths += write_figures(compared, out.path)
         families = [family.name for family in study.families]

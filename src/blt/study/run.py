@@ -101,8 +101,8 @@ def check_needs(study: Study) -> None:
         UserError: an entropy model, tokenizer or evaluation's file that is not there, a library
             that is missing.
     """
-    for one in (*study.evaluations, *(one for of in study.characters for one in of.evaluations)):
-        for path in (*one.paths, *([one.typos] if one.typos else [])):
+    for one in study.asked:
+        for path in one.files:
             if not glob.glob(path, recursive=True):
                 raise UserError(f"{study.where}: evaluations: {one.name}: {path}: no such file")
     for of in study.characters:

@@ -29,9 +29,17 @@ def write_tables(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
         UserError: there are no results yet.
     """
     out = StudyFolder(folder)
-    compared = Compared.read(study, out)
+    return tables_into(out, Compared.read(study, out))
+
+
+def tables_into(out: StudyFolder, compared: Compared) -> list[Path]:
+    """The same of what has been read.
+
+    Raises:
+        UserError: there are no results yet.
+    """
     if not compared.lines:
-        raise UserError(f"{folder}: no run has ended yet; wait, or start the study")
+        raise UserError(f"{out.path}: no run has ended yet; wait, or start the study")
     durable.write_text(out.path / RUNS_CSV, _csv(compared))
     if not compared.points:
         return [out.path / RUNS_CSV]
