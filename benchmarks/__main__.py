@@ -112,6 +112,7 @@ def gpu(
     smoke: bool = False,
     quick: bool = False,
     only: tuple[str, ...] = (),
+    seconds: float | None = None,
 ) -> None:
     """Measure parity with the CPU, training, decoding and memory on one CUDA device.
 
@@ -120,10 +121,11 @@ def gpu(
         smoke: The same jobs on tiny shapes, on any machine.
         quick: Two minutes instead of eight: the most important jobs.
         only: Jobs whose names begin so, such as "training 1b". Left out: all of them.
+        seconds: For everything. Left out: 480, or 120 with --quick.
     """
     from benchmarks.gpu import main as run
 
-    run(out, smoke, quick, only)
+    run(out, smoke, quick, only, seconds)
 
 
 def convert(

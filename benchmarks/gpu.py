@@ -2,6 +2,7 @@
 
     python -m benchmarks gpu OUT_FOLDER              # at most eight minutes, on one CUDA device
     python -m benchmarks gpu OUT_FOLDER --quick      # two minutes: the most important jobs
+    python -m benchmarks gpu OUT_FOLDER --seconds 200  # the first jobs, as far as that reaches
     python -m benchmarks gpu OUT_FOLDER --smoke      # every job on tiny shapes, on any machine
 
 Writes OUT_FOLDER/gpu.json and OUT_FOLDER/gpu.md, anew whenever a job has found something, and
@@ -26,6 +27,7 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
     parser.add_argument("--quick", action="store_true", help="two minutes: what matters most")
     parser.add_argument("--only", nargs="*", default=(), help="jobs whose names begin so")
+    parser.add_argument("--seconds", type=float, help="for everything, instead of 480 or 120")
     options = parser.parse_args()
     sys.path[0] = str(Path(__file__).parents[1])
     from benchmarks.gpu import main as measure
@@ -52,6 +54,7 @@ def main(
     smoke: bool = False,
     quick: bool = False,
     only: Sequence[str] = (),
+    seconds: float | None = None,
     jobs: Sequence[Job] = JOBS,
 ) -> Results:
     """Measure, print and write.
@@ -61,6 +64,7 @@ def main(
         smoke: tiny shapes, on any machine.
         quick: only the most important jobs, and shorter.
         only: names, or their beginnings, of the jobs to do; none: all.
+        seconds: for everything; None: 480, or 120 if it is quick.
 
     Returns:
         what each job found, by its name.
@@ -68,7 +72,8 @@ def main(
     Raises:
         UserError: no such job, no CUDA device, or the measuring process does not start.
     """
-    end = time.monotonic() + (QUICK_BUDGET if quick else BUDGET) - RESERVE
+    budget = seconds or (QUICK_BUDGET if quick else BUDGET)
+    end = time.monotonic() + budget - RESERVE
     jobs = chosen(jobs, quick, only)
     out.mkdir(parents=True, exist_ok=True)
     with Worker(out.absolute(), smoke, quick) as worker:

@@ -29,7 +29,8 @@ def peak_bandwidth(device: torch.device) -> float | None:
 def device(place: Place) -> Found:
     """Speed of bfloat16 products and of memory, and what a launch costs the host."""
     size = place.sized(8192, 64)
-    a, b = (torch.ones(size, size, device=place.device, dtype=torch.bfloat16) for _ in range(2))
+    # Random numbers: products of constants take less power, and are faster than any that matter.
+    a, b = (torch.randn(size, size, device=place.device, dtype=torch.bfloat16) for _ in range(2))
     yield {"product_flops": 2 * size**3 / place.seconds(lambda: a @ b)}
     data = torch.ones(place.sized(2**31, 2**12), device=place.device, dtype=torch.bfloat16)
     yield {"memory_bytes_per_second": data.nbytes / place.seconds(data.max)}
