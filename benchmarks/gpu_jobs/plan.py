@@ -76,14 +76,24 @@ JOBS: tuple[Job, ...] = (
 
 
 def chosen(jobs: Sequence[Job], quick: bool, only: Sequence[str]) -> list[Job]:
-    """The quick ones, or all; of these, with ``only``, those whose name begins so.
+    """The quick ones, or all; of these, with ``only``, those it names, in its order.
+
+    Args:
+        only: names of jobs; one that no job has stands for all whose names begin so.
 
     Raises:
         UserError: nothing begins so.
     """
     found = [job for job in jobs if job.quick or not quick]
     if only:
-        found = [job for job in found if job.name.startswith(tuple(only))]
+        names = {job.name for job in found}
+        named = [
+            job
+            for name in only
+            for job in found
+            if job.name == name or (name not in names and job.name.startswith(name))
+        ]
+        found = list({job.name: job for job in named}.values())
     if not found:
         known = ", ".join(job.name for job in jobs)
         raise UserError(f"no job begins with {' or '.join(map(repr, only))}; known: {known}")

@@ -94,7 +94,7 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+            self._process.stdin.write(json.dumps({**asdict(job), "limit": limit}) + "\n")
             self._process.stdin.flush()
             for message in self._messages(limit):
                 if "done" in message:

@@ -8,6 +8,7 @@ output say what was found. Whatever else is printed goes to the log.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import json
 import math
@@ -25,6 +26,7 @@ from benchmarks.gpu_jobs.about import about
 from benchmarks.gpu_jobs.place import Place
 
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
+BEFORE_THE_END = 3.0  # seconds before a job is killed, the log is told where it stands
 
 
 def main(options: dict[str, Any]) -> None:
@@ -45,6 +47,7 @@ def _do(job: dict[str, Any], place: Place, out: TextIO) -> None:
         torch.cuda.reset_peak_memory_stats()
     start, failed = time.monotonic(), False
     print(f"--- {job['name']}", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback_later(max(1.0, job["limit"] - BEFORE_THE_END))
     try:
         module, _, function = job["work"].partition(":")
         for found in getattr(import_module(module), function)(place, **job["arguments"]):
@@ -54,6 +57,8 @@ def _do(job: dict[str, Any], place: Place, out: TextIO) -> None:
         failed = True
         text = " ".join(str(error).split())[:300]
         _say(out, found={"error": f"{type(error).__name__}: {text}"})
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     took = {"took": time.monotonic() - start}
     if on_gpu:
         took["peak_memory"] = torch.cuda.max_memory_allocated()

@@ -61,8 +61,8 @@ class Engine:
             the last patch's output and then verified together; 0 turns it off.
         native: steps in C++ (CPU); None: where they can be compiled.
         captured: steps that the host only launches, as CUDA graphs (:mod:`blt.generate.captured`);
-            None: on a GPU. The bytes are the same, but for rounding. On a GPU, and after
-            ``lm.compile()``, prompts are then read by a compiled forward.
+            None: on a GPU. The bytes are the same, but for rounding. After ``lm.compile()``
+            prompts are read by a compiled forward; the first waits a minute or more for it.
 
     Attributes:
         on_step: called in the engine's thread after each step; must return at once.
@@ -95,7 +95,7 @@ class Engine:
         captured = _captures(whole, captured)
         model = packed(whole, precision, False if captured else native)
         self.model: CachedModel = cached(model, max_batch + captured, cache_dtype(model, precision))
-        if (captured and _on_gpu(whole)) or is_compiled(whole):
+        if is_compiled(whole):
             self.model.compiled = compiled_forward(model, narrow=precision == "bfloat16")
         own = cache_memory(self.model.device) if memory_budget is None else memory_budget
         self.memory_budget = own
