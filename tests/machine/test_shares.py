@@ -78,6 +78,15 @@ def test_of_the_same_work_the_same_device_counts_and_then_the_newer_row(
     assert "H100" in expected_share("H200", 1e12).source
 
 
+def test_of_the_same_work_what_was_compiled_counts(rows: list[dict[str, Any]]) -> None:
+    rows += [
+        row("H200", 1000, 0.3),
+        row("H100", 1000, 0.2, date="2026-02-01", job="training, a model, not compiled"),
+    ]
+    assert expected_share("H100", 1e12).mfu == 0.3
+    assert expected_share("H200", 1e12).mfu == 0.3
+
+
 def test_where_nothing_was_measured_the_share_is_assumed(rows: list[dict[str, Any]]) -> None:
     rows += [row("H100", 1000, 0.1, job="decoding"), row("H100", 1000, 0.2, other="key")]
     for device in ("A100", "laptop", None):

@@ -6,8 +6,9 @@
      "ids": 32768, "patch_size": 4.5, "bytes_per_second": 75600, "mfu": 0.216}
 
 ``device`` is a name of :data:`blt.machine.hardware.KINDS`, ``ids`` are those of a pass, and ``job``
-begins with "training"; other rows, and other keys, are left alone. Of two rows of the same job, ids
-and patch size the one of the very device counts, then the newer one.
+begins with "training", and ends with "not compiled" where nothing was; other rows, and other keys,
+are left alone. Of two rows of the same job, ids and patch size the compiled one counts, as training
+is on a GPU, then the one of the very device, then the newer one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from blt.machine.hardware import KINDS
 
 ASSUMED = 0.4  # where nothing like it was measured
 ALIKE = 0.05  # a pass that differs by so little is one that was measured
+PLAIN = ", not compiled"
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,12 @@ def _points(rows: Sequence[dict[str, Any]], device: str | None) -> list[_Point]:
         for row in rows
         if KINDS[row["device"]].flops == peak and row["job"].startswith("training")
     ]
-    alike.sort(key=lambda row: (row["device"] == device, row["date"]))  # the best last
-    best = {(row["job"], row["ids"], row["patch_size"]): row for row in alike}
+
+    def worth(row: dict[str, Any]) -> tuple[bool, bool, str]:
+        return not row["job"].endswith(PLAIN), row["device"] == device, row["date"]
+
+    alike.sort(key=worth)  # the best last
+    best = {(row["job"].removesuffix(PLAIN), row["ids"], row["patch_size"]): row for row in alike}
     points = [_point(row) for row in best.values()]
     return sorted(points, key=lambda point: (point.flops, point.mfu))
 
