@@ -271,6 +271,8 @@ def test_a_power_law_is_found_its_floor_is_not_zero_and_its_band_holds_it() -> N
     at = np.geomspace(1e12, 1e14, 20)
     np.testing.assert_allclose(found(at), 1.2 + 40 * at**-0.15, rtol=5e-3)
     assert fit([1e12, 1e13, 1e14], [3.0, 2.0, 1.3]).floor >= LEAST_FLOOR
+    little = fit([1e12, 1e13, 1e14], [0.4, 0.25, 0.2])  # of text that is almost always the same
+    assert 0 < little.floor < 0.2 < little(np.asarray([1e14]))[0] < 0.25
     inside = []
     for seed in range(6):
         noisy = exact + chance.normal(0, 0.02, len(flops))

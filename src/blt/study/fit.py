@@ -29,11 +29,12 @@ def fit(flops: Sequence[float], bits: Sequence[float]) -> PowerLaw:
 
     Args:
         flops: positive, three different values at least.
-        bits: bits per byte, above 0.3.
+        bits: bits per byte, above 0; where they come near to 0.3, the least floor is half of them.
     """
     x, y = np.log(np.asarray(flops, dtype=float)), np.asarray(bits, dtype=float)
     best, least = PowerLaw(0.0, 1.0, 0.0), np.inf
-    for floor in np.linspace(LEAST_FLOOR, LEAST_FLOOR + 0.95 * (y.min() - LEAST_FLOOR), FLOORS):
+    low = min(LEAST_FLOOR, 0.5 * y.min())
+    for floor in np.linspace(low, low + 0.95 * (y.min() - low), FLOORS):
         slope, start = np.polyfit(x, np.log(y - floor), 1)
         law = PowerLaw(float(floor), float(np.exp(start)), float(-slope))
         error = float(np.square(law(np.exp(x)) - y).sum())

@@ -16,7 +16,7 @@ from blt.train.meter import Meter
 
 FAR = 1 / 3  # of the expected speed: what is slower is worth a line
 WAITED = 0.3  # of the time of steps: more is worth a word
-AFTER = 20  # steps, so that what happens once does not count
+AFTER = 20  # steps behind the first report, before which a model is compiled and files are opened
 
 log = logging.getLogger("blt")
 
@@ -33,11 +33,13 @@ class Pace:
     def __init__(self, meter: Meter, show: OnProgress | None, batch_bytes: int) -> None:
         self.meter, self.show, self.batch_bytes = meter, show, batch_bytes
         self._said = False
+        self._first: int | None = None  # step of the first report
 
     def __call__(self, report: Report) -> None:
         if self.show is not None:
             self.show(report)
-        if self._said or report.step < AFTER or report.bytes_per_second == 0:
+        self._first = report.step if self._first is None else self._first
+        if self._said or report.step - self._first < AFTER or report.bytes_per_second == 0:
             return
         expected = self._expected(report.patch_size)
         if expected is not None and report.bytes_per_second < FAR * expected:
