@@ -24,6 +24,7 @@ from blt.model.config import Config
 from blt.train import build_blt
 
 PROMPT = 1024  # bytes
+PROMPTED = 8  # different prompts of a batch, each read once; texts go apart as they are drawn
 WARM_UP = 100  # bytes of each text that are written before anything is measured
 MEASURED = 400  # bytes of each text at most, besides those that are profiled
 PROFILED = 8
@@ -163,8 +164,9 @@ def speculation(place: Place) -> Found:
 
 
 def _prompt(row: int, size: int) -> bytes:
-    """Each its own, and each at another place in its patch."""
-    return bytes((7 * row + 3 * i) % 96 + 32 for i in range(size + row % 8))
+    """One of a few, each at another place in its patch."""
+    which = row % PROMPTED
+    return bytes((7 * which + 3 * i) % 96 + 32 for i in range(size - 1 - which))
 
 
 def _count(handles: Sequence[Handle]) -> int:

@@ -28,6 +28,7 @@ from blt.model.kernels.blocks import block_attention
 from shapes import tiny_config
 
 BATCHES = 20
+MOST_OPEN = 11  # bytes, documents, patches, the longest of each: none of the weights' own
 SHALLOW = {"decoder_layers": 1, "global_layers": 1}  # tracing takes most of the time
 
 MODELS: dict[str, Callable[[], LanguageModel]] = {
@@ -106,6 +107,7 @@ def test_compiled_equals_plain_and_later_batches_compile_nothing(
     # By layers: encoder and decoder have one width here, cross-attention has two directions.
     most = (1 + entropy_model) if whole else (1 + 3 * entropy_model + 2 * entropy_model)
     assert first <= most
+    assert max(map(open_sizes, graphs.graphs)) <= MOST_OPEN
 
 
 def test_what_is_scored_and_cut_runs_compiled_too(graphs: CompileCounterWithBackend) -> None:
@@ -159,6 +161,13 @@ def test_prompts_are_read_compiled_and_later_ones_compile_nothing(
     assert graphs.frame_count == first  # neither later prompts nor another engine
     is_blt = isinstance(fast, blt.BLT)
     assert first <= ((1 + is_blt) if whole else (1 + 3 * is_blt + 2 * is_blt))
+    assert max(map(open_sizes, graphs.graphs)) <= MOST_OPEN
+
+
+def open_sizes(graph: torch.fx.GraphModule) -> int:
+    """Sizes that a graph takes as they come: every one of them makes it slower to trace."""
+    inputs = (node for node in graph.graph.nodes if node.op == "placeholder")
+    return sum(isinstance(node.meta["example_value"], torch.SymInt) for node in inputs)
 
 
 def write(engine: Engine, prompts: list[bytes]) -> list[blt.Generation]:

@@ -62,7 +62,7 @@ class Engine:
         native: steps in C++ (CPU); None: where they can be compiled.
         captured: steps that the host only launches, as CUDA graphs (:mod:`blt.generate.captured`);
             None: on a GPU. The bytes are the same, but for rounding. After ``lm.compile()``
-            prompts are read by a compiled forward; the first waits a minute or more for it.
+            prompts are read by a compiled forward, for which the first one waits.
 
     Attributes:
         on_step: called in the engine's thread after each step; must return at once.

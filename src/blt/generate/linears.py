@@ -37,8 +37,10 @@ class ManyRowsLinear(nn.Module):
 
     def __init__(self, weight: Tensor, narrow: torch.dtype, scale: Tensor | None = None) -> None:
         super().__init__()
-        self.weight, self.narrow, self.scale = weight, narrow, scale
-        self.dtype = narrow
+        # Sizes of parameters are constants to a graph; those of other tensors it would leave open.
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = None if scale is None else nn.Parameter(scale, requires_grad=False)
+        self.narrow = self.dtype = narrow
         if narrow != torch.float32:
             self.dtype = choose_dtype("auto", weight.device)
 
