@@ -19,7 +19,7 @@ from blt.study.evaluations import Evaluation
 from blt.study.fit import LEAST_FLOOR, band, fit
 from blt.study.folder import EVALS, SCORES, StudyFolder
 from blt.study.report import write_report
-from blt.study.tables import bits_table, tables_of
+from blt.study.tables import bits_table, tables_into, tables_of
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"books": {"one": 5, "two": 3}, "code": {"three": 4}}  # texts, and pieces of each
@@ -71,6 +71,21 @@ def folder(tmp_path: Path) -> Path:
                             }
                             out.append({"name": point.name, "bits": bits}, SCORES)
     return tmp_path
+
+
+def test_each_text_is_shown_where_all_families_have_run(tmp_path: Path) -> None:
+    """A budget that one family has reached does not take the others' rows away."""
+    out = StudyFolder(folder(tmp_path))
+    compared = Compared.read(study(), out)
+    kept = [line for line in compared.lines if (line["family"], line["budget"]) != ("deep", 1e10)]
+    for lines, budget in ((compared.lines, "1e+10"), (kept, "1e+09")):
+        tables_into(out, replace(compared, lines=lines))
+        table = (tmp_path / "table.md").read_text()
+        assert table.count("each text") == 1
+        assert (
+            f"## Bits per byte at {budget} FLOPs: books, each text\n\n| books | flat | deep |"
+            in table
+        )
 
 
 def _run(point: Any, bits: float) -> dict[str, Any]:
