@@ -35,6 +35,7 @@ def tiny(tmp_path: Path) -> Path:
     data["base"]["train"]["precision"] = "float32"
     data["patchers"][0]["share"] = 0.3
     data["patchers"][0]["recipe"]["byte_model"] |= {**TINY, "ff_dim": 8}
+    data["patchers"][0]["recipe"]["data"]["batch_bytes"] = 128
     data["evaluations"] = [{"task": "noise", "paths": [str(text)], "max_bytes": 128}]
     data["ladders"] = {name: [shrunk(steps[0])] * 2 for name, steps in data["ladders"].items()}
     path = tmp_path / "gpu.toml"
