@@ -120,7 +120,8 @@ def gpu(
         out: Folder to write gpu.json, gpu.md and profiles into.
         smoke: The same jobs on tiny shapes, on any machine.
         quick: Two minutes instead of eight: the most important jobs.
-        only: Jobs whose names begin so, such as "training 1b". Left out: all of them.
+        only: Jobs of these names, or whose names begin so, such as "training 1b", in this order.
+            Left out: all of them.
         seconds: For everything. Left out: 480, or 120 with --quick.
     """
     from benchmarks.gpu import main as run

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, on any machine")
     parser.add_argument("--quick", action="store_true", help="two minutes: what matters most")
-    parser.add_argument("--only", nargs="*", default=(), help="jobs whose names begin so")
+    parser.add_argument("--only", nargs="*", default=(), help="jobs of these names, or beginnings")
     parser.add_argument("--seconds", type=float, help="for everything, instead of 480 or 120")
     options = parser.parse_args()
     sys.path[0] = str(Path(__file__).parents[1])
@@ -63,7 +63,7 @@ def main(
         out: folder for the results; made if it is not there.
         smoke: tiny shapes, on any machine.
         quick: only the most important jobs, and shorter.
-        only: names, or their beginnings, of the jobs to do; none: all.
+        only: names, or their beginnings, of the jobs to do, in this order; none: all.
         seconds: for everything; None: 480, or 120 if it is quick.
 
     Returns:
@@ -72,8 +72,8 @@ def main(
     Raises:
         UserError: no such job, no CUDA device, or the measuring process does not start.
     """
-    budget = seconds or (QUICK_BUDGET if quick else BUDGET)
-    end = time.monotonic() + budget - RESERVE
+    usual = QUICK_BUDGET if quick else BUDGET
+    end = time.monotonic() + (usual if seconds is None else seconds) - RESERVE
     jobs = chosen(jobs, quick, only)
     out.mkdir(parents=True, exist_ok=True)
     with Worker(out.absolute(), smoke, quick) as worker:

@@ -130,6 +130,8 @@ def test_quick_does_the_most_important_jobs_and_only_those_that_are_named() -> N
     assert {"parity", "training 1b 32768", "decoding 1b batch 1 entropy"} <= {*names}
     only = chosen(JOBS, quick=False, only=("entropies", "decoding 1b batch 1 "))
     assert [job.name.split()[0] for job in only] == ["entropies", "decoding", "decoding"]
+    named = chosen(JOBS, quick=False, only=("training 1b 65536",))
+    assert [job.name for job in named] == ["training 1b 65536"]  # not what begins so too
     with pytest.raises(UserError, match="no job begins with 'x'; known: device, parity"):
         chosen(JOBS, quick=False, only=("x",))
     assert len({job.name for job in JOBS}) == len(JOBS)

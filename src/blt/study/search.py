@@ -61,7 +61,7 @@ class Search:
         """Budgets that are done, and the one that is being worked on."""
         for budget in self.study.budgets:
             yield budget
-            if not self._is_done(budget):
+            if not self.is_done(budget):
                 break
 
     def chosen(self) -> list[Point]:
@@ -123,11 +123,12 @@ class Search:
             self._known[key] = make()
         return self._known[key]
 
-    def _is_done(self, budget: float) -> bool:
+    def is_done(self, budget: float) -> bool:
+        """Have all runs ended that a budget needs, and those below it?"""
         return self._once(("done", budget), lambda: self._done(budget))  # type: ignore[no-any-return]
 
     def _done(self, budget: float) -> bool:
-        below = all(self._is_done(other) for other in self._below(budget)[-1:])
+        below = all(self.is_done(other) for other in self._below(budget)[-1:])
         return below and all(point.name in self.by_name for point in self._at(budget))
 
     def _at(self, budget: float) -> Iterator[Point]:
@@ -206,7 +207,7 @@ class Search:
         return self._once(("rule", budget), lambda: self._weighed(budget))  # type: ignore[no-any-return]
 
     def _weighed(self, budget: float) -> list[LeftOut]:
-        if not self._is_done(budget):
+        if not self.is_done(budget):
             return []
         families = self.families(budget)
         bits = {family.name: self.of_seeds(family, budget) for family in families}

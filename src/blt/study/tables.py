@@ -139,12 +139,8 @@ def _percent(compared: Compared, name: str, best: str, budget: float, kind: str)
 
 def _languages(compared: Compared) -> Iterator[str]:
     """Kinds of many texts, one row each, at the largest budget that all families have run."""
-    whole = [
-        budget
-        for budget in compared.budgets
-        if all((f.name, budget) in compared.points for f in compared.search.families(budget))
-    ]
-    budget = (whole or compared.budgets)[-1]
+    done = [budget for budget in compared.budgets if compared.search.is_done(budget)]
+    budget = (done or compared.budgets)[-1]
     names = [f.name for f in compared.families if (f.name, budget) in compared.points]
     for kind in compared.heldout:
         texts = compared.texts(kind)
