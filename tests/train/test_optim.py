@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
 from blt.train.muon import Muon, orthogonal
@@ -18,6 +19,16 @@ from blt.train.update import Guard, RowGradients, total_norm, update
 from shapes import TINY_BLT
 
 ROWS, DIM = 12, 3
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def sparse(rows: list[int], values: Tensor) -> Tensor:
@@ -244,6 +255,53 @@ def test_muon_in_float32_steps_as_pytorchs_in_bfloat16_does(
         assert (ours - theirs).norm() < 0.05 * step  # bfloat16 has three digits
     states = [optimizer.state_dict()["state"][0] for optimizer in made]
     torch.testing.assert_close(*states)
+
+
+@given(
+    st.lists(st.sampled_from([(3, 5), (5, 3)]), min_size=4, max_size=8),
+    st.sampled_from([0, 15, 30, 1000]),
+    st.booleans(),
+)
+def test_muon_steps_matrices_together_as_each_alone(
+    shapes: list[tuple[int, int]], numbers: int, left_out: bool
+) -> None:
+    """However many numbers are stacked, and without gradients for the last matrix."""
+    torch.manual_seed(0)
+    starts = [torch.randn(shape) for shape in shapes]
+    together = [nn.Parameter(start.clone()) for start in starts]
+    alone = [nn.Parameter(start.clone()) for start in starts]
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    of_all, of_each = Muon(together, **options), [Muon([matrix], **options) for matrix in alone]
+    for optimizer in (of_all, *of_each):
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(1.5), torch.tensor(0.0)  # type: ignore[attr-defined]
+    for number in range(3):
+        for ours, theirs in zip(together[:-1], alone[:-1], strict=True):
+            ours.grad = torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        for optimizer in (of_all, *of_each):
+            optimizer.found_inf.fill_(left_out and number == 1)  # type: ignore[attr-defined]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("blt.train.muon.STACKED_ON_CPU", numbers)
+                optimizer.step()
+    for ours, theirs, optimizer in zip(together, alone, of_each, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(dict(of_all.state[ours]), dict(optimizer.state[theirs]))
+
+
+def test_muon_takes_as_many_operations_for_ten_small_matrices_as_for_two() -> None:
+    """But for reading and writing each: on a GPU each operation is a launch."""
+
+    def operations(matrices: int) -> int:
+        made = [nn.Parameter(torch.randn(3, 5)) for _ in range(matrices)]
+        optimizer = Muon(made, lr=0.1, adjust_lr_fn="match_rms_adamw")
+        for matrix in made:
+            matrix.grad = torch.randn(3, 5)
+        optimizer.step()
+        with Counted() as counted:
+            optimizer.step()
+        return counted.operations
+
+    assert operations(10) == operations(2) < 1.5 * operations(1)
 
 
 def test_orthogonalised_singular_values_are_about_one() -> None:

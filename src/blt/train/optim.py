@@ -67,9 +67,9 @@ class RowwiseAdam(Optimizer):
         is_new = rows.diff(prepend=rows[:1] - 1) != 0
         own = is_new.cumsum(0) - 1  # where the row of each is named first
         square = values.float().square().mean(-1)
-        share = taken_share(self, 1 - beta, square)
-        mean_square[rows] = mean_square[rows].lerp_(square, share)[own]
-        weight[rows] = weight[rows].lerp_(torch.ones_like(square), share)
+        newest = taken_share(self, 1 - beta)  # its share in the mean
+        mean_square[rows] = mean_square[rows].lerp_(square, newest)[own]
+        weight[rows] = weight[rows].lerp_(torch.ones_like(square), newest)
         scale = _step_length(mean_square[rows], weight[rows].clamp_min_(1e-30), lr, eps)
         scale = torch.where(is_new, scale, 0.0)
         table.index_add_(0, rows, (values * scale[:, None]).to(table.dtype))

@@ -19,8 +19,7 @@ def scaled(optimizer: Optimizer, grad: Tensor) -> Tensor:
     return torch.where(out > 0, 0.0, grad / divisor.to(grad.dtype))
 
 
-def taken_share(optimizer: Optimizer, share: float, like: Tensor) -> Tensor:
-    """``share``, or 0 where the step is left out  # [] of the kind of ``like``."""
-    share_of = torch.full((), share, dtype=torch.float32, device=like.device)
+def taken_share(optimizer: Optimizer, share: float) -> Tensor | float:
+    """``share``, or 0 where the step is left out  # []."""
     out = getattr(optimizer, "found_inf", None)
-    return share_of if out is None else share_of * (1 - out)
+    return share if out is None else (1 - out) * share
