@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,19 @@ def positive(word: str) -> int:
     if (number := int(word)) < 1:
         raise ValueError(word)
     return number
+
+
+def wanted(names: Iterable[str], words: Sequence[str]) -> list[str]:
+    """Names in which one of the words is; all, if there are none.
+
+    Raises:
+        UserError: a word that is in no name.
+    """
+    known = list(names)
+    for word in words:
+        if not any(word in name for name in known):
+            raise UserError(f"{word!r} is in none of: {', '.join(known)}")
+    return [name for name in known if not words or any(word in name for word in words)]
 
 
 @contextmanager

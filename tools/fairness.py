@@ -30,6 +30,7 @@ from blt.patching.patcher import SAMPLE_BYTES, EntropyModel
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.mix import training_sample
 from blt.train.sections import DataConfig
+from tools.asked import mistakes_end, wanted
 from tools.parallel import Lengths, lengths_of, patch_lengths
 
 TARGET = 4.5  # bytes per patch, on the training mix
@@ -128,12 +129,12 @@ def main(study: str, entropy_folder: str, languages_folder: str, out: str, only:
     def sample(size: int) -> list[bytes]:
         return training_sample(sources, data.weights, size, CONTEXT)
 
+    made = patchers(sample, entropy_model)
+    names = wanted(made, [only] if only else [])
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with Path(out).open("w") as file:
-        for name, make in patchers(sample, entropy_model).items():
-            if only not in name:
-                continue
-            for row in measured(name, make(), languages, sample(SAMPLE_BYTES)):
+        for name in names:
+            for row in measured(name, made[name](), languages, sample(SAMPLE_BYTES)):
                 print(json.dumps(_rounded(row)), file=file, flush=True)
             print(json.dumps(_rounded(row)), flush=True)
 
@@ -143,4 +144,5 @@ def _rounded(row: dict[str, object]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with mistakes_end():
+        main(*sys.argv[1:])

@@ -20,6 +20,7 @@ from pathlib import Path
 from blt.data import read, split
 from blt.errors import UserError
 from blt.evals.languages import read_languages
+from tools.asked import wanted
 
 FEWEST, MOST = 0.02, 0.05  # of documents, held out by the recipes of the models in the package
 FLORES = "FLORES "  # and the language: how kinds of parallel text begin
@@ -42,7 +43,8 @@ def texts(data: Path, only: Sequence[str] = ()) -> Iterator[Text]:
         only: kinds in whose name one of these is; none: all.
 
     Raises:
-        UserError: text that is missing, or shares that do not nest; names the source.
+        UserError: text that is missing, shares that do not nest, or a word that is in no kind;
+            names it.
     """
     sources: dict[str, Callable[[], list[bytes]]] = {
         "Python source and documentation": lambda: held_out("builtin:python"),
@@ -52,12 +54,14 @@ def texts(data: Path, only: Sequence[str] = ()) -> Iterator[Text]:
         "JSON": lambda: _json(data / "train-structured"),
         "CSV": lambda: _read(data / "train-structured/**/*.csv"),
     }
-    for kind, documents in sources.items():
-        if _wanted(kind, only):
-            yield Text(kind, documents())
-    for language, sentences in read_languages(data / "bench-flores200/devtest", None).items():
-        if _wanted(FLORES + language, only):
-            yield Text(FLORES + language, [b"\n".join(sentences)], sentences)
+    languages = read_languages(data / "bench-flores200/devtest", None)
+    kinds = wanted([*sources, *(FLORES + language for language in languages)], only)
+    for kind in kinds:
+        if kind in sources:
+            yield Text(kind, sources[kind]())
+        else:
+            sentences = languages[kind.removeprefix(FLORES)]
+            yield Text(kind, [b"\n".join(sentences)], sentences)
 
 
 def held_out(source: str) -> list[bytes]:
@@ -84,7 +88,3 @@ def _json(folder: Path) -> list[bytes]:
 
 def _read(source: Path) -> list[bytes]:
     return read((source,)).documents
-
-
-def _wanted(kind: str, only: Sequence[str]) -> bool:
-    return not only or any(word in kind for word in only)

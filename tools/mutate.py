@@ -203,6 +203,9 @@ def main() -> None:
     if options.check:
         print(f"{len(mutations)} mutations fit the source tree")
         return
+    for word in options.words:
+        if not any(word in mutation.name for mutation in mutations):
+            parser.error(f"{word!r} is in no mutation's name")
     words = options.words or [""]
     chosen = [mutation for mutation in mutations if any(word in mutation.name for word in words)]
     results: list[Result] = []

@@ -82,19 +82,16 @@ def chosen(jobs: Sequence[Job], quick: bool, only: Sequence[str]) -> list[Job]:
         only: names of jobs; one that no job has stands for all whose names begin so.
 
     Raises:
-        UserError: nothing begins so.
+        UserError: a name that no job has or begins with.
     """
     found = [job for job in jobs if job.quick or not quick]
-    if only:
-        names = {job.name for job in found}
-        named = [
-            job
-            for name in only
-            for job in found
-            if job.name == name or (name not in names and job.name.startswith(name))
-        ]
-        found = list({job.name: job for job in named}.values())
-    if not found:
+    return list({job.name: job for name in only for job in _named(found, name)}.values()) or found
+
+
+def _named(jobs: Sequence[Job], name: str) -> list[Job]:
+    """The job of a name; if there is none, those whose names begin so."""
+    begin = [job for job in jobs if job.name.startswith(name)]
+    if not begin:
         known = ", ".join(job.name for job in jobs)
-        raise UserError(f"no job begins with {' or '.join(map(repr, only))}; known: {known}")
-    return found
+        raise UserError(f"no job begins with {name!r}; known: {known}")
+    return [job for job in begin if job.name == name] or begin

@@ -56,6 +56,14 @@ def test_all_models_are_scored_on_the_same_text_of_every_kind(
         assert line["sha256"] == digest(folders[line["model"]] / "model.safetensors")
 
 
+def test_a_kind_that_is_not_there_is_refused_with_those_that_are(
+    run: Run, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(folders["lookup"], kinds=[KINDS[0], "Klingon"])
+    assert "'Klingon' is in none of: Python" in capsys.readouterr().err
+
+
 def test_bits_and_patches_are_those_of_the_library(
     run: Run, folders: dict[str, Path], corpora: Path
 ) -> None:
