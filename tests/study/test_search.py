@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -52,16 +52,21 @@ def line(point: Point, bits: float) -> dict[str, Any]:
     return {"name": point.name, "validation_bits": bits, "flops": point.budget}
 
 
-def play(made: Study, truth: dict[str, Truth], chance: random.Random | None = None) -> Search:
+def play(
+    made: Study,
+    truth: dict[str, Truth],
+    chance: random.Random | None = None,
+    only: Sequence[str] = (),
+) -> Search:
     """Run a study whose outcome is known, one run at a time, in any order."""
     lines: list[dict[str, Any]] = []
-    while points := Search(made, lines).wanted():
+    while points := Search(made, lines, only).wanted():
         point = points[0] if chance is None else chance.choice(points)
         lines.append(line(point, truth[point.family](point)))
         assert len(lines) < 1000
     names = [each["name"] for each in lines]
     assert len(names) == len(set(names))
-    return Search(made, lines)
+    return Search(made, lines, only)
 
 
 @given(st.integers(1, 9), st.integers(0, 8), st.data())
@@ -141,6 +146,21 @@ def test_a_budget_begins_at_what_was_best_at_the_one_below() -> None:
     search = play(study(only), {"flat": truth})
     assert search.sizes(only, 1e7) == [0, 1, 2]
     assert search.sizes(only, 1e8) == [0, 1, 2, 3, 4]
+
+
+def test_some_families_can_be_run_first_and_are_compared_where_they_have_come() -> None:
+    families = tuple(family(name, name[0]) for name in ("a1", "a2", "b1"))
+    truth = {family.name: bowl(2, 1, 2.0) for family in families}
+    whole = study(*families)
+    first = play(whole, truth, only=["b1", "a1"])
+    assert {point.family for point in first.chosen() if point.budget == 1e8} == {"a1", "b1"}
+    then = Search(whole, [*first.by_name.values()])
+    assert then.chosen() == first.chosen()
+    assert then.beaten() == first.beaten()
+    assert not then.is_done(1e7)
+    assert {point.family for point in then.wanted()} == {"a2"}
+    assert {point.budget for point in then.wanted()} == {1e7}
+    assert then.best(families[1], 1e8) is None
 
 
 @pytest.mark.parametrize(("rates", "tried"), [(1, {2}), (2, {1, 2})])

@@ -174,6 +174,22 @@ def test_a_study_stops_at_a_budget_times_what_it_compared_and_goes_on_from_there
     assert "--figures runs nothing: leave out --until" in capsys.readouterr().err
 
 
+def test_a_family_runs_alone_as_far_as_it_is_asked_to_and_is_shown_beside_none(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, alone = tmp_path / "out", ["study", str(file), "--out", str(tmp_path / "out")]
+    assert cli.main([*alone, "--families", "flat"]) == 0
+    lines = StudyFolder(out).lines()
+    assert {line["family"] for line in lines} == {"flat"}
+    assert {line["budget"] for line in lines} == {*read_study(file).budgets}
+    rows = [line for line in (out / "table.md").read_text().splitlines() if "| flat |" in line]
+    assert {row.split(" | ")[1] for row in rows if row.startswith("| flat")} >= {"1e+08", "2e+08"}
+    assert cli.main([*alone, "--families", "flat", "round"]) == 2
+    assert "no family 'round'; known: " in capsys.readouterr().err
+    assert cli.main([*alone, "--figures", "--families", "flat"]) == 2
+    assert "--figures runs nothing: leave out --families" in capsys.readouterr().err
+
+
 def test_what_is_asked_of_larger_budgets_alone_is_left_out_before_them(file: Path) -> None:
     letters = "[[characters]]\nname = 'letters'\n"
     for section in (ASKED, f"{letters}budgets = [2e8]\n", f"{ASKED}name = 'b'\nbudgets = [2e8]\n"):

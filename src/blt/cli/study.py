@@ -30,6 +30,7 @@ def study(
     characters: Path | None = None,
     minutes: float | None = None,
     until: float | None = None,
+    families: tuple[str, ...] = (),
     device: RecipeDevice = None,
 ) -> None:
     """Search, train, score and draw families of models at equal FLOPs.
@@ -45,10 +46,13 @@ def study(
         minutes: Begin no training that would take longer, all together, and ask and time nothing
             after so many; the last sixth is for scoring.
         until: Run no budget above this one, in FLOPs; what was compared is then asked and timed.
+        families: Work on these families alone, as if the study had no others. Their larger budgets
+            need not wait for the others then.
     """
     from blt.study import read_study, run_study
 
-    given = {"--minutes": minutes, "--until": until, "--characters": characters}
+    given: dict[str, object] = {"--minutes": minutes, "--until": until, "--characters": characters}
+    given["--families"] = families or None
     idle = [name for name, value in given.items() if value is not None]
     require(not (figures and idle), f"--figures runs nothing: leave out {' and '.join(idle)}")
     folder = out or Path("runs") / file.stem
@@ -57,7 +61,14 @@ def study(
     if not figures:
         with runs(Console()) as show:
             seconds, alone = None if minutes is None else 60 * minutes, characters is not None
-            run_study(asked, folder, seconds=seconds, only_characters=alone, on_point=show)
+            run_study(
+                asked,
+                folder,
+                seconds=seconds,
+                families=families,
+                only_characters=alone,
+                on_point=show,
+            )
     for path in _written(made, folder):
         say(path)
 

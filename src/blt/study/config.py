@@ -184,7 +184,14 @@ class Study:
         return [*self.evaluations, *(one for of in self.characters for one in of.evaluations)]
 
     def family(self, name: str) -> Family:
-        return next(family for family in self.families if family.name == name)
+        """The family of a name.
+
+        Raises:
+            UserError: there is none.
+        """
+        known = {family.name: family for family in self.families}
+        require(name in known, f"{self.where}: no family {name!r}; {nearest(name, [*known])}")
+        return known[name]
 
     def until(self, budget: float) -> Study:
         """The study as it would be without budgets above ``budget``.

@@ -55,6 +55,7 @@ def run_study(
     folder: str | os.PathLike[str],
     *,
     seconds: float | None = None,
+    families: Sequence[str] = (),
     only_characters: bool = False,
     on_point: OnPoint | None = None,
 ) -> None:
@@ -64,23 +65,26 @@ def run_study(
         folder: new, or of the same study; other processes may work in it.
         seconds: begin nothing that would not end within so many, as far as runs of before tell;
             the last sixth is for scoring. None: until all is done.
+        families: names of those to work on, as if there were no others; none: all.
         only_characters: train and score nothing, but teach what has been chosen by now.
         on_point: called before each run.
 
     Raises:
-        UserError: a bad recipe, text or folder.
+        UserError: a bad recipe, text or folder, or a family that is not there.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
+    for name in families:
+        study.family(name)
     clock = Clock(seconds)
     out = StudyFolder(folder)
     check_needs(study)
     heldout = Heldout.read(study)
     warn_of_overlap(study, out.begin(study, heldout.facts, partial(heldout.overlap, study)))
-    runner = Runner(study, out, heldout, on_point, clock, only_characters)
+    runner = Runner(study, out, heldout, on_point, clock, families, only_characters)
     while jobs := runner.jobs():
         if not any(map(runner.takes, jobs)):
             time.sleep(WAIT)
-    search = Search(study, out.lines())
+    search = runner.search()
     warn_of_edges(study, search)
     if gone := [point.name for point in search.chosen() if not runner.training.has_weights(point)]:
         log.warning(
@@ -127,15 +131,19 @@ class Runner:
         heldout: Heldout,
         on_point: OnPoint | None,
         clock: Clock,
+        families: Sequence[str] = (),
         only_characters: bool = False,
     ) -> None:
         self.study, self.out, self.heldout, self.on_point = study, out, heldout, on_point
-        self.clock, self.only_characters = clock, only_characters
+        self.clock, self.families, self.only_characters = clock, families, only_characters
         self.training = Training(study, out, clock, on_point)
+
+    def search(self) -> Search:
+        return Search(self.study, self.out.lines(), self.families)
 
     def jobs(self) -> list[Job]:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
-        search = Search(self.study, self.out.lines())
+        search = self.search()
         chosen = [point for point in search.chosen() if self.training.has_weights(point)]
         characters = self._characters(chosen)
         if self.only_characters:
@@ -220,7 +228,7 @@ def _job(what: str, file: str, name: str, work: Callable[[], None]) -> Job:
 
 def warn_of_edges(study: Study, search: Search) -> None:
     """Something better may lie beyond the smallest and largest that could be tried."""
-    for budget in search.begun():
+    for budget in study.budgets:
         for family in search.families(budget):
             best = search.best(family, budget)
             if best is None:

@@ -39,10 +39,15 @@ class LeftOut:
 
 
 class Search:
-    """A study and the lines of its runs that have ended."""
+    """A study and the lines of its runs that have ended.
 
-    def __init__(self, study: Study, lines: Sequence[Line]) -> None:
+    Args:
+        only: names of families, as if there were no others; none: all.
+    """
+
+    def __init__(self, study: Study, lines: Sequence[Line], only: Sequence[str] = ()) -> None:
         self.study = study
+        self.all = [one for one in study.families if not only or one.name in only]
         self.by_name = {line["name"]: line for line in lines}
         self._known: dict[Any, Any] = {}
 
@@ -57,21 +62,14 @@ class Search:
                 return list({point.name: point for point in points}.values())
         return []
 
-    def begun(self) -> Iterator[float]:
-        """Budgets that are done, and the one that is being worked on."""
-        for budget in self.study.budgets:
-            yield budget
-            if not self.is_done(budget):
-                break
-
     def chosen(self) -> list[Point]:
         """What is compared: each family's best size and rate, once all its seeds have ended."""
-        return [point for budget in self.begun() for point in self._finals(budget)]
+        return [point for budget in self.study.budgets for point in self._finals(budget)]
 
     def beaten(self) -> list[Point]:
         """Runs of searches that have ended which found something better."""
         found = []
-        for budget in self.begun():
+        for budget in self.study.budgets:
             for family in self.families(budget):
                 best = self.best(family, budget)
                 if best is not None:
@@ -84,22 +82,24 @@ class Search:
         return [out for budget in self.study.budgets for out in self._rule(budget)]
 
     def families(self, budget: float) -> list[Family]:
-        """Those that have come as far as a budget, if all below it are done."""
+        """Those that have not been left out after a budget below, as far as these are done."""
         return self._once(("families", budget), lambda: self._families(budget))  # type: ignore[no-any-return]
 
     def _families(self, budget: float) -> list[Family]:
         out = {of.family for below in self._below(budget) for of in self._rule(below)}
-        return [family for family in self.study.families if family.name not in out]
+        return [family for family in self.all if family.name not in out]
 
     def sizes(self, family: Family, budget: float) -> list[int]:
         """Sizes that were tried, or are to be."""
         return sorted({point.size for point in self._searched(family, budget)})
 
     def best(self, family: Family, budget: float) -> Point | None:
-        """The best size and rate; None while it is searched for."""
+        """The best size and rate; None while it is searched for, here or at the budget below."""
         return self._once(("best", family.name, budget), lambda: self._best(family, budget))  # type: ignore[no-any-return]
 
     def _best(self, family: Family, budget: float) -> Point | None:
+        if any(self.best(family, below) is None for below in self._below(budget)[-1:]):
+            return None
         points = self._searched(family, budget)
         if any(point.name not in self.by_name for point in points):
             return None

@@ -158,7 +158,7 @@ def _search_rows(compared: Compared) -> Iterator[str]:
     search, head = compared.search, ("family", "FLOPs", "sizes tried", "best size", "best rate")
     yield "Validation bits: held-out text of the training sources, weighted as they are.\n"
     yield table_head(*head, "validation bits", "parameters", "bytes read")
-    for budget in search.begun():
+    for budget in search.study.budgets:
         for family in search.families(budget):
             best = search.best(family, budget)
             if best is None:
