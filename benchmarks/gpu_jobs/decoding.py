@@ -19,6 +19,7 @@ from benchmarks.gpu_jobs.place import Found, Place
 from benchmarks.gpu_jobs.profile import profiled
 from blt.errors import UserError
 from blt.generate import Engine
+from blt.generate.captured.writer import CapturedWriter
 from blt.generate.request import Handle
 from blt.model.config import Config
 from blt.train import build_blt
@@ -28,6 +29,9 @@ PROMPTED = 8  # different prompts of a batch, each read once; texts go apart as 
 WARM_UP = 100  # bytes of each text that are written before anything is measured
 MEASURED = 400  # bytes of each text at most, besides those that are profiled
 PROFILED = 8
+# Prompts are read a few at a time, between steps of those that write by then: these come so far
+# ahead, and must not end while anything is measured.
+AHEAD = 1024  # bytes
 FIRST_BYTES = 5  # prompts of which the median counts
 # Of what texts can need at most, which engines may count as if every patch were one byte.
 NO_LIMIT = 2**40
@@ -44,6 +48,7 @@ def decoding(place: Place, config: str, batch: int, rule: str) -> Found:
     """
     model = drawn(shapes.blt_shape(config, place), rule, place.device)
     room = place.sized(WARM_UP + MEASURED + 2 * PROFILED + 2, 40)
+    room += place.sized(AHEAD, 40) * (batch > 1)
     prompts = [
         _prompt(row, place.sized(PROMPT, 32)) for row in range(min(batch, place.sized(batch, 2)))
     ]
@@ -53,20 +58,27 @@ def decoding(place: Place, config: str, batch: int, rule: str) -> Found:
     yield {"prompts_seconds": time.perf_counter() - start, "memory_budget": engine.memory_budget}
     _written(engine, handles, place.sized(WARM_UP, 4))
     place.wait()
-    before, start = _count(handles), time.perf_counter()
+    lengths, captures = [handle.available for handle in handles], _captures(engine)
+    start = time.perf_counter()
     steps, most = 0, place.sized(MEASURED, 8)
     while steps < most and time.perf_counter() - start < place.measured:
         engine.step()
         steps += 1
+        if any(handle.finished for handle in handles):
+            break
     place.wait()
     seconds = time.perf_counter() - start
-    speed, size = (_count(handles) - before) / seconds, _patch_size(handles)
+    check(handles)
+    written = sum(handle.available for handle in handles) - sum(lengths)
+    speed, size = written / seconds, _patch_size(handles)
     read = bytes_read(model.config, len(handles), size, PROMPT + WARM_UP)
     peak = peak_bandwidth(place.device)
     yield {
         "bytes_per_second": speed,
         "bytes_per_patch": size,
         "steps": steps,
+        "bytes_ahead": max(lengths) - min(lengths),  # of the text that began first
+        "captures": _captures(engine) - captures,  # meanwhile: they take time from the steps
         "mbu": read * steps / seconds / peak if peak else None,
     }
     name = f"decoding-{config}-{batch}-{rule}"
@@ -120,6 +132,7 @@ def started(
         except UserError:
             continue
         engine.step()
+        check(handles)
         if engine.running == len(prompts):
             return engine, handles
         del engine, handles
@@ -149,18 +162,40 @@ def speculation(place: Place) -> Found:
     model: Any = blt.load("pretrained").to(place.device)
     engine = Engine(model, max_batch=1, precision="bfloat16")
     room, speeds = place.sized(400, 8), dict.fromkeys(DRAFTS, 0.0)
+    written: dict[int, list[bytes]] = {}
     for turn in range(place.sized(3, 1) + 1):  # the first warms up
         for drafts in DRAFTS:
             begun = time.perf_counter()
-            texts = [
-                engine.submit(prompt, max_bytes=room, ignore_eos=True, draft_bytes=drafts).result()
+            written[drafts] = [
+                finished(engine, prompt, max_bytes=room, ignore_eos=True, draft_bytes=drafts)
                 for prompt in PROMPTS[: place.sized(len(PROMPTS), 1)]
             ]
-            speed = sum(len(text.data) for text in texts) / (time.perf_counter() - begun)
+            speed = sum(map(len, written[drafts])) / (time.perf_counter() - begun)
             if turn:
                 speeds[drafts] = max(speeds[drafts], speed)
-    found = {f"bytes_per_second_{drafts}_drafted": speed for drafts, speed in speeds.items()}
-    yield {**found, "speedup": max(speeds.values()) / speeds[0]}
+        if turn:
+            found = {f"bytes_per_second_{n}_drafted": speed for n, speed in speeds.items()}
+            same = [texts == written[0] for texts in written.values()]
+            yield {**found, "speedup": max(speeds.values()) / speeds[0], "same_texts": all(same)}
+
+
+def check(handles: Sequence[Handle]) -> None:
+    """Has every text been written without an error so far?
+
+    Raises:
+        RuntimeError: says what went wrong.
+    """
+    for handle in handles:
+        if handle.finished and (text := handle.result()).finish_reason == "error":
+            raise RuntimeError(text.error)
+
+
+def finished(engine: Engine, prompt: bytes | str, **how: Any) -> bytes:
+    """What an engine writes after a prompt; ``how`` and errors: of its ``submit``, of ``check``."""
+    handle = engine.submit(prompt, **how)
+    text = handle.result()
+    check([handle])
+    return text.data
 
 
 def _prompt(row: int, size: int) -> bytes:
@@ -169,14 +204,17 @@ def _prompt(row: int, size: int) -> bytes:
     return bytes((7 * which + 3 * i) % 96 + 32 for i in range(size - 1 - which))
 
 
-def _count(handles: Sequence[Handle]) -> int:
-    return sum(handle.available for handle in handles)
+def _captures(engine: Engine) -> int:
+    """CUDA graphs that an engine has made so far."""
+    writer = engine._writer
+    return writer.launch.captures if isinstance(writer, CapturedWriter) else 0
 
 
 def _written(engine: Engine, handles: Sequence[Handle], least: int) -> None:
     """Work until every text has so many bytes."""
     while min(handle.available for handle in handles) < least:
         engine.step()
+        check(handles)
 
 
 def _patch_size(handles: Sequence[Handle]) -> float:
@@ -190,6 +228,6 @@ def _first_byte(place: Place, engine: Engine) -> float:
     for row in range(FIRST_BYTES):
         prompt = _prompt(row, place.sized(PROMPT, 32))
         begun = time.perf_counter()
-        engine.submit(prompt, max_bytes=1, temperature=1.0, ignore_eos=True).result()
+        finished(engine, prompt, max_bytes=1, temperature=1.0, ignore_eos=True)
         found.append(time.perf_counter() - begun)
     return sorted(found)[len(found) // 2]

@@ -11,11 +11,13 @@ from torch import Tensor
 import blt
 from benchmarks import shape
 from benchmarks.gpu_jobs import shapes
+from benchmarks.gpu_jobs.decoding import check
 from benchmarks.gpu_jobs.place import Found, Place
 from blt.generate import Engine
 from blt.model.packing import PackedBatch, pack
 
 WRITTEN = 48  # bytes
+PROMPTS = ((b"some text", 0), (b"", 3), (bytes(range(200)), 0))  # and bytes of a draft
 
 
 def parity(place: Place) -> Found:
@@ -37,11 +39,19 @@ def parity(place: Place) -> Found:
             yield {f"{name}_error": _error(there(moved).float().cpu(), expected)}
     yield {"entropy_error": _entropy_error(on_cpu, there, documents)}
     yield {"float32_gradient_error": _gradient_error(on_cpu, there, packed, moved)}
-    texts = [
-        Engine(model, precision="float32", native=False).submit(b"some text", max_bytes=WRITTEN)
-        for model in (on_cpu, there)
+    yield {"greedy_bytes_equal": _greedy(on_cpu, PROMPTS[:1]) == _greedy(there, PROMPTS[:1])}
+    yield {"greedy_bytes_of_three_equal": _greedy(on_cpu, PROMPTS) == _greedy(there, PROMPTS)}
+
+
+def _greedy(model: blt.BLT, prompts: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """What is written after prompts at the same time, each with drafts of so many bytes."""
+    engine = Engine(model, precision="float32", native=False)
+    handles = [
+        engine.submit(prompt, max_bytes=WRITTEN, draft_bytes=drafts) for prompt, drafts in prompts
     ]
-    yield {"greedy_bytes_equal": texts[0].result().data == texts[1].result().data}
+    texts = [handle.result().data for handle in handles]
+    check(handles)
+    return texts
 
 
 def _error(found: Tensor, expected: Tensor) -> float:

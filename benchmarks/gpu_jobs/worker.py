@@ -55,8 +55,7 @@ def _do(job: dict[str, Any], place: Place, out: TextIO) -> None:
     except Exception as error:  # whatever it is, the other jobs go on
         sys.excepthook(*sys.exc_info())
         failed = True
-        text = " ".join(str(error).split())[:300]
-        _say(out, found={"error": f"{type(error).__name__}: {text}"})
+        _say(out, found={"error": _line(error)})
     finally:
         faulthandler.cancel_dump_traceback_later()
     took = {"took": time.monotonic() - start}
@@ -66,6 +65,13 @@ def _do(job: dict[str, Any], place: Place, out: TextIO) -> None:
     _clear(on_gpu)
     kept = torch.cuda.memory_allocated() if on_gpu else 0
     _say(out, done=True, fresh=not failed and kept < 2**28)
+
+
+def _line(error: BaseException) -> str:
+    """An error, and the one that it came of: a capture that fails says little by itself."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    before = error.__cause__ or error.__context__
+    return text if before is None else f"{text}; before it {_line(before)}"
 
 
 def _clear(on_gpu: bool) -> None:

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from torch.autograd import DeviceType
 
 from benchmarks import gpu, machine, shape
-from benchmarks.gpu_jobs import decoding, profile, shapes, tables, targets
+from benchmarks.gpu_jobs import decoding, profile, shapes, tables, targets, worker
 from benchmarks.gpu_jobs.place import Place
 from benchmarks.gpu_jobs.plan import JOBS, Job, chosen
 from benchmarks.gpu_jobs.supervise import LOG, Worker, run
 from benchmarks.steps import prepared_step
 from blt.errors import UserError
+from blt.generate import Engine
+from shapes import random_blt
 
 CPU = torch.device("cpu")
 # Jobs of other kinds than the usual ones.
@@ -135,6 +137,31 @@ def test_quick_does_the_most_important_jobs_and_only_those_that_are_named() -> N
     with pytest.raises(UserError, match="no job begins with 'x'; known: device, parity"):
         chosen(JOBS, quick=False, only=("parity", "x"))
     assert len({job.name for job in JOBS}) == len(JOBS)
+
+
+def test_a_text_that_failed_fails_its_job_with_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(random_blt(), native=False)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "prefill", fails)
+    with pytest.raises(RuntimeError, match="could not be read: out of memory"):
+        decoding.finished(engine, b"x", max_bytes=3)
+    with pytest.raises(RuntimeError, match="could not be read: out of memory"):
+        decoding._written(engine, [engine.submit(b"x", max_bytes=3)], 1)
+
+
+def test_an_error_is_told_with_the_one_that_it_came_of() -> None:
+    with pytest.raises(RuntimeError) as raised:  # noqa: PT012
+        try:
+            raise ValueError("a shape")
+        finally:
+            raise RuntimeError("capture failed")
+    said = worker._line(raised.value)
+    assert said == "RuntimeError: capture failed; before it ValueError: a shape"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

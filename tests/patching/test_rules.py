@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 import blt
 from blt import patching
 from blt.patching import PatchingConfig, decide
+from blt.patching.deciding import rule_of
+from blt.patching.rules import Place
 from blt.patching.thresholds import threshold_for
-from blt.vocab import OFFSET
+from blt.vocab import OFFSET, VOCAB_SIZE
 
 INCREMENTAL = ["entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"]
 arbitrary = st.binary(max_size=120)
@@ -152,6 +154,19 @@ def test_lookup_reads_the_last_ids_oldest_first() -> None:
     ids = blt.encode("abbab")
     decisions = decide(PatchingConfig(rule="lookup"), ids, lookup=(table, 2))
     assert decisions.tolist() == [True, True, False, True, False, False, True]
+
+
+def test_a_table_that_documents_are_cut_by_elsewhere_stays_where_it_was() -> None:
+    """Steps that were captured go on reading it there, and the host its own copy."""
+    table = torch.zeros(VOCAB_SIZE, dtype=torch.bool)
+    table[7] = True
+    rule = rule_of(PatchingConfig("lookup", lookup_order=1), table)
+    ids = torch.tensor([7, 8])
+    there = ids.to("meta")
+    assert rule.holds(there, there.float()).device.type == "meta"
+    assert rule.table is table
+    assert rule.holds(ids, ids.float()).tolist() == [True, False]
+    assert [rule.holds_at(Place(1, (token,), 0.0, 0.0)) for token in (7, 8)] == [True, False]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=4), st.integers(1, 3))

@@ -97,6 +97,7 @@ class Engine:
         self.model: CachedModel = cached(model, max_batch + captured, cache_dtype(model, precision))
         if is_compiled(whole):
             self.model.compiled = compiled_forward(model, narrow=precision == "bfloat16")
+        self._narrow = precision == "bfloat16" and _on_gpu(model)
         own = cache_memory(self.model.device) if memory_budget is None else memory_budget
         self.memory_budget = own
         kept = self.model.dtype
@@ -217,8 +218,13 @@ class Engine:
         return bool(self._running or self._reader.requests or self.waiting)
 
     def _own_precision(self) -> contextlib.AbstractContextManager[object]:
-        """Whatever autocast says: weights have been packed in the precision that was asked for."""
+        """That of the weights as they are packed, whatever autocast says.
+
+        On a GPU attention's products take it too: in float32 there would be no flash attention.
+        """
         device = self.model.device.type
+        if self._narrow:
+            return torch.autocast(device, torch.bfloat16, cache_enabled=False)
         if not torch.is_autocast_enabled(device):
             return contextlib.nullcontext()
         return torch.autocast(device, enabled=False)

@@ -17,6 +17,7 @@ from blt.errors import nearest, require, require_within
 from blt.patching.tables import MAX_ORDER, lookup_key, order_of
 from blt.vocab import OFFSET, VOCAB_SIZE
 
+CPU = torch.device("cpu")
 RULES: dict[str, type[Rule]] = {}  # by name, in the order of this file
 RANGES: dict[str, tuple[float, float]] = {
     "threshold": (-1e3, 1e3),  # entropies lie in 0..5.6 nats, their rises in -5.6..5.6
@@ -308,6 +309,7 @@ class Lookup(Rule):
     ) -> None:
         super().__init__(config, table, token_offsets)
         self.reach = config.lookup_order if table is None else order_of(table)
+        self._copies: dict[torch.device, Tensor] = {}
 
     def holds(self, ids: Tensor, entropies: Tensor) -> Tensor:
         return self._table_on(ids.device)[lookup_key(ids, self.reach)]
@@ -315,16 +317,15 @@ class Lookup(Rule):
     def _table_on(self, device: torch.device) -> Tensor:
         """The table, copied once to where documents are cut."""
         assert self.table is not None
-        if self.table.device != device:
-            self.table = self.table.to(device)
-        return self.table
+        if device not in self._copies:
+            self._copies[device] = self.table.to(device)
+        return self._copies[device]
 
     def holds_at(self, at: Place) -> bool:
-        assert self.table is not None
         key = 0  # ids before the document count as 0
         for token_id in at.recent:
             key = key * VOCAB_SIZE + token_id
-        return bool(self.table[key])
+        return bool(self._table_on(CPU)[key])  # the host would wait for a device at every byte
 
     def holds_each(self, at: Places) -> Tensor:
         assert self.table is not None

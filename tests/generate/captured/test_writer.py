@@ -86,7 +86,10 @@ def test_models_of_every_shape_are_written_with(changes: dict[str, Any]) -> None
     assert_equal(*both)
 
 
-def test_patches_and_their_number_may_outgrow_the_room_at_first() -> None:
+def test_patches_and_their_number_may_outgrow_the_room_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blt.generate.captured.blt_steps.FIRST_OPEN", 64)
     samplings = [Sampling(max_bytes=n, ignore_eos=True) for n in (100, 45)]
     for lm in (random_blt(rule="static", stride=200), random_blt(rule="byte")):
         for draft_bytes in (0, 5):
@@ -267,6 +270,25 @@ def test_a_rule_that_needs_the_host_is_said_to_on_a_gpu_and_refused_if_asked_for
     engine = Engine(lm)
     assert "the host's help, slowly: the patching rule 'space' has no holds_each" in caplog.text
     assert engine.submit(b"x", max_bytes=3, ignore_eos=True).result().finish_reason == "length"
+
+
+def test_on_a_gpu_prompts_are_read_in_the_precision_that_steps_are_taken_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm, prompt = random_blt(), MULTILINGUAL * 3
+    monkeypatch.setattr("blt.generate.incremental.PIECE_BYTES", 64)
+    logits = {}
+    for on_gpu in (False, True):
+        monkeypatch.setattr("blt.generate.engine._on_gpu", lambda model, value=on_gpu: value)
+        for precision in ("float32", "bfloat16"):
+            engine = Engine(lm, precision=precision, native=False, captured=True)
+            logits[on_gpu, precision] = engine.read(prompt).logits
+            text = engine.submit(prompt, max_bytes=9, ignore_eos=True).result()
+            assert text.finish_reason == "length"
+    assert torch.equal(logits[True, "float32"], logits[False, "float32"])
+    narrow, wide = logits[True, "bfloat16"], logits[False, "bfloat16"]
+    assert not torch.equal(narrow, wide)
+    torch.testing.assert_close(narrow, wide, rtol=0.05, atol=0.05)
 
 
 def test_what_no_text_needs_is_left_out_of_the_choice() -> None:

@@ -19,7 +19,7 @@ from blt.model.transformer import entropy
 from blt.patching.streaming import contexts_after, opens_after, running_max
 from blt.vocab import OFFSET
 
-FIRST_OPEN = 64  # bytes of an open patch that there is room for at first
+FIRST_OPEN = 256  # bytes of an open patch that there is room for at first: more takes new graphs
 
 
 class BLTSteps(Writing):

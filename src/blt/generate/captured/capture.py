@@ -15,10 +15,13 @@ class Launcher:
     Args:
         device: where the steps work.
         narrow: products take bfloat16, whatever the residual stream is.
+
+    Attributes:
+        captures: how many graphs it has made; each takes as long as many steps.
     """
 
     def __init__(self, device: torch.device, narrow: bool) -> None:
-        self.device, self.narrow = device, narrow
+        self.device, self.narrow, self.captures = device, narrow, 0
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
         # One stream for all captures: cuBLAS keeps a workspace for each.
@@ -64,6 +67,7 @@ class Launcher:
         ):
             run()
         self._pool = graph.pool()
+        self.captures += 1
         return graph
 
 
