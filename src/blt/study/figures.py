@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    LogFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from blt.report.colours import COLOURS
 from blt.study.cells import Compared
@@ -114,6 +120,9 @@ def _bowls(compared: Compared, path: Path) -> Path:
                 x, y = zip(*bowl, strict=True)
                 axes.plot(x, y, linewidth=1.3, label=family.name, **style(index))
         axes.set_xscale("log")
+        # A panel may lie between two powers of ten.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(9, 9)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("FLOPs of a byte of training, forward and backward", fontsize=8)
         axes.set_ylabel("validation bits per byte", fontsize=8)
