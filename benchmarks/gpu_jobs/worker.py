@@ -70,7 +70,7 @@ def _do(job: dict[str, Any], place: Place, out: TextIO) -> None:
 def _line(error: BaseException) -> str:
     """An error, and the one that it came of: a capture that fails says little by itself."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    before = error.__cause__ or error.__context__
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return text if before is None else f"{text}; before it {_line(before)}"
 
 

@@ -162,6 +162,8 @@ def test_an_error_is_told_with_the_one_that_it_came_of() -> None:
             raise RuntimeError("capture failed")
     said = worker._line(raised.value)
     assert said == "RuntimeError: capture failed; before it ValueError: a shape"
+    raised.value.__suppress_context__ = True  # as of "from None"
+    assert worker._line(raised.value) == "RuntimeError: capture failed"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

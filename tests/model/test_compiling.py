@@ -232,7 +232,7 @@ def test_where_compiling_does_not_work_all_stays_plain_and_a_warning_says_why(
     with caplog.at_level(logging.WARNING):
         compile_model(fast)
         compile_model(fast)
-        assert compiled_forward(fast, narrow=False) is None  # prompts are read as ever, too
+        assert compiled_forward(fast) is None  # prompts are read as ever, too
     compiling.prepared.cache_clear()
     assert [record.message for record in caplog.records] == [
         "torch.compile does not work here, so nothing is compiled: no C++ compiler"

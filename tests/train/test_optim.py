@@ -10,25 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
 from blt.train.muon import Muon, orthogonal
 from blt.train.optim import MatrixOptimizer, RowwiseAdam, learning_rate, optimizers
 from blt.train.update import Guard, RowGradients, total_norm, update
+from operations import Operations
 from shapes import TINY_BLT
 
 ROWS, DIM = 12, 3
-
-
-class Counted(TorchDispatchMode):
-    """Counts operations that compute something."""
-
-    operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 def sparse(rows: list[int], values: Tensor) -> Tensor:
@@ -297,9 +287,9 @@ def test_muon_takes_as_many_operations_for_ten_small_matrices_as_for_two() -> No
         for matrix in made:
             matrix.grad = torch.randn(3, 5)
         optimizer.step()
-        with Counted() as counted:
+        with Operations() as counted:
             optimizer.step()
-        return counted.operations
+        return counted.launches
 
     assert operations(10) == operations(2) < 1.5 * operations(1)
 

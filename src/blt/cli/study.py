@@ -51,8 +51,12 @@ def study(
     """
     from blt.study import read_study, run_study
 
-    given: dict[str, object] = {"--minutes": minutes, "--until": until, "--characters": characters}
-    given["--families"] = families or None
+    given: dict[str, object] = {
+        "--minutes": minutes,
+        "--until": until,
+        "--families": families or None,
+        "--characters": characters,
+    }
     idle = [name for name, value in given.items() if value is not None]
     require(not (figures and idle), f"--figures runs nothing: leave out {' and '.join(idle)}")
     folder = out or Path("runs") / file.stem

@@ -53,11 +53,10 @@ class CompiledForward:
 
     Args:
         model: as it is packed for generation; its weights are shared.
-        narrow: products take bfloat16, whatever the residual stream is.
     """
 
-    def __init__(self, model: ByteModel, *, narrow: bool) -> None:
-        copied, self.device, self.narrow = of_many_rows(model), model.device, narrow
+    def __init__(self, model: ByteModel) -> None:
+        copied = of_many_rows(model)
         byte: CausalTransformer | None
         if isinstance(copied, ByteLatentTransformer):
             self._whole, byte = copied, copied.entropy_model
@@ -69,28 +68,19 @@ class CompiledForward:
 
     def read_patches(self, batch: PackedBatch) -> ReadPatches:
         """Of a Byte Latent Transformer."""
-        with self._precision():
-            x = self._whole.encoder.embed(batch)
-            return ReadPatches(*self._patches(self._whole, x, batch))
+        x = self._whole.encoder.embed(batch)
+        return ReadPatches(*self._patches(self._whole, x, batch))
 
     def read_bytes(self, ids: Tensor, spans: Spans) -> ReadBytes:
         """Of a byte transformer, or of the entropy model: ids [N]."""
-        with self._precision():
-            return ReadBytes(*self._bytes(self._byte, self._byte.embed_ids(ids, spans), spans))
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.narrow)
+        return ReadBytes(*self._bytes(self._byte, self._byte.embed_ids(ids, spans), spans))
 
 
-def compiled_forward(model: ByteModel, *, narrow: bool) -> CompiledForward | None:
-    """The forward of a packed model; None, after a warning, where nothing can be compiled.
-
-    Args:
-        narrow: weights are bfloat16; on a GPU, the products of attention are then too.
-    """
+def compiled_forward(model: ByteModel) -> CompiledForward | None:
+    """The forward of a packed model; None, after a warning, where nothing can be compiled."""
     if not prepared(model.device):
         return None
-    return CompiledForward(model, narrow=narrow and model.device.type == "cuda")
+    return CompiledForward(model)
 
 
 def read_patches(

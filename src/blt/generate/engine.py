@@ -96,7 +96,7 @@ class Engine:
         model = packed(whole, precision, False if captured else native)
         self.model: CachedModel = cached(model, max_batch + captured, cache_dtype(model, precision))
         if is_compiled(whole):
-            self.model.compiled = compiled_forward(model, narrow=precision == "bfloat16")
+            self.model.compiled = compiled_forward(model)
         self._narrow = precision == "bfloat16" and _on_gpu(model)
         own = cache_memory(self.model.device) if memory_budget is None else memory_budget
         self.memory_budget = own
@@ -104,9 +104,7 @@ class Engine:
         self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read, kept)
         self._working_of = lambda prompt_bytes: working_memory(whole, prompt_bytes)
         self._writer: DrivenWriter | CapturedWriter = (
-            CapturedWriter(self.model, narrow=precision == "bfloat16")
-            if captured
-            else DrivenWriter(self.model)
+            CapturedWriter(self.model) if captured else DrivenWriter(self.model)
         )
         self._admission = Admission(max_batch, max_queue, own, self._writer.memory)
         self._reader = Reader(self.model)
@@ -224,6 +222,7 @@ class Engine:
         """
         device = self.model.device.type
         if self._narrow:
+            # Weights are narrow already: there is nothing to cast that would be worth a cache.
             return torch.autocast(device, torch.bfloat16, cache_enabled=False)
         if not torch.is_autocast_enabled(device):
             return contextlib.nullcontext()

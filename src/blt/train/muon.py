@@ -75,9 +75,9 @@ def _alike(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
-def _stacked(matrices: Sequence[Any]) -> Tensor:
+def _stacked(matrices: list[Any]) -> Tensor:
     """[r, c], the only one itself, or all as [m, r, c]."""
-    return matrices[0] if len(matrices) == 1 else torch.stack(list(matrices))
+    return matrices[0] if len(matrices) == 1 else torch.stack(matrices)
 
 
 def orthogonal(

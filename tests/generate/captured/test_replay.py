@@ -48,7 +48,7 @@ class Replaying(Launcher):
     """Records each step when it is first called, with its arguments, and then replays it."""
 
     def __init__(self) -> None:
-        super().__init__(torch.device("cpu"), narrow=False)
+        super().__init__(torch.device("cpu"))
         self.replayed = 0
 
     def __call__(self, step: Any, *arguments: Any) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
 from blt.errors import UserError
@@ -18,6 +16,7 @@ from blt.generate.captured.choice import Needs
 from blt.generate.captured.writer import CapturedWriter
 from blt.generate.incremental_blt import CachedBLT
 from blt.patching.rules import RULES, Rule
+from operations import Operations
 from shapes import TINY, random_blt, tiny_config
 from texts import MULTILINGUAL
 
@@ -146,27 +145,6 @@ def test_a_prompt_that_is_read_beside_texts_is_not_touched_by_the_row_it_will_ta
 # --- what it asks of the host -------------------------------------------------------------------
 
 ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default", "item")
-VIEWS = (
-    *("view", "slice", "select.int", "squeeze", "transpose", "aten.t.", "permute", "expand"),
-    *("split", "unbind", "unfold", "detach", "alias", "as_strided", "view_as", "narrow", "empty"),
-)
-
-
-class Operations(TorchDispatchMode):
-    """Counts operations by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def launches(self) -> int:
-        """Operations that do something."""
-        return sum(n for name, n in self.counts.items() if not any(v in name for v in VIEWS))
 
 
 def writer_of(engine: Engine) -> CapturedWriter:

@@ -14,14 +14,13 @@ class Launcher:
 
     Args:
         device: where the steps work.
-        narrow: products take bfloat16, whatever the residual stream is.
 
     Attributes:
         captures: how many graphs it has made; each takes as long as many steps.
     """
 
-    def __init__(self, device: torch.device, narrow: bool) -> None:
-        self.device, self.narrow, self.captures = device, narrow, 0
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.captures = device, 0
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
         # One stream for all captures: cuBLAS keeps a workspace for each.
@@ -47,17 +46,11 @@ class Launcher:
         self, step: Callable[..., None], arguments: tuple[Hashable, ...]
     ) -> torch.cuda.CUDAGraph:
         """Run a step once, on a stream of its own, and capture it for all times to come."""
-
-        def run() -> None:
-            # Weights are narrow already: there is nothing to cast that would be worth a cache.
-            with torch.autocast("cuda", torch.bfloat16, self.narrow, cache_enabled=False):
-                step(*arguments)
-
         stream = self._stream
         assert stream is not None
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            run()
+            step(*arguments)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # One pool for all: they run one after the other, and hand on nothing that lies in it.
@@ -65,7 +58,7 @@ class Launcher:
         with torch.cuda.graph(
             graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
         ):
-            run()
+            step(*arguments)
         self._pool = graph.pool()
         self.captures += 1
         return graph

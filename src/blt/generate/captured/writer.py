@@ -50,19 +50,18 @@ class CapturedWriter:
 
     Args:
         model: with room for one text more than are ever written.
-        narrow: products take bfloat16.
 
     Attributes:
         running: the requests, one per row.
     """
 
-    def __init__(self, model: CachedModel, *, narrow: bool) -> None:
+    def __init__(self, model: CachedModel) -> None:
         self.model, self.running = model, list[Request]()
         self.rows: list[Row] = []
         with torch.no_grad():
             self.steps = _steps(model)
         self.rooms = Rooms(self.steps)
-        self.launch = Launcher(model.device, narrow and model.device.type == "cuda")
+        self.launch = Launcher(model.device)
         self.mirror = Mirror(model.device)
         self._told_places = 1  # of what was chosen last
         self._settle()
