@@ -25,7 +25,9 @@ from blt.train import Recipe, write_recipe
 Verb = Callable[[list[str]], int]  # from arguments of a command line to its exit status
 
 _forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(["blt.train", "blt.byteify", "blt.cli.train", "torch.distributed"])
+_forked.set_forkserver_preload(
+    ["blt.train", "blt.byteify", "blt.cli.train", "torch.distributed", "torch._dynamo"]
+)
 
 
 def write(recipe: Recipe, path: Path, **changes: Any) -> Path:

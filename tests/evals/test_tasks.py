@@ -84,13 +84,14 @@ def test_several_models_are_compared_row_by_row(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
 ) -> None:
     text, other = tmp_path / "text.txt", tmp_path / "other"
-    text.write_bytes(MULTILINGUAL)  # two pieces
+    text.write_bytes(MULTILINGUAL[:900])
+    pieces = ("--context-bytes", 500)  # two of them
     blt.ByteLM(TINY).save(other)
     alone = [
-        *rows(capsys, "noise", text, "--model", model),
-        *rows(capsys, "noise", text, "--model", other),
+        *rows(capsys, "noise", text, *pieces, "--model", model),
+        *rows(capsys, "noise", text, *pieces, "--model", other),
     ]
-    both = rows(capsys, "noise", text, "--model", model, other)
+    both = rows(capsys, "noise", text, *pieces, "--model", model, other)
     assert [row.pop("model") for row in both] == ["model"] * 22 + ["other"] * 22
     for row, single in zip(both, alone, strict=True):
         assert single.items() <= row.items()
@@ -100,8 +101,8 @@ def test_several_models_are_compared_row_by_row(
         assert second["difference"] == pytest.approx(change, abs=1e-9)
         assert second["difference_low"] - 1e-9 <= change <= second["difference_high"] + 1e-9
     figure = tmp_path / "noise.png"
-    command = ["eval", "noise", str(text), "--model", str(model), str(other), "--plot", str(figure)]
-    assert cli.main(command) == 0
+    command = ["eval", "noise", text, *pieces, "--model", model, other, "--plot", figure]
+    assert cli.main([*map(str, command)]) == 0
     lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
     names = [n for n in ("none", "AntSpeak") for _ in range(2)]  # in all of it, in the first half
     assert lines[:8] == [[n, m] for n in names for m in ("model", "other")]

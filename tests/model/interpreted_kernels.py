@@ -27,6 +27,9 @@ from blt.model.kernels.gpu import (
 )
 from shapes import tiny_config
 
+BY_WORDS = tiny_config(patching=blt.PatchingConfig(rule="space"), entropy_model=None)
+TEXTS = (b"of a patch or two", b"one, 2")  # patches of one byte and of many
+
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}
 
 settings.register_profile("interpreted", parent=settings.get_profile("default"), max_examples=6)
@@ -253,9 +256,9 @@ def test_a_model_whose_operators_are_kernels_learns_as_one_without() -> None:
     grads: list[dict[str, Tensor]] = []
     for run in (operators.in_triton, lambda x, name, slices=1: operators.kernels(name)):
         torch.manual_seed(0)
-        model = blt.BLT(tiny_config())
+        model = blt.BLT(BY_WORDS)
         model.encoder.embedding.sparse_gradients = True
-        documents = [blt.encode(bytes(range(n, n + 50))) for n in (0, 90)]
+        documents = [blt.encode(text) for text in TEXTS]
         with (
             patch.object(operators, "in_triton", run),
             patch("blt.model.kernels.bags.in_triton", run),
@@ -293,8 +296,8 @@ def test_what_lies_between_products_equals_the_plain_formulas(
 
 def test_a_model_that_scores_in_kernels_says_what_one_without_says() -> None:
     torch.manual_seed(0)
-    model = blt.BLT(tiny_config())
-    documents = [blt.encode(bytes(range(n, n + 50))) for n in (0, 90)]
+    model = blt.BLT(BY_WORDS)
+    documents = [blt.encode(text) for text in TEXTS]
     with torch.no_grad():
         wanted = model.packed_logits(documents)
         with patch.object(operators, "in_triton", lambda x, name, _=1: operators.kernels(name)):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 import torch
 
 import blt
+from blt import cli
 from blt.data.prepare import Options, prepare
+from blt.machine import precision
 from blt.train import Recipe
 from processes import reports, start, torchrun, train, write
 
@@ -63,6 +66,26 @@ def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
 
 
+def main(arguments: list[str], *, faster: tuple[bool, ...]) -> int:
+    """A command of ours in a process that has measured whether bfloat16 is faster."""
+    found = faster[int(os.environ.get("RANK", 0))]
+    precision.settle_bfloat16(torch.device("cpu"), found)
+    return cli.main(arguments)
+
+
+@pytest.mark.parametrize("faster", [(True, False), (True, True)])
+def test_processes_that_measure_otherwise_train_in_one_precision(
+    blt_recipe: Recipe, tmp_path: Path, faster: tuple[bool, bool]
+) -> None:
+    changes: dict[str, Any] = {"optimizer": "muon", "steps": 2, "precision": "auto"}
+    one = write(blt_recipe, tmp_path / "1.toml", **changes, accumulate=2)
+    two = write(blt_recipe, tmp_path / "2.toml", **changes)
+    train(one, tmp_path / "one", verb=partial(main, faster=(all(faster),)))
+    train(two, tmp_path / "two", processes=2, verb=partial(main, faster=faster))
+    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_lost_worker_ends_the_training_and_nothing_is_lost(
     blt_recipe: Recipe, tmp_path: Path
@@ -103,18 +126,19 @@ def test_a_training_that_is_killed_at_random_moments_ends_bit_for_bit_the_same(
     mixed = replace(blt_recipe, data=replace(blt_recipe.data, sources=sources, weights=(2.0, 1.0)))
     every = {"steps": 140, "checkpoint_every_seconds": 0.05, "optimizer": "muon"}
     recipe = write(mixed, tmp_path / "recipe.toml", **every)
-    train(recipe, tmp_path / "whole")
+    decided = partial(main, faster=(False,))  # measured anew, it may come out otherwise
+    train(recipe, tmp_path / "whole", verb=decided)
     run = tmp_path / "killed"
     half_written = 0
     for attempt in range(3):
         resume = ("--resume",) if (run / "recipe.toml").is_file() else ()
-        (process,) = start(recipe, run, *resume)
+        (process,) = start(recipe, run, *resume, verb=decided)
         go_on_until(process, run, steps=random.randrange(5, 30), writing=attempt > 0)
         process.kill()
         process.join()
         half_written += (run / WRITING).is_dir()
     assert half_written > 0
-    train(recipe, run, "--resume")
+    train(recipe, run, "--resume", verb=decided)
     assert [r["bits_per_byte"] for r in reports(run)] == [
         r["bits_per_byte"] for r in reports(tmp_path / "whole")
     ]

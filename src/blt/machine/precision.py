@@ -14,6 +14,7 @@ from blt.machine.hardware import measured_flops
 Precision = Literal["auto", "float32", "bfloat16"]
 DEVICES = ("cpu", "cuda", "mps", "xpu")  # what PyTorch computes on, by the first part of a name
 PRODUCT = 768  # rows and columns: a few milliseconds
+_settled: dict[str, bool] = {}  # by kind of device, whether bfloat16 is faster there
 
 
 def choose_device(name: str | torch.device, key: str = "train.device") -> torch.device:
@@ -80,9 +81,19 @@ def _warn_if_slower(device: torch.device) -> None:
         )
 
 
-@cache
 def bfloat16_is_faster(device: torch.device) -> bool:
-    """Measured: many CPUs only emulate it."""
+    """Measured once: many CPUs only emulate it. Or as :func:`settle_bfloat16` was told."""
+    if device.type not in _settled:
+        settle_bfloat16(device, _measured_faster(device))
+    return _settled[device.type]
+
+
+def settle_bfloat16(device: torch.device, faster: bool) -> None:
+    """From now on ``auto`` takes this: processes that train together must take the same."""
+    _settled[device.type] = faster
+
+
+def _measured_faster(device: torch.device) -> bool:
     if device.type != "cpu":
         return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     wide = measured_flops(torch.float32, PRODUCT, repeats=5)

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from blt.machine.precision import choose_device
+from blt.machine.precision import bfloat16_is_faster, choose_device, settle_bfloat16
 from blt.model.blt import GlobalTransformer
 from blt.model.embedding import NgramTables
 from blt.model.layers import TransformerLayer
@@ -103,7 +103,12 @@ def start(device: str) -> Parallel:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     writers = dist.new_group(backend="gloo")
-    return Parallel(dist.get_rank(), world, init_device_mesh(kind, (world,)), writers)
+    parallel = Parallel(dist.get_rank(), world, init_device_mesh(kind, (world,)), writers)
+    # Each process measures for itself, and two that differ would exchange numbers of two kinds.
+    here = torch.device(kind)
+    (faster,) = parallel.sums([bfloat16_is_faster(here)])
+    settle_bfloat16(here, faster == world)
+    return parallel
 
 
 def last_backward(model: nn.Module, last: bool) -> None:
