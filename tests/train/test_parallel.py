@@ -57,15 +57,6 @@ def test_two_processes_give_the_losses_of_one_and_their_checkpoints_fit_both(
         assert b["bytes_seen"] == a["bytes_seen"]
 
 
-def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"optimizer": "muon", "steps": 12, "lr": 2e-3}
-    train(write(blt_recipe, tmp_path / "1.toml", **changes, accumulate=2), tmp_path / "one")
-    train(write(blt_recipe, tmp_path / "2.toml", **changes), tmp_path / "two", processes=2)
-    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
-        # Muon's own products are in bfloat16.
-        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
-
-
 def main(arguments: list[str], *, faster: tuple[bool, ...]) -> int:
     """A command of ours in a process that has measured whether bfloat16 is faster."""
     found = faster[int(os.environ.get("RANK", 0))]
@@ -73,16 +64,30 @@ def main(arguments: list[str], *, faster: tuple[bool, ...]) -> int:
     return cli.main(arguments)
 
 
+def alone_and_together(
+    recipe: Recipe, folder: Path, faster: tuple[bool, bool], **changes: Any
+) -> zip[tuple[dict[str, Any], dict[str, Any]]]:
+    """Reports of one process, and of two that have measured so, step by step."""
+    one = write(recipe, folder / "1.toml", **changes, accumulate=2)
+    two = write(recipe, folder / "2.toml", **changes)
+    train(one, folder / "one", verb=partial(main, faster=(all(faster),)))
+    train(two, folder / "two", processes=2, verb=partial(main, faster=faster))
+    return zip(reports(folder / "one"), reports(folder / "two"), strict=True)
+
+
+def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"optimizer": "muon", "steps": 12, "lr": 2e-3}
+    for a, b in alone_and_together(blt_recipe, tmp_path, (True, True), **changes):
+        # Muon's own products are in bfloat16.
+        assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
+
+
 @pytest.mark.parametrize("faster", [(True, False), (True, True)])
 def test_processes_that_measure_otherwise_train_in_one_precision(
     blt_recipe: Recipe, tmp_path: Path, faster: tuple[bool, bool]
 ) -> None:
     changes: dict[str, Any] = {"optimizer": "muon", "steps": 2, "precision": "auto"}
-    one = write(blt_recipe, tmp_path / "1.toml", **changes, accumulate=2)
-    two = write(blt_recipe, tmp_path / "2.toml", **changes)
-    train(one, tmp_path / "one", verb=partial(main, faster=(all(faster),)))
-    train(two, tmp_path / "two", processes=2, verb=partial(main, faster=faster))
-    for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
+    for a, b in alone_and_together(blt_recipe, tmp_path, faster, **changes):
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-4)
 
 
