@@ -27,7 +27,7 @@ def tiny(tmp_path: Path) -> Path:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
     data = tomllib.loads(RECIPE.read_text().replace("hash_rows = 100003", "hash_rows = 100"))
-    data |= {"budgets": [1e8], "seeds": [1], "rate_tries": [1], "size_tries": [1]}
+    data |= {"budgets": [1e8], "seeds": [1], "rate_tries": [1], "size_tries": [1], "climb": [0]}
     data["heldout"] = {"books": {"one": [str(text)]}}
     data["heldout_bytes"] = {"books": 512}
     data["base"]["data"] |= {"sources": [str(text)], "weights": [], "heldout": 0.1}

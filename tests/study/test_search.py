@@ -172,6 +172,24 @@ def test_fewer_rates_are_those_of_the_budget_below(rates: int, tried: set[int]) 
     assert {n for n, name in enumerate(at_second) if name in search.by_name} == tried
 
 
+@pytest.mark.parametrize(("climb", "tried"), [(0, {1, 2, 3}), (1, {2, 3, 4})])
+def test_a_budget_begins_at_the_best_size_below_or_as_far_above_as_it_says(
+    climb: int, tried: set[int]
+) -> None:
+    only = family("flat", "flat")
+    made = study(only, climb=(0, climb))
+    below, above = bowl(2, 2, 2.0), bowl(2 + climb, 2, 2.0)
+    truth = {"flat": lambda point: (below if point.budget == 1e7 else above)(point)}
+    assert set(play(made, truth).sizes(only, 1e8)) == tried
+    assert made.until(1e7).climb == (0,)
+
+
+@pytest.mark.parametrize("climb", [(0, -1), (1, 0), (0, 0, 0)])
+def test_a_climb_that_no_budget_can_take_is_refused(climb: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="climb"):
+        study(family("flat", "flat"), climb=climb)
+
+
 def test_a_patcher_is_trained_before_who_needs_it_and_once_for_all() -> None:
     recipe = {"kind": "blt", "model": {"patching": {"rule": "entropy"}}}
     sizes = (("model.global_layers=1",), ("model.global_layers=2",))

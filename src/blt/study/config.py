@@ -37,6 +37,7 @@ from blt.study.evaluations import Evaluation
 from blt.train.recipe import Recipe, override
 
 OfBudgets = TypeVar("OfBudgets", Evaluation, Characters)  # of some budgets, or of all
+OPTIONAL_PER_BUDGET = ("rate_tries", "size_tries", "climb", "changes")
 MOST_SHARE = 0.5  # of a budget that the training of a patcher may take
 
 
@@ -115,7 +116,9 @@ class Study:
     # 1: what the budget below suggests; 2: that and the next lower one.
     rate_tries: tuple[int, ...] = ()
     size_tries: tuple[int, ...] = ()
-    climb: int = 0  # steps of the sizes' ladder that the next budget begins above the best below
+    # Steps of the sizes' ladder above the best of the budget below, where each budget's search
+    # begins; left out: 0. Nothing lies below the first: 0.
+    climb: tuple[int, ...] = ()
     changes: tuple[tuple[str, ...], ...] = ()  # overrides at each budget, of all families
     heldout_bytes: dict[str, int] = field(default_factory=dict)  # by kind, of each text; or all
     validation_bytes: int = 32768  # of each source's own held-out text: what searches go by
@@ -132,13 +135,14 @@ class Study:
         ladder = list(self.lrs) == sorted(set(self.lrs)) and bool(self.lrs) and self.lrs[0] > 0
         require(ladder, "lrs must be positive and ascending")
         require(0 <= self.first_lr < max(2, len(self.lrs)), "first_lr must be an index of lrs")
-        for name in ("rate_tries", "size_tries", "changes"):
+        for name in OPTIONAL_PER_BUDGET:
             given = getattr(self, name)
             require(len(given) in (0, budgets), f"{name}: one entry for each budget, or none")
         for name in ("rate_tries", "size_tries"):
             few = all(tries in (1, 2, 3) for tries in getattr(self, name))
             require(few, f"{name}: 1, 2 or 3 each")
-        require(self.climb >= 0, f"climb must not be {self.climb}")
+        require(min(self.climb, default=0) >= 0, "climb must not be negative")
+        require(not any(self.climb[:1]), "climb: nothing lies below the first budget; let it be 0")
         require(bool(self.heldout), "heldout: name at least one kind of text to score")
         for kind in self.heldout_bytes:
             known = kind in self.heldout
@@ -203,8 +207,9 @@ class Study:
             there = ", ".join(map(short, self.budgets))
             raise UserError(f"{self.where}: no budget of {short(budget)} FLOPs; there are {there}")
         count = self.budgets.index(budget) + 1
-        per_budget = ("budgets", "seeds", "rate_tries", "size_tries", "changes")
-        fewer = {name: getattr(self, name)[:count] for name in per_budget}
+        fewer = {
+            name: getattr(self, name)[:count] for name in ("budgets", "seeds", *OPTIONAL_PER_BUDGET)
+        }
         fewer["evaluations"] = _asked_until(self.evaluations, budget)
         fewer["characters"] = _asked_until(self.characters, budget)
         return replace(self, **fewer)

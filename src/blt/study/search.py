@@ -184,13 +184,14 @@ class Search:
         return [points[index] for index in climbed(len(lrs), start, tries, bits)]
 
     def _first_size(self, family: Family, budget: float) -> int:
-        """The best of the budget below, or one above it."""
+        """The best of the budget below, or so many above it as its climb says."""
         below = self._below(budget)
         if not below:
             return min(family.first_size, len(family.sizes) - 1)
         best = self.best(family, below[-1])
         assert best is not None
-        return min(best.size + self.study.climb, len(family.sizes) - 1)
+        climb = self.study.climb[len(below)] if self.study.climb else 0
+        return min(best.size + climb, len(family.sizes) - 1)
 
     def _first_rate(self, family: Family, budget: float, size: int) -> int:
         """The best of the same size, or the one nearest to it, at the budget below."""
