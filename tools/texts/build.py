@@ -51,7 +51,7 @@ def build(folder: Path, sources: Sequence[Source], evaluation: np.ndarray) -> di
                 written = partial / code / f"{source.name}.jsonl.gz"
                 cleaner.keep(code, (line for text in read(written) for line in text.split("\n")))
             continue
-        _keep_licence(source, path, folder / LICENCES)
+        keep_licence(source, path, folder / LICENCES)
         done = {}  # what follows depends on the lines of this
         record[source.name] = facts | _text(source, path, partial, cleaner, evaluation)
         _write_json(partial / RECORD, record)
@@ -94,7 +94,7 @@ def _facts(source: Source) -> dict[str, Any]:
     }
 
 
-def _keep_licence(source: Source, path: Path, folder: Path) -> None:
+def keep_licence(source: Source, path: Path, folder: Path) -> None:
     stated = list(members(path, re.compile(re.escape(source.licence_file) + "$")))
     if not stated:
         raise UserError(f"{path}: no {source.licence_file}, which should state the licence")

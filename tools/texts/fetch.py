@@ -77,7 +77,7 @@ def fetch(source: Source, folder: Path) -> Path:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != source.sha256:
         raise UserError(
-            f"{path}: sha256 is {found}, and sources.toml pins {source.sha256}; remove the file to "
+            f"{path}: sha256 is {found}, and the list pins {source.sha256}; remove the file to "
             "fetch it anew, or pin another version"
         )
     return path
@@ -95,5 +95,5 @@ def _download(source: Source, folder: Path) -> None:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise UserError(
             f"{source.name}: cannot fetch {what}: {last}; expected {folder / source.file}; where a "
-            "version is gone, put another in sources.toml"
+            "version is gone, put another in the list"
         )
