@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import json
 import struct
 import zipfile
 import zlib
@@ -21,6 +19,7 @@ from tools.texts.against import letters
 from tools.texts.fetch import Source, command, sources
 from tools.texts.novels import novels
 from tools.texts.whole import LIST, MOST, build
+from tools.texts.written import read
 
 SECRET = "This sentence stands in a text that models are asked about, too."
 CODE = {f"p/m{n}.py": f"# module {n}\n" + f"value_{n} = compute({n})\n" * 30 for n in range(3)}
@@ -48,10 +47,6 @@ def _package(tmp_path: Path, inside: dict[str, bytes], **more: object) -> Source
     return Source(name="program", **(given | more))  # type: ignore[arg-type]
 
 
-def _texts(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in gzip.decompress(path.read_bytes()).splitlines()]
-
-
 def _books(*books: list[bytes]) -> bytes:
     """Vectors of strings as R keeps them in the data of a package."""
 
@@ -67,7 +62,7 @@ def _books(*books: list[bytes]) -> bytes:
 def test_files_come_out_as_they_stand_in_the_order_of_their_names(tmp_path: Path) -> None:
     source = _package(tmp_path, {name: text.encode() for name, text in CODE.items()})
     record = build(tmp_path, [source], NONE)["program"]
-    assert _texts(tmp_path / "python" / "program.jsonl.gz") == list(CODE.values())
+    assert read(tmp_path / "python" / "program.jsonl.gz") == list(CODE.values())
     assert record["documents"] == 3
     assert record["bytes"] == sum(len(text.encode()) for text in CODE.values())
     assert (tmp_path / "licences" / "program.txt").read_text() == "MIT"
@@ -102,13 +97,28 @@ def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path) -> None:
         "short": 1,
         "there already": 1,
     }
-    texts = _texts(tmp_path / "python" / "program.jsonl.gz")
+    texts = read(tmp_path / "python" / "program.jsonl.gz")
     assert texts == [good.decode(), CODE["p/m1.py"]]
 
 
 def test_a_package_without_such_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="do the patterns of program fit"):
         build(tmp_path, [_package(tmp_path, {"a.txt": b"x" * 1000})], NONE)
+
+
+@pytest.mark.parametrize("data", [_books([b"ONE", b"two"])[:-9], _books([])])
+def test_a_damaged_file_is_refused_by_name_and_the_old_text_stays(
+    tmp_path: Path, data: bytes
+) -> None:
+    build(tmp_path, [_package(tmp_path, {"a.py": CODE["p/m0.py"].encode()})], NONE)
+    of_books = [
+        {"pattern": r"\.py$", "language": "python", "reader": "whole"},
+        {"pattern": r"\.rdb$", "language": "books", "reader": "novels"},
+    ]
+    files = {"a.py": CODE["p/m1.py"].encode(), "d.rdb": data}
+    with pytest.raises(UserError, match=r"d\.rdb: not read as novels"):
+        build(tmp_path, [_package(tmp_path, files, files=of_books)], NONE)
+    assert read(tmp_path / "python" / "program.jsonl.gz") == [CODE["p/m0.py"]]
 
 
 def test_novels_are_read_by_their_titles_and_skipped_by_them(tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_novels_are_read_by_their_titles_and_skipped_by_them(tmp_path: Path) -> 
     source = _package(tmp_path, {"d.rdb": data}, files=of_books, skip=["ONE"])
     build(tmp_path, [source], NONE)
     paragraphs = ["A line of a page that goes on in the next."] * (20 * (MOST // 1000))
-    (text,) = _texts(tmp_path / "books" / "program.jsonl.gz")
+    (text,) = read(tmp_path / "books" / "program.jsonl.gz")
     assert text.split("\n\n") == ["TWO", *paragraphs, "The end."]
 
 
@@ -130,7 +140,9 @@ LINES = st.text("abc é", max_size=20).map(str.encode)
 def test_words_of_novels_are_those_that_were_written(books: list[list[bytes]]) -> None:
     found = list(novels(_books(*books)))
     assert [title.encode() for title, _ in found] == [book[0] for book in books]
-    assert [text.split() for _, text in found] == [b"\n".join(book).split() for book in books]
+    assert [text.encode().split() for _, text in found] == [
+        b"\n".join(book).split() for book in books
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def build(folder: Path, sources: Sequence[Source], evaluation: np.ndarray) -> di
     record: dict[str, Any] = {}
     cleaner = Cleaner()
     for source, path in zip(sources, paths, strict=True):
-        facts = _facts(source)
+        facts = facts_of(source)
         if done and facts.items() <= next(iter(done.values())).items():
             record[source.name] = done.pop(source.name)
             for code in record[source.name]["languages"]:
@@ -54,7 +55,7 @@ def build(folder: Path, sources: Sequence[Source], evaluation: np.ndarray) -> di
         keep_licence(source, path, folder / LICENCES)
         done = {}  # what follows depends on the lines of this
         record[source.name] = facts | _text(source, path, partial, cleaner, evaluation)
-        _write_json(partial / RECORD, record)
+        write_json(partial / RECORD, record)
         print(f"{source.name}: {record[source.name]['bytes']:,} bytes", flush=True)
     shutil.rmtree(folder / TEXT, ignore_errors=True)
     for written in partial.glob("*/*.jsonl.gz"):  # of a list of sources that was another
@@ -81,13 +82,13 @@ def _begun(partial: Path, evaluation: np.ndarray) -> dict[str, Any]:
     return {}
 
 
-def _write_json(path: Path, record: dict[str, Any]) -> None:
+def write_json(path: Path, record: dict[str, Any]) -> None:
     whole = path.with_suffix(".tmp")
     whole.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     whole.replace(path)
 
 
-def _facts(source: Source) -> dict[str, Any]:
+def facts_of(source: Source) -> dict[str, Any]:
     return {
         key: list(value) if key in ("files", "skip") else value
         for key, value in vars(source).items()
@@ -102,13 +103,14 @@ def keep_licence(source: Source, path: Path, folder: Path) -> None:
     (folder / f"{source.name}.txt").write_bytes(stated[0][1])
 
 
-def strings(source: Source, path: Path) -> dict[str, list[str]]:
-    """All strings of a package by language, as they stand.
+def read_all(source: Source, path: Path) -> Iterator[tuple[str, str | None, str]]:
+    """What the list or a file's name says of each text, what its reader says, and the text.
+
+    Texts that the source skips are left out.
 
     Raises:
         UserError: a file that its reader cannot read.
     """
-    found: dict[str, list[str]] = {}
     for pattern, fixed, reader in source.readers():
         for name, data in members(path, pattern):
             match = pattern.search(name)
@@ -116,11 +118,23 @@ def strings(source: Source, path: Path) -> dict[str, list[str]]:
             named = fixed or match.groupdict().get("language") or "und"
             try:
                 for tag, text in READERS[reader](data):
-                    code = None if (tag or named) in source.skip else language(tag or named)
-                    if code and text:
-                        found.setdefault(code, []).append(text)
-            except (ValueError, LookupError, AssertionError) as error:
+                    if (tag or named) not in source.skip:
+                        yield named, tag, text
+            except (ValueError, LookupError, AssertionError, struct.error) as error:
                 raise UserError(f"{path}: {name}: not read as {reader} ({error})") from None
+
+
+def strings(source: Source, path: Path) -> dict[str, list[str]]:
+    """All strings of a package by language, as they stand.
+
+    Raises:
+        UserError: a file that its reader cannot read.
+    """
+    found: dict[str, list[str]] = {}
+    for named, tag, text in read_all(source, path):
+        code = language(tag or named)
+        if code and text:
+            found.setdefault(code, []).append(text)
     if not found:
         raise UserError(f"{path}: no strings; do the patterns of {source.name} fit this version?")
     return found

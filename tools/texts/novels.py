@@ -16,7 +16,7 @@ STRINGS, STRING = 16, 9  # STRSXP, CHARSXP: the lowest byte of a value's flags
 MISSING = 2**32 - 1  # as a length: R's NA
 
 
-def novels(data: bytes) -> Iterator[tuple[str, bytes]]:
+def novels(data: bytes) -> Iterator[tuple[str, str]]:
     """Title (the first line) and text of each book, a paragraph on a line.
 
     Raises:
@@ -30,7 +30,8 @@ def novels(data: bytes) -> Iterator[tuple[str, bytes]]:
         except zlib.error as error:
             raise ValueError(f"byte {at}: no compressed value ({error})") from None
         lines = list(_strings(value))
-        yield lines[0].decode("utf-8", "replace"), _paragraphs(b"\n".join(lines))
+        text = _paragraphs(b"\n".join(lines))
+        yield lines[0].decode("utf-8", "replace"), text.decode("utf-8", "replace")
         at = len(data) - len(unpack.unused_data)
 
 

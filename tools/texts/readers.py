@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from tools.texts import android
+from tools.texts.novels import novels
 
 Strings = Iterator[tuple[str | None, str]]
 
@@ -107,6 +108,11 @@ def pak(data: bytes) -> Strings:
         yield None, data[start:end].decode("utf-8", "replace")
 
 
+def whole(data: bytes) -> Strings:
+    """A file as it stands."""
+    yield None, data.decode("utf-8", "replace")
+
+
 def apk(data: bytes) -> Strings:
     """Strings of an Android package."""
     with zipfile.ZipFile(io.BytesIO(data)) as package:
@@ -122,4 +128,6 @@ READERS: dict[str, Callable[[bytes], Strings]] = {
     "annotations": annotations,
     "pak": pak,
     "apk": apk,
+    "whole": whole,
+    "novels": novels,
 }

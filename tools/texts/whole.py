@@ -6,17 +6,15 @@ Fetches the packages of whole.toml as tools.texts does, and writes KIND/SOURCE.j
 document as it stands, SOURCES.json, SOURCES.md and licences/ into the folder. A document that holds
 a block of 50 letters of a line that evaluates (--against), or of what every recipe holds out of
 Python, is left out, and so are those that are twice there, short, long, or not in UTF-8; each is
-counted. The same packages give the same text.
+counted. The old text stays until all of the new is there. The same packages give the same text.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +22,25 @@ import numpy as np
 
 from blt.errors import UserError
 from blt.evals.overlap import BLOCK, blocks_of, hold
-from tools.asked import mistakes_end
 from tools.heldout import held_out
-from tools.texts.against import evaluated, letters
-from tools.texts.archives import members
-from tools.texts.build import LICENCES, PACKAGES, RECORD, TABLE, keep_licence
-from tools.texts.fetch import Source, fetch, sources
-from tools.texts.novels import novels
+from tools.texts.against import letters
+from tools.texts.asked import build_asked
+from tools.texts.build import (
+    LICENCES,
+    PACKAGES,
+    RECORD,
+    TABLE,
+    facts_of,
+    keep_licence,
+    read_all,
+    write_json,
+)
+from tools.texts.fetch import Source, fetch
 from tools.texts.written import write
 
 LIST = Path(__file__).parent / "whole.toml"
 LEAST, MOST = 400, 400_000  # bytes of a file; longer ones are tables more often than text
 BOOKS = "books"  # the kind whose texts are long
-
-
 ROWS = blocks_of([letters(chr(sign) * BLOCK) for sign in range(128)])  # of one sign: no passage
 
 
@@ -54,13 +57,17 @@ def build(folder: Path, chosen: Sequence[Source], evaluation: np.ndarray) -> dic
     evaluation = np.setdiff1d(evaluation, ROWS)
     seen: set[str] = set()
     record: dict[str, Any] = {}
-    for kind in {of["language"] for source in chosen for of in source.files}:
-        shutil.rmtree(folder / kind, ignore_errors=True)  # of a list that was another
+    partial = folder / "text.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     for source, path in zip(chosen, paths, strict=True):
         keep_licence(source, path, folder / LICENCES)
-        record[source.name] = _written(source, path, folder, seen, evaluation)
+        record[source.name] = _written(source, path, partial, seen, evaluation)
         print(f"{source.name}: {record[source.name]['bytes']:,} bytes", flush=True)
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    for kind in partial.iterdir():
+        shutil.rmtree(folder / kind.name, ignore_errors=True)
+        kind.rename(folder / kind.name)
+    partial.rmdir()
+    write_json(folder / RECORD, record)
     (folder / TABLE).write_text(markdown(record))
     return record
 
@@ -71,10 +78,11 @@ def _written(
     """Write a source's documents; say how many bytes of each kind, and what is left out."""
     left_out: Counter[str] = Counter()
     texts: dict[str, list[str]] = {}
-    for kind, data in _files(source, path):
-        text = data.decode("utf-8", "replace").replace("\r\n", "\n")
+    for kind, _, as_it_stands in read_all(source, path):
+        size = len(as_it_stands.encode())
+        text = as_it_stands.replace("\r\n", "\n")
         digest = hashlib.sha256(text.encode()).hexdigest()
-        if fault := _fault(text, len(data), kind) or ("there already" if digest in seen else None):
+        if fault := _fault(text, size, kind) or ("there already" if digest in seen else None):
             left_out[fault] += 1
         elif hold([letters(text)], evaluation)[0]:
             left_out["holds what evaluates"] += 1
@@ -86,27 +94,12 @@ def _written(
     hashes = {
         kind: write(folder / kind / f"{source.name}.jsonl.gz", of) for kind, of in texts.items()
     }
-    return {
-        **{key: vars(source)[key] for key in ("client", "package", "version", "file", "sha256")},
-        **{key: vars(source)[key] for key in ("licence", "attribution")},
+    return facts_of(source) | {
         "documents": sum(map(len, texts.values())),
         "bytes": sum(len(text.encode()) for of in texts.values() for text in of),
         "left_out": dict(sorted(left_out.items())),
         "kinds": hashes,
     }
-
-
-def _files(source: Source, path: Path) -> Iterator[tuple[str, bytes]]:
-    """Kind and content of each file that is asked for."""
-    for pattern, kind, reader in source.readers():
-        assert kind is not None  # the list names one for each pattern; a test holds it to that
-        for _, data in members(path, pattern):
-            if reader == "whole":
-                yield kind, data
-            else:
-                yield from (
-                    (kind, text) for title, text in novels(data) if title not in source.skip
-                )
 
 
 def _fault(text: str, size: int, kind: str) -> str | None:
@@ -135,20 +128,9 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join([*rows, ""])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.texts.whole",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, help="where to write")
-    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="PATH")
-    given = parser.parse_args()
-    with mistakes_end():
-        against = np.union1d(evaluated(given.against), of_python())
-        build(given.folder, sources(LIST), against)
-    print(given.folder / TABLE)
+def _build_apart(folder: Path, chosen: Sequence[Source], evaluation: np.ndarray) -> None:
+    build(folder, chosen, np.union1d(evaluation, of_python()))
 
 
 if __name__ == "__main__":
-    main()
+    build_asked("python -m tools.texts.whole", __doc__, LIST, _build_apart)
