@@ -22,6 +22,7 @@ from shapes import TINY, tiny_config
 
 FOLDS = [(), ("case",), ("repeats",), ("case", "repeats")]
 TEXT = b"Hello, hello, HELLLO world!\n\nAaaa bbb\naaa" * 4 + b"l" * 40 + b" end"
+GATE: dict[str, Any] = {"hash_gate": True}
 NATIVE = [False, pytest.param(True, marks=pytest.mark.skipif(library() is None, reason="no C++"))]
 
 
@@ -31,15 +32,15 @@ def shape_of(fold: tuple[str, ...]) -> blt.ByteTransformerConfig:
     )
 
 
-def model_of(kind: str, fold: tuple[str, ...], gated: bool = False) -> Any:
+def model_of(kind: str, fold: tuple[str, ...], gate: dict[str, Any] | None = None) -> Any:
     """Its n-grams matter: rows of tables are as large as embeddings."""
     torch.manual_seed(0)
-    shape = replace(shape_of(fold), hash_gate=gated)
+    shape = replace(shape_of(fold), **(gate or {}))
     if kind == "byte":
         return blt.ByteLM(shape).eval()
     patching = blt.PatchingConfig(threshold=4.6, newline_reset=True)
     lm = blt.BLT(
-        tiny_config(hash_fold=fold, hash_gate=gated, entropy_model=shape, patching=patching)
+        tiny_config(hash_fold=fold, **(gate or {}), entropy_model=shape, patching=patching)
     )
     assert lm.entropy_model is not None
     with torch.no_grad():
@@ -59,13 +60,14 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("native", NATIVE)
 @pytest.mark.parametrize(
-    ("fold", "gated"), [*((f, False) for f in FOLDS), ((), True), (("repeats",), True)]
+    ("fold", "gate"),
+    [*((f, {}) for f in FOLDS), ((), GATE), (("repeats",), GATE | {"hash_dim": 11})],
 )
 @pytest.mark.parametrize("kind", ["byte", "blt"])
 def test_cached_steps_give_the_logits_of_a_full_forward(
-    kind: str, fold: tuple[str, ...], gated: bool, native: bool
+    kind: str, fold: tuple[str, ...], gate: dict[str, Any], native: bool
 ) -> None:
-    lm = model_of(kind, fold, gated)
+    lm = model_of(kind, fold, gate)
     ids = encode(TEXT)
     expected = lm.logits(ids)
     for size in (1, 7, MAX_ROWS + 9):  # one at a time, some as drafts, and pieces
@@ -143,4 +145,4 @@ def test_captured_steps_refuse_what_they_cannot_look_back_to() -> None:
         with pytest.raises(UserError, match=r"captured steps are not possible: .*hash_fold"):
             Engine(model_of(kind, ("repeats",)), captured=True)
         with pytest.raises(UserError, match=r"captured steps are not possible: .*hash_gate"):
-            Engine(model_of(kind, (), gated=True), captured=True)
+            Engine(model_of(kind, (), GATE), captured=True)

@@ -168,7 +168,13 @@ def random_ids(values: int) -> torch.Tensor:
 
 
 TABLES = {"hash_ngram_sizes": (2, 3), "hash_rows": 50}
-HASHED = [{}, TABLES, TABLES | {"hash_gate": True}]  # look-ups cost nothing, a gate's products do
+GATED = TABLES | {"hash_gate": True}
+HASHED = [
+    {},
+    TABLES,
+    GATED,
+    GATED | {"hash_dim": 96},
+]  # look-ups cost nothing, a gate's products do
 
 
 @pytest.mark.parametrize("tables", HASHED)
@@ -207,8 +213,8 @@ def test_other_families_layers_cost_what_pytorch_counts(name: str):
     assert counted(TokenLM(shape), [random_ids(500)]) == pytest.approx(ours, rel=0.001)
 
 
-@pytest.mark.parametrize("where", ["last", "none"])
-def test_a_blt_costs_what_pytorch_counts_with_its_entropy_model(where: str):
+@pytest.mark.parametrize(("where", "features"), [("last", None), ("none", None), ("none", 40)])
+def test_a_blt_costs_what_pytorch_counts_with_its_entropy_model(where: str, features: int | None):
     k, dim, heads, layers, wide, stride = 2, 64, 2, 3, 192, 4
     patcher = ByteTransformerConfig(dim=64, heads=2, layers=2, ff_dim=172, sliding_window=256)
     config = Config(
@@ -217,7 +223,7 @@ def test_a_blt_costs_what_pytorch_counts_with_its_entropy_model(where: str):
         global_heads=4, global_layers=4, global_ff_dim=512, cross_attention_k=k, hash_rows=100,
         encoder_cross_attention=where, decoder_cross_attention="all" if where == "last" else "none",
         patching=PatchingConfig(rule="static", stride=stride), entropy_model=patcher,
-        hash_gate=where == "none",
+        hash_gate=where == "none", hash_dim=features,
     )  # fmt: skip
     ids = random_ids(260)
     model = blt.BLT(config)

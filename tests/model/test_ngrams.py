@@ -33,6 +33,7 @@ from shapes import TINY, tiny_config
 
 FOLDS = [(), ("case",), ("repeats",), ("case", "repeats")]
 SIZES = (2, 3, 5)
+GATES: list[dict[str, Any]] = [{}, {"hash_gate": True}, {"hash_gate": True, "hash_dim": 7}]
 PARTS = [
     b"Hello",
     b"hello,",
@@ -140,8 +141,9 @@ def test_a_special_token_hashes_as_it_is_written() -> None:
     assert back[-1, 0] == 3
 
 
-def test_a_gate_adds_what_the_stream_asks_for_after_the_first_layer() -> None:
-    lm = byte_lm(hash_gate=True)
+@pytest.mark.parametrize("features", [None, 1, 24])
+def test_a_gate_adds_what_the_stream_asks_for_after_the_first_layer(features: int | None) -> None:
+    lm = byte_lm(hash_gate=True, hash_dim=features)
     plain = byte_lm(hash_ngram_sizes=(), hash_fold=())
     plain.load_state_dict({k: v for k, v in lm.state_dict().items() if k in plain.state_dict()})
     ids = blt.encode(TEXTS[0])
@@ -149,6 +151,7 @@ def test_a_gate_adds_what_the_stream_asks_for_after_the_first_layer() -> None:
     stack, gate = plain.transformer, lm.transformer.gate
     assert lm.tables is not None
     assert gate is not None
+    assert lm.tables.ngram.shape[1] == (features or 16)
     with torch.no_grad():
         gate.key_norm.weight.uniform_(0.5, 2.0)
         gate.state_norm.weight.uniform_(0.5, 2.0)
@@ -201,14 +204,13 @@ def test_entropies_are_those_of_whole_documents_in_any_pieces(
         torch.testing.assert_close(a, alone)
 
 
-@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("fold", FOLDS)
 def test_texts_that_share_a_start_are_scored_as_each_alone(
-    tokenizer: ByteTokenizer, fold: tuple[str, ...], gated: bool
+    tokenizer: ByteTokenizer, fold: tuple[str, ...], gate: dict[str, Any]
 ) -> None:
     start = b"Hello, aaaaaaaaaaaaaaaa theatre"
     texts = sorted(start + end for end in (b"", b"ee and", b"ee AND aaaa", b"EE other"))
-    gate: dict[str, Any] = {"hash_gate": gated}
     bytewise: dict[str, Any] = {"hash_of": "bytes", "hash_fold": fold, **gate}
     models: list[Any] = [
         byte_lm(fold, **gate),
@@ -238,11 +240,12 @@ def test_folds_make_equal_what_they_do_not_see(data: bytes) -> None:
     assert last(data) == last(data.upper()) == last(b"".join(bytes([b]) * 3 for b in data))
 
 
-@pytest.mark.parametrize("kind", ["byte", "token", "token bytes"])
+@pytest.mark.parametrize("kind", ["byte", "token", "token bytes", "token wide"])
 def test_a_model_with_tables_comes_back_from_its_folder(
     tokenizer: ByteTokenizer, tmp_path: Path, kind: str
 ) -> None:
     of: dict[str, Any] = {"hash_of": "bytes", "hash_fold": ("case",)} if "bytes" in kind else {}
+    of |= {"hash_gate": True, "hash_dim": 5} if "wide" in kind else {}
     lm: Any = byte_lm() if kind == "byte" else token_lm(tokenizer, hash_ngram_sizes=(2, 4), **of)
     lm.save(tmp_path / "model")
     again = blt.load(tmp_path / "model")
@@ -277,6 +280,9 @@ def test_other_layouts_refuse_tables_that_they_do_not_have(
         ({"hash_fold": ("accents",)}, "hash_fold: case, repeats"),
         ({"hash_ngram_sizes": (), "hash_fold": ("case",)}, "hash_ngram_sizes names none"),
         ({"hash_ngram_sizes": (), "hash_gate": True}, "hash_ngram_sizes names none"),
+        ({"hash_ngram_sizes": (), "hash_dim": 8}, "hash_ngram_sizes names none"),
+        ({"hash_dim": 8}, "set hash_gate"),
+        ({"hash_dim": 0, "hash_gate": True}, "hash_dim"),
         ({"hash_functions": 12}, "hash_functions"),
     ],
 )

@@ -46,6 +46,7 @@ UNHASHED = replace(TINY, hash_ngram_sizes=(), encoder_layers=2, encoder_cross_at
 BYTES = blt.ByteTransformerConfig(dim=128, layers=3, ff_dim=352, sliding_window=128)
 NGRAMS = replace(BYTES, hash_ngram_sizes=(3, 5), hash_rows=2000)
 GATED = replace(NGRAMS, hash_gate=True)
+WIDER = replace(GATED, hash_dim=320)
 
 
 class Counted(TorchDispatchMode):
@@ -104,7 +105,9 @@ def four_processes() -> Iterator[Parallel]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch", [(4096, 1024), (512, 512)], ids=["long", "short"])
-@pytest.mark.parametrize("config", [WIDE, DEEP, OTHERS, UNCROSSED, UNHASHED, BYTES, NGRAMS, GATED])
+@pytest.mark.parametrize(
+    "config", [WIDE, DEEP, OTHERS, UNCROSSED, UNHASHED, BYTES, NGRAMS, GATED, WIDER]
+)
 def test_the_peak_is_that_of_a_real_step(
     config: Any, batch: tuple[int, int], precision: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -104,10 +105,12 @@ def test_states_of_a_plain_transformer_are_those_of_its_modules(kind: str) -> No
     assert same(lm.head(found.final), logits)
 
 
-def test_gated_ngrams_come_after_the_first_layer() -> None:
+@pytest.mark.parametrize("features", [None, 24])
+def test_gated_ngrams_come_after_the_first_layer(features: int | None) -> None:
     torch.manual_seed(0)
+    gate: dict[str, Any] = {"hash_gate": True, "hash_dim": features}
     shape = blt.ByteTransformerConfig(
-        dim=16, heads=2, layers=2, ff_dim=16, hash_ngram_sizes=(2, 3), hash_rows=50, hash_gate=True
+        dim=16, heads=2, layers=2, ff_dim=16, hash_ngram_sizes=(2, 3), hash_rows=50, **gate
     )
     lm = blt.ByteLM(shape).eval()
     found = lm.hidden_states(b"some text")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -188,6 +190,69 @@ def test_a_budget_begins_at_the_best_size_below_or_as_far_above_as_it_says(
 def test_a_climb_that_no_budget_can_take_is_refused(climb: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="climb"):
         study(family("flat", "flat"), climb=climb)
+
+
+def variant(of: str, name: str = "wide", joins: float = 1e8) -> Family:
+    return replace(family(name, of), varies=of, joins=joins)
+
+
+@given(st.integers(0, 5), st.integers(0, 4), st.randoms(use_true_random=False))
+def test_a_variant_begins_where_the_family_that_it_varies_has_ended(
+    size: int, rate: int, chance: random.Random
+) -> None:
+    base, wide = family("flat", "flat"), variant("flat")
+    made = study(base, wide, rate_tries=(3, 1), climb=(0, 1))
+    truth = {"flat": bowl(size, rate, 2.0), "wide": bowl(size, rate, 2.0)}
+    search = play(made, truth, chance)
+    of_wide = [point for name in search.by_name for point in all_points(made, wide, name)]
+    assert {point.budget for point in of_wide} == {1e8}
+    assert {point.lr for point in of_wide} == {LRS[rate]}
+    low = max(0, min(size - 1, 3))
+    assert {point.size for point in of_wide} == {low, low + 1, low + 2}
+    found = search.best(wide, 1e8)
+    assert found is not None
+    assert found.size == size
+    assert search.families(1e7) == [base]
+    assert search.is_done(1e8)
+
+
+def all_points(made: Study, of: Family, name: str) -> list[Point]:
+    """The point of a name, if it is the family's."""
+    sizes = range(len(of.sizes))
+    every = [
+        made.point(of, budget, size, lr, seed)
+        for budget, size, lr, seed in product(made.budgets, sizes, LRS, range(2))
+    ]
+    return [point for point in every if point.name == name]
+
+
+def test_who_runs_a_variant_alone_runs_what_it_varies_too() -> None:
+    made = study(family("flat", "flat"), family("other", "other"), variant("flat"))
+    truth = dict.fromkeys(("flat", "wide"), bowl(1, 2, 2.0))
+    search = play(made, truth, only=["wide"])
+    assert {name.split("-")[0] for name in search.by_name} == {"flat", "wide"}
+
+
+def test_a_variant_is_left_out_with_the_family_that_it_varies() -> None:
+    families = family("a1", "a"), family("a2", "a"), variant("a2", joins=1e9)
+    truth = {"a1": bowl(2, 1, 2.0), "a2": bowl(2, 1, 5.0)}  # none of the variant's is asked for
+    search = play(study(*families, budgets=3), truth)
+    assert [out.family for out in search.left_out] == ["a2"]
+    assert [family.name for family in search.families(1e9)] == ["a1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"varies": "flat"}, "belong together"),
+        ({"joins": 1e8}, "belong together"),
+        ({"varies": "flut", "joins": 1e8}, "no 'flut' that varies nothing.*flat"),
+        ({"varies": "wide", "joins": 1e8}, "no 'wide' that varies nothing"),
+    ],
+)
+def test_a_variant_of_nothing_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        study(family("flat", "flat"), replace(family("wide", "flat"), **changes))
 
 
 def test_a_patcher_is_trained_before_who_needs_it_and_once_for_all() -> None:

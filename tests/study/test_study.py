@@ -71,6 +71,14 @@ kind = "blt"
 target_patch_size = 3.0
 model = {{ patching = {{ rule = "entropy" }} }}
 """
+WIDE = """[[families]]
+name = "wide"
+group = "bytes"
+varies = "flat"
+joins = 3e8
+recipe = { kind = "byte" }
+sizes = "bytes"
+"""
 ASKED = "[[evaluations]]\ntask = 'utf8'\n"
 BLT = [
     f"model.{change}"
@@ -467,6 +475,7 @@ def test_names_of_runs_are_short_and_say_what_differs(budget: float, lr: float) 
         ('kind = "blt"', 'kind = "blt"\nentropy_model = "x"', "patcher and an entropy_model"),
         ("share = 0.1", "share = 0.9", "share must be above 0"),
         ("[base.data]", f"{ASKED}beside = ['flatt']\n[base.data]", "beside: no 'flatt'; did you"),
+        ("[[patchers]]", f"{WIDE}[[patchers]]", "wide: joins 3e.* is none of the budgets"),
         ("[base.data]", f"{ASKED}budgets = [3e8]\n[base.data]", "budgets: 3e8 is none"),
         (
             'kind = "byte"\ntrain',

@@ -258,6 +258,27 @@ def test_a_study_that_is_not_done_is_reported_as_far_as_it_is(tmp_path: Path) ->
     assert "deep" not in text
 
 
+def test_a_variant_has_numbers_from_the_budget_on_that_it_joins(tmp_path: Path) -> None:
+    out = StudyFolder(folder(tmp_path))
+    tables = {"hash_ngram_sizes": [2], "hash_rows": 10, "hash_gate": True, "hash_dim": 96}
+    recipe = {"kind": "byte", "byte_model": tables}
+    wide = Family("wide", "flat", recipe, SIZES, varies="flat", joins=1e10)
+    made = replace(study(), families=(*study().families, wide), rate_tries=(3, 1))
+    scores = {line["name"]: line["bits"] for line in out.lines(SCORES)}
+    for size, seed in ((0, 0), (1, 0), (2, 0), (1, 1), (1, 2)):
+        point = made.point(wide, 1e10, size, 2e-3, seed)
+        out.append(_run(point, 1.9 + 0.1 * abs(size - 1)))
+        if size == 1:
+            other = made.point(made.families[0], 1e10, 1, 2e-3, seed).name
+            out.append({"name": point.name, "bits": scores[other]}, SCORES)
+    compared = Compared.read(made, out)
+    row = next(line for line in bits_table(compared, "code").splitlines() if "| wide |" in line)
+    flat = next(line for line in bits_table(compared, "code").splitlines() if "| flat |" in line)
+    of_wide, of_flat = (text.strip("| ").split(" | ") for text in (row, flat))
+    assert of_wide[1:3] == ["10 rows of 96, n = 2 bytes", "joins later"]
+    assert of_wide[3].strip("*").split()[0] == of_flat[3].strip("*").split()[0]
+
+
 def test_no_family_of_the_study_lacks_what_another_has() -> None:
     """Each with and without tables, of equal rows; sizes, rates and text are the same."""
     made = read_study(ROOT / "recipes" / "study" / "tables-or-patches.toml")
@@ -276,6 +297,9 @@ def test_no_family_of_the_study_lacks_what_another_has() -> None:
         assert recipe.train.optimizer == "muon"
         assert recipe.data == made.point(made.families[0], made.budgets[0], 0, 1e-3, 0).recipe.data
     assert {len(ladders) for ladders in kinds.values()} == {1}
+    wide = [family for family in made.families if "of 96" in rows[family.name]]
+    assert {family.recipe["kind"] for family in wide} == set(kinds)
+    assert len({family.joins for family in wide}) == 1
 
 
 def test_a_power_law_is_found_its_floor_is_not_zero_and_its_band_holds_it() -> None:

@@ -18,8 +18,7 @@ from processes import reports, train, write
 TABLES: dict[str, Any] = {"hash_ngram_sizes": (2, 4), "hash_rows": 97}
 OF_BYTES: dict[str, Any] = {**TABLES, "hash_of": "bytes", "hash_fold": ("case", "repeats")}
 
-
-GATED: dict[str, Any] = {**TABLES, "hash_gate": True}
+GATED: dict[str, Any] = {**TABLES, "hash_gate": True, "hash_dim": 12}
 
 
 @pytest.fixture(params=["byte", "byte gated", "token", "token bytes"])

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from blt.model.config import Config
+from blt.model.config import Config, gated_features
 from blt.model.cross_attention import BytesFromPatches, PatchesFromBytes
 from blt.model.embedding import ByteEmbedding
 from blt.model.kernels import gather, segment_max
@@ -28,7 +28,9 @@ from blt.patching.patcher import Patcher
 from blt.vocab import VOCAB_SIZE
 
 
-def local_transformer(config: Config, layers: int, ff_dim: int, gated: bool = False) -> Transformer:
+def local_transformer(
+    config: Config, layers: int, ff_dim: int, gated: int | None = None
+) -> Transformer:
     """Layers over bytes, each of which sees a window."""
     return Transformer(
         config.local_dim,
@@ -48,16 +50,17 @@ class LocalEncoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         dim, self.k = config.local_dim, config.cross_attention_k
+        gated = gated_features(config)
         self.embedding = ByteEmbedding(
             dim,
             config.hash_ngram_sizes,
             config.hash_functions,
             config.hash_rows,
             config.hash_fold,
-            config.hash_gate,
+            gated,
         )
         self.transformer = local_transformer(
-            config, config.encoder_layers, config.encoder_ff_dim, config.hash_gate
+            config, config.encoder_layers, config.encoder_ff_dim, gated
         )
         self.patch_projection = Linear(dim, self.k * dim)
         # Patch states start anew from the bytes after every layer, so of "all" only the last
@@ -73,7 +76,7 @@ class LocalEncoder(nn.Module):
         return x, self.patches(x, batch.patch_ids, batch.num_patches)
 
     def embed(self, batch: PackedBatch | Laid) -> Tensor:
-        """Embeddings of bytes and of the n-grams that end in them  # [N, d]; or [N, 2 d]."""
+        """Embeddings of bytes and of the n-grams that end in them  # [N, d]; or [N, d + e]."""
         return self.embedding(batch.ids, batch.documents.positions, batch.ngrams)  # type: ignore[no-any-return]
 
     def patches(self, x: Tensor, patch_ids: Tensor, num_patches: int) -> Tensor:

@@ -13,6 +13,7 @@ from blt.vocab import VOCAB_SIZE
 # that there is, and far below what asks for terabytes or leaves the range of float32.
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("dim", "local_dim", "global_dim"), (2, 2**17)),
+    "hash_dim": (1, 2**17),
     **dict.fromkeys(("heads", "local_heads", "global_heads", "kv_heads"), (1, 2**12)),
     "head_dim": (2, 2**12),
     **dict.fromkeys(("layers", "encoder_layers", "decoder_layers", "global_layers"), (1, 2**12)),
@@ -62,11 +63,15 @@ def _check_hashes(config: Any) -> None:
         require_within("hash_ngram_sizes", size, *NGRAM_SIZES)
     for rule in config.hash_fold:
         require(rule in ("case", "repeats"), "hash_fold: case, repeats, both or none")
-    for name in ("hash_fold", "hash_gate"):
+    for name in ("hash_fold", "hash_gate", "hash_dim"):
         require(
             bool(config.hash_ngram_sizes) or not getattr(config, name),
             f"{name} is about n-grams, and hash_ngram_sizes names none",
         )
+    require(
+        config.hash_dim is None or config.hash_gate,
+        "hash_dim: rows of another width than the layers are read by a gate alone; set hash_gate",
+    )
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class ByteTransformerConfig:
     hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()
     hash_gate: bool = False
+    hash_dim: int | None = None
 
     kind: ClassVar[str] = "byte"
     num_ids: ClassVar[int] = VOCAB_SIZE
@@ -200,6 +206,7 @@ class TokenTransformerConfig:
     hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()  # of "bytes"
     hash_gate: bool = False
+    hash_dim: int | None = None
 
     kind: ClassVar[str] = "token"
     sliding_window: ClassVar[None] = None
@@ -258,6 +265,7 @@ class Config:
     hash_rows: int = 50021
     hash_fold: tuple[Fold, ...] = ()  # what they do not see
     hash_gate: bool = False  # they are added after the first layer, which says how much
+    hash_dim: int | None = None  # features of a row that a gate reads; None: as the layers have
     rope_theta: float = 500000.0
     global_rope_scaling: RopeScaling | None = None  # of positions of patches
     norm_eps: float = 1e-5
@@ -296,3 +304,9 @@ class Config:
     def head_dim(self) -> int:
         """Features of one head of a local layer."""
         return self.local_dim // self.local_heads
+
+
+def gated_features(config: Config | ByteTransformerConfig | TokenTransformerConfig) -> int | None:
+    """Features of the rows that a gate on hash n-grams reads; None: there is no gate."""
+    dim = config.local_dim if isinstance(config, Config) else config.dim
+    return (config.hash_dim or dim) if config.hash_gate else None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blt.model import kernels
-from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
+from blt.model.config import ByteTransformerConfig, TokenTransformerConfig, gated_features
 from blt.model.kernels import RowGroups
 from blt.model.layers import init_linear
 from blt.model.ngrams import Trail, as_bytes, bytes_back, previous_rows, suffixes, without_case
@@ -99,15 +99,16 @@ class NgramTables(nn.Module):
     """Tables of hash n-grams: rows of all that end in an id are added up.
 
     Args:
-        dim: features of a row.
+        dim: features of what the rows are added to.
         sizes: of n-grams, in ids.
         functions: hash functions.
         rows: of the table of one size and function.
         fold: what hashes do not see; see :class:`blt.Config`.
-        gated: they are not added to an embedding, but go beside it.
+        gated: features e of a row where they are not added to an embedding, but go beside it, for a
+            gate; None: they are added, and have d.
     """
 
-    ngram: nn.Parameter  # [functions * len(sizes) * rows, d]
+    ngram: nn.Parameter  # [functions * len(sizes) * rows, d or e]
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class NgramTables(nn.Module):
         functions: int,
         rows: int,
         fold: Sequence[str] = (),
-        gated: bool = False,
+        gated: int | None = None,
     ) -> None:
         super().__init__()
         self.sizes, self.functions, self.rows = tuple(sizes), functions, rows
@@ -124,10 +125,11 @@ class NgramTables(nn.Module):
         self.reach = max(sizes, default=1)  # ids that an n-gram is made of
         self.sparse_gradients = False  # a training loop with a row-wise optimiser turns it on
         self._first(dim)
+        width = dim if gated is None else gated
         self.ngram = nn.Parameter(
-            torch.empty(rows * functions * len(sizes), dim, dtype=torch.float32)
+            torch.empty(rows * functions * len(sizes), width, dtype=torch.float32)
         )
-        init_linear(self.ngram, dim)
+        init_linear(self.ngram, width)
 
     def _first(self, dim: int) -> None:
         """Parameters that come before the tables."""
@@ -161,13 +163,13 @@ class NgramTables(nn.Module):
         return without_case(ids) if "case" in self.fold else ids
 
     def sum(self, back: list[Tensor], groups: RowGroups | None = None) -> Tensor:
-        """What :meth:`back` gave → the sum of the rows of each id's n-grams  # [N, d]."""
+        """What :meth:`back` gave → the sum of the rows of each id's n-grams  # [N, d or e]."""
         rows = ngram_rows(back, self.sizes, self.functions, self.rows)
         return kernels.sum_of_rows(self.ngram, rows, self.sparse_gradients, groups)
 
     def joined(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings [N, d] with the sum of rows [N, d] added; for a gate, beside it: [N, 2 d]."""
-        return torch.cat((x, rows), -1) if self.gated else x + rows
+        """Embeddings [N, d] with the sum of rows added; for a gate, beside it: [N, d + e]."""
+        return x + rows if self.gated is None else torch.cat((x, rows), -1)
 
     @torch.no_grad()
     def groups(self, ids: Tensor, positions: Tensor) -> RowGroups | None:
@@ -251,8 +253,9 @@ class TokenByteNgrams(NgramEmbedding):
 def ngrams_of(config: ByteTransformerConfig | TokenTransformerConfig) -> NgramEmbedding | None:
     """The tables of a transformer without patches; None: it has none."""
     c = config
-    how = (c.dim, c.hash_ngram_sizes, c.hash_functions, c.hash_rows, c.hash_fold, c.hash_gate)
-    if not c.hash_ngram_sizes:
+    sizes, gated = c.hash_ngram_sizes, gated_features(c)
+    how = (c.dim, sizes, c.hash_functions, c.hash_rows, c.hash_fold, gated)
+    if not sizes:
         return None
     if isinstance(c, ByteTransformerConfig):
         return NgramEmbedding(*how)

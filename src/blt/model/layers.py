@@ -188,13 +188,13 @@ class NgramGate(nn.Module):
     """What hash n-grams add to the residual stream, as much as it asks for (Engram, arXiv
     2601.07372)."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, rows: int, eps: float) -> None:
         super().__init__()
-        self.key, self.value = Linear(dim, dim), Linear(dim, dim)
+        self.key, self.value = Linear(rows, dim), Linear(rows, dim)
         self.state_norm, self.key_norm = RMSNorm(dim, eps), RMSNorm(dim, eps)
 
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The stream [N, d], and the sum of each position's rows [N, d] → [N, d]."""
+        """The stream [N, d], and the sum of each position's rows [N, e] → [N, d]."""
         fit = (self.state_norm(x) * self.key_norm(self.key(rows))).float().sum(-1, keepdim=True)
         value = self.value(rows)
         return torch.sigmoid(fit * x.shape[-1] ** -0.5).to(value.dtype) * value
@@ -204,8 +204,8 @@ class Transformer(nn.Module):
     """A stack of layers over a flat packed stream, with one table of rotations for all.
 
     Args:
-        gated: what it reads has hash n-grams beside it, [N, 2 d]; a gate adds them after the first
-            layer.
+        gated: features e of the hash n-grams beside what it reads, [N, d + e], which a gate adds
+            after the first layer; None: there are none.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class Transformer(nn.Module):
         eps: float,
         window: int | None = None,
         rope_scaling: RopeScaling | None = None,
-        gated: bool = False,
+        gated: int | None = None,
         block: Block = LLAMA,
     ) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, ff_dim, eps, window, block) for _ in range(layers)
         )
-        self.gate = NgramGate(dim, eps) if gated else None
+        self.gate = None if gated is None else NgramGate(dim, gated, eps)
 
     def frequencies(self, device: torch.device) -> Tensor:
         return rope_frequencies(self.head_dim, self.rope_theta, self.rope_scaling, device)
@@ -254,7 +254,7 @@ class Transformer(nn.Module):
         on_layer: OnLayer | None = None,
     ) -> Tensor:  # x [N, d]
         if self.gate is not None:
-            x, rows = (half.contiguous() for half in x.chunk(2, -1))
+            x, rows = (part.contiguous() for part in x.tensor_split((self.dim,), -1))
         rope, delta = self.rope(spans), self.first_delta(x)
         for index, layer in enumerate(self.layers):
             cache = None if caches is None else caches[index]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blt.model.config import ByteTransformerConfig, TokenTransformerConfig
+from blt.model.config import ByteTransformerConfig, TokenTransformerConfig, gated_features
 from blt.model.embedding import ngrams_of
 from blt.model.kernels import RowGroups
 from blt.model.layers import KeyValueCache, Linear, RMSNorm, Transformer, init_linear
@@ -50,7 +50,7 @@ class CausalTransformer(nn.Module):
             eps=config.norm_eps,
             window=config.sliding_window,
             rope_scaling=config.rope_scaling,
-            gated=config.hash_gate,
+            gated=gated_features(config),
             block=config.block,
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)
@@ -139,7 +139,7 @@ class CausalTransformer(nn.Module):
         back: list[Tensor] | None = None,
         groups: RowGroups | None = None,
     ) -> Tensor:
-        """Embeddings of ids [N] and of the n-grams that end in them  # [N, d]; or [N, 2 d]."""
+        """Embeddings of ids [N] and of the n-grams that end in them  # [N, d]; or [N, d + e]."""
         x = F.embedding(ids, getattr(self, self.config.embedding_name))
         if self.tables is None:
             return x

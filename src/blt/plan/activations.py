@@ -98,9 +98,10 @@ class Activations:
 
     def _gate(self, gate: NgramGate, rows: int) -> Part:
         """What it reads of n-grams, two norms with their scales, and the value."""
-        dim = gate.key.in_features
-        kept = rows * (4 * self.width * dim + 3 * FLOAT) + self._casts(gate)
-        return Part([gate], kept, backward=rows * (3 * self.width + FLOAT) * dim)
+        dim, read = gate.key.weight.shape
+        kept = rows * (self.width * (3 * dim + read) + 3 * FLOAT) + self._casts(gate)
+        backward = rows * ((2 * self.width + FLOAT) * dim + self.width * read)
+        return Part([gate], kept, backward=backward)
 
     def _kept(self, dim: int, heads: int, wide: int) -> int:
         """What a layer keeps of each row; ``heads``: features of all heads."""

@@ -159,7 +159,7 @@ def decoder_states(
 
 def _alone(transformer: Transformer, x: Tensor) -> Tensor:
     """Embeddings without the hash n-grams that a gate adds after the first layer  # [N, d]."""
-    return x if transformer.gate is None else x.chunk(2, -1)[0]
+    return x[:, : transformer.dim]
 
 
 def _rows(layers: Sequence[Tensor], start: int, end: int) -> tuple[Tensor, ...]:

@@ -64,6 +64,10 @@ class Family:
     sizes: tuple[tuple[str, ...], ...]  # overrides of each size, the smallest model first
     first_size: int = 1  # where the search begins at the smallest budget: an index of sizes
     patcher: str | None = None  # the entropy model that cuts its text, or teaches its table
+    # A variant of another family, which it joins at a budget: its search begins there, where that
+    # one's has ended.
+    varies: str | None = None
+    joins: float = 0.0  # the smallest budget that it is trained at
 
     def __post_init__(self) -> None:
         require(len(self.sizes) >= 1, f"{self.name}: sizes names none")
@@ -73,6 +77,8 @@ class Family:
             0 <= self.first_size < max(2, len(self.sizes)),
             f"{self.name}: first_size {self.first_size} is no index of its {len(self.sizes)} sizes",
         )
+        both = (self.varies is None) == (self.joins == 0)
+        require(both, f"{self.name}: varies and joins belong together; name both or neither")
 
 
 @dataclass(frozen=True)
@@ -165,12 +171,21 @@ class Study:
         for family in self.families:
             there = family.patcher is None or family.patcher in known
             require(there, f"{family.name}: no patcher {family.patcher!r} among {known}")
+        for family in self.families:
+            self._check_varies(family)
         for of in self.characters:
             self._check_named(f"characters: {of.name}", "families", of.families, of.budgets)
             for one in of.evaluations:
                 self._check_named(f"characters: {of.name}: {one.name}", "beside", one.beside, ())
         for one in self.evaluations:
             self._check_named(f"evaluations: {one.name}", "beside", one.beside, one.budgets)
+
+    def _check_varies(self, family: Family) -> None:
+        if family.varies is None:
+            return
+        known = [other.name for other in self.families if other.varies is None]
+        there, hint = family.varies in known, nearest(family.varies, known)
+        require(there, f"{family.name}: varies: no {family.varies!r} that varies nothing; {hint}")
 
     def _check_named(
         self, where: str, key: str, families: Sequence[str], budgets: Sequence[float]

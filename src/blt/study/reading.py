@@ -38,6 +38,9 @@ def read_study(
         override(data.setdefault("base", {}), change)
     _lay_ladders(data, str(path))
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
+    for family in study.families:
+        there = family.joins in (0, *study.budgets)
+        require(there, f"{path}: {family.name}: joins {family.joins:g} is none of the budgets")
     for budget in study.budgets:
         for patcher in study.patchers:
             kind = study.patcher_point(patcher.name, budget).recipe.kind

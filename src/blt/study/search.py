@@ -6,6 +6,7 @@ Pure: the same lines give the same answer, in every process that works on a stud
 * Sizes of a ladder likewise, each at its best rate: at least three, where there are as many.
 * The best size and rate is trained again with other seeds.
 * Of each group the best family goes on to the next budget, and those that are not clearly worse.
+* A variant joins the family that it varies at a budget, and begins at its best size and rates.
 
 Searches and the rule go by validation bits: of the training sources' own held-out text, weighted
 as the sources are. The text that models are compared on takes no part.
@@ -42,12 +43,14 @@ class Search:
     """A study and the lines of its runs that have ended.
 
     Args:
-        only: names of families, as if there were no others; none: all.
+        only: names of families, as if there were no others than these and those that they vary;
+            none: all.
     """
 
     def __init__(self, study: Study, lines: Sequence[Line], only: Sequence[str] = ()) -> None:
         self.study = study
-        self.all = [one for one in study.families if not only or one.name in only]
+        wanted = {*only, *(study.family(name).varies for name in only)}
+        self.all = [one for one in study.families if not only or one.name in wanted]
         self.by_name = {line["name"]: line for line in lines}
         self._known: dict[Any, Any] = {}
 
@@ -87,7 +90,11 @@ class Search:
 
     def _families(self, budget: float) -> list[Family]:
         out = {of.family for below in self._below(budget) for of in self._rule(below)}
-        return [family for family in self.all if family.name not in out]
+        return [
+            family
+            for family in self.all
+            if family.joins <= budget and not {family.name, family.varies} & out
+        ]
 
     def sizes(self, family: Family, budget: float) -> list[int]:
         """Sizes that were tried, or are to be."""
@@ -98,7 +105,7 @@ class Search:
         return self._once(("best", family.name, budget), lambda: self._best(family, budget))  # type: ignore[no-any-return]
 
     def _best(self, family: Family, budget: float) -> Point | None:
-        if any(self.best(family, below) is None for below in self._below(budget)[-1:]):
+        if not self._begins(family, budget):
             return None
         points = self._searched(family, budget)
         if any(point.name not in self.by_name for point in points):
@@ -139,6 +146,8 @@ class Search:
                 yield patcher
                 if patcher.name not in self.by_name:
                     continue
+            if not self._begins(family, budget):
+                continue
             yield from self._searched(family, budget)
             if self.best(family, budget) is not None:
                 yield from self._seeds(family, budget)
@@ -183,22 +192,35 @@ class Search:
 
         return [points[index] for index in climbed(len(lrs), start, tries, bits)]
 
-    def _first_size(self, family: Family, budget: float) -> int:
-        """The best of the budget below, or so many above it as its climb says."""
+    def _before(self, family: Family, budget: float) -> tuple[Family, float] | None:
+        """Whose search, at which budget, says where this one begins; None: nobody's."""
+        if family.varies is not None and family.joins == budget:
+            return self.study.family(family.varies), budget
         below = self._below(budget)
-        if not below:
+        return (family, below[-1]) if below else None
+
+    def _begins(self, family: Family, budget: float) -> bool:
+        """Has the search ended that this one begins from?"""
+        before = self._before(family, budget)
+        return before is None or self.best(*before) is not None
+
+    def _first_size(self, family: Family, budget: float) -> int:
+        """The best of the search before, or so many above it as the budget's climb says."""
+        before = self._before(family, budget)
+        if before is None:
             return min(family.first_size, len(family.sizes) - 1)
-        best = self.best(family, below[-1])
+        best = self.best(*before)
         assert best is not None
-        climb = self.study.climb[len(below)] if self.study.climb else 0
+        climbs = before[1] < budget and self.study.climb
+        climb = self.study.climb[self.study.budgets.index(budget)] if climbs else 0
         return min(best.size + climb, len(family.sizes) - 1)
 
     def _first_rate(self, family: Family, budget: float, size: int) -> int:
-        """The best of the same size, or the one nearest to it, at the budget below."""
-        below = self._below(budget)
-        if not below:
+        """The best of the same size, or the one nearest to it, of the search before."""
+        before = self._before(family, budget)
+        if before is None:
             return min(self.study.first_lr, len(self.study.lrs) - 1)
-        points = self._searched(family, below[-1])
+        points = self._searched(*before)
         near = min({point.size for point in points}, key=lambda other: abs(other - size))
         best = min((p for p in points if p.size == near), key=lambda point: self.bits(point))
         return self.study.lrs.index(best.lr)

@@ -97,11 +97,14 @@ def tables_of(study: Study, family: Family) -> str:
         return "none"
     unit = getattr(config, "hash_of", "bytes")
     rows = config.hash_rows * config.hash_functions * len(sizes)
-    return f"{rows:,} rows, n = {', '.join(map(str, sizes))} {unit}"
+    wide = "" if config.hash_dim is None else f" of {config.hash_dim}"
+    return f"{rows:,} rows{wide}, n = {', '.join(map(str, sizes))} {unit}"
 
 
 def _missing(compared: Compared, family: Family, budget: float) -> str:
     """Why there is no cell."""
+    if budget < family.joins:
+        return "joins later"
     out = any(out.family == family.name for out in compared.search.left_out if out.after < budget)
     return "left out" if out else "not run"
 

@@ -203,7 +203,7 @@ def _steps(model: CachedModel) -> BLTSteps | ByteSteps:
 def refusal(model: ByteModel) -> str | None:
     """Why a model cannot be written with in captured steps; None: it can."""
     for module in model.modules():
-        if isinstance(module, NgramTables) and module.gated:
+        if isinstance(module, NgramTables) and module.gated is not None:
             return "a gate on n-grams (hash_gate) is not written in captured steps"
         if isinstance(module, NgramTables) and "repeats" in module.fold:
             return "n-grams that leave out repeats (hash_fold) look back without bound"
