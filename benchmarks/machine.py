@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from blt.errors import UserError, how_to_install
+from blt.machine.hardware import processor
 
 ROOT = Path(__file__).parents[1]  # of the repository
 
@@ -39,14 +40,6 @@ def about(device: torch.device | str = "cpu") -> dict[str, Any]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
     }
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def fastest(work: Callable[[], object], seconds: float) -> float:

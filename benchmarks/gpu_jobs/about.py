@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 import blt
-from benchmarks.machine import ROOT, processor
+from benchmarks.machine import ROOT
+from blt.machine.hardware import processor
 
 COMMIT = "COMMIT"  # a file that a bundle holds instead of a repository
 PACKAGES = ("triton", "transformers", "liger-kernel", "numpy")

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import blt
 from blt import cli
 from blt.data.loader import loader_of
 from blt.errors import UserError
-from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
+from blt.machine import precision
+from blt.train import Recipe, TrainConfig, job, read_recipe, train_recipe
 from checkpoints import equal_weights
 
 
@@ -41,6 +43,28 @@ def moved(byte_recipe: Recipe, tmp_path: Path) -> tuple[Recipe, Recipe]:
 
 def longer(recipe: Recipe, **train: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, steps=12, **train))
+
+
+def test_a_run_that_is_taken_up_computes_as_before_on_the_same_device(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether bfloat16 is faster is measured, and a busy machine may say otherwise later."""
+    monkeypatch.setattr(precision, "_settled", {})
+    here = torch.device("cpu")
+    precision.settle_bfloat16(here, True)
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, precision="auto"))
+    train_recipe(recipe, tmp_path / "run")
+    for name in ("later", "elsewhere"):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+    model = train_recipe(longer(recipe), tmp_path / "run", resume=True)
+    precision.settle_bfloat16(here, False)
+    later = train_recipe(longer(recipe), tmp_path / "later", resume=True)
+    assert equal_weights(later, model)
+    assert precision.settled_bfloat16(here) is True
+    precision.settle_bfloat16(here, False)
+    monkeypatch.setattr(job, "device_name", lambda device: "another CPU")
+    elsewhere = train_recipe(longer(recipe), tmp_path / "elsewhere", resume=True)
+    assert not equal_weights(elsewhere, model)
 
 
 def test_a_change_on_purpose_is_recorded_and_takes_effect(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import platform
 import re
 import resource
 import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -118,6 +120,19 @@ def kind_of(device: torch.device) -> Hardware | None:
         return None
     name = torch.cuda.get_device_name(device).replace(" ", "")
     return next((kind for kind in KINDS.values() if kind.name in name), None)
+
+
+def device_name(device: torch.device) -> str:
+    """What a GPU or the CPU is called, such as "NVIDIA H100 80GB HBM3"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def measured_flops(

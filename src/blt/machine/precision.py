@@ -88,6 +88,11 @@ def bfloat16_is_faster(device: torch.device) -> bool:
     return _settled[device.type]
 
 
+def settled_bfloat16(device: torch.device) -> bool | None:
+    """What :func:`bfloat16_is_faster` says, if it was asked before; None: it was not."""
+    return _settled.get(device.type)
+
+
 def settle_bfloat16(device: torch.device, faster: bool) -> None:
     """From now on ``auto`` takes this: processes that train together must take the same."""
     _settled[device.type] = faster

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from blt.chat import ChatTemplate
@@ -30,7 +31,8 @@ from blt.data.text import (
 )
 from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
-from blt.machine.precision import choose_device, choose_dtype
+from blt.machine.hardware import device_name
+from blt.machine.precision import choose_device, choose_dtype, settle_bfloat16
 from blt.model.compiling import compile_model, wants_compiling
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES, Patcher
@@ -138,7 +140,9 @@ def train_recipe(
         world=parallel.world,
     )
     if run.has_checkpoint:
-        checked_values(run, batches)
+        values = checked_values(run, batches)
+        if parallel.mesh is None:  # several processes have agreed by now
+            _settle_as_before(values, model.device)
     if resume:
         for line in record_changes(run, recipe):
             if say is not None and parallel.main:
@@ -178,6 +182,14 @@ def _template(recipe: Recipe, checkpoint: Path) -> ChatTemplate | None:
             f"it; to keep the other, prepare the text again with --template {folders[0]}"
         )
     return prepared
+
+
+def _settle_as_before(values: dict[str, Any], device: torch.device) -> None:
+    """On the same device bfloat16 counts as it was measured when the run began: another load, and
+    so another answer, would round otherwise."""
+    faster = values.get("bfloat16_is_faster")
+    if faster is not None and values.get("device") == device_name(device):
+        settle_bfloat16(device, faster)
 
 
 def _own_entropy_model(

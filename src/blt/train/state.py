@@ -42,6 +42,8 @@ class TrainerValues(Schema):
     seconds: Amount
     prepared_seconds: Amount = 0.0
     evals_done: Count
+    device: str | None = None  # its name
+    bfloat16_is_faster: bool | None = None  # there, as it was measured
     tensors: list[str]
 
     @model_validator(mode="after")

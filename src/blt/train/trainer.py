@@ -15,7 +15,8 @@ from blt.checkpoint.folders import TRAINER
 from blt.data.loader import Loader
 from blt.errors import UserError, named
 from blt.lm import LanguageModel
-from blt.machine.precision import autocast, choose_dtype
+from blt.machine.hardware import device_name
+from blt.machine.precision import autocast, choose_dtype, settled_bfloat16
 from blt.model.language import Ready
 from blt.model.routing import routes_of
 from blt.train.compression import Compression
@@ -223,6 +224,8 @@ class Trainer:
             **self.guard.state(),
             "loader": self.loader.state(),
             "documents": self.loader.loader.fingerprint,
+            "device": device_name(self.model.device),
+            "bfloat16_is_faster": settled_bfloat16(self.model.device),
         }
         return TrainerState(tensors, values)
 
