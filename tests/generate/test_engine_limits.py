@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import product
 
 import pytest
 import torch
@@ -129,9 +130,6 @@ def test_a_request_that_fails_leaves_the_others_untouched(monkeypatch: pytest.Mo
     monkeypatch.undo()
     read = engine.model.prefill
 
-    def out_of_memory(*args: object) -> None:
-        raise RuntimeError("out of memory")
-
     monkeypatch.setattr(engine.model, "prefill", out_of_memory)
     unread = engine.submit("unread", max_bytes=30)
     while not unread.finished:
@@ -173,6 +171,95 @@ def test_a_thread_that_fails_tells_who_waits(monkeypatch: pytest.MonkeyPatch) ->
         result = engine.submit("x", max_bytes=9, ignore_eos=True).result()
     assert result.finish_reason == "error"
     assert "no such thing" in str(result.error)
+
+
+def out_of_memory(*_: object) -> None:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(("move", "without"), [("swap", 0), ("fork", 1)])
+def test_a_text_without_memory_for_its_copy_or_its_place_takes_nobody_with_it(
+    move: str, without: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is written meanwhile, and a long prompt lies half read in the row before."""
+    monkeypatch.setattr("blt.generate.reading.PIECE_BYTES", 64)
+    lm, long = random_blt(), b"a long prompt " * 20
+    engine = Engine(lm, max_batch=5)
+    stream = engine.submit("stream", max_bytes=60)
+    engine.step()
+    other = engine.submit(long, max_bytes=20)
+    engine.step()
+    same = [engine.submit("same", max_bytes=20) for _ in range(2)]
+    works = getattr(engine.model, move)
+
+    def fails_once(*_: object) -> None:
+        monkeypatch.setattr(engine.model, move, works)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, move, fails_once)
+    engine.run()
+    assert "out of memory" in str(same.pop(without).result(timeout=60).error)
+    for handle, prompt, most in (
+        (stream, b"stream", 60),
+        (other, long, 20),
+        (same[0], b"same", 20),
+    ):
+        assert handle.result(timeout=60).data == lm.generate(prompt, max_bytes=most).data
+    assert engine.model.texts == []
+
+
+def test_a_prompt_that_cannot_be_read_on_after_a_state_leaves_the_rows_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = random_blt()
+    engine = Engine(lm, max_batch=2)
+    healthy = engine.submit("healthy", max_bytes=30)
+    engine.step()
+    monkeypatch.setattr(engine.model, "read_on", out_of_memory)
+    ill = engine.submit("ill", state=lm.read("To be, or "), max_bytes=30)
+    while not ill.finished:
+        engine.step()
+    monkeypatch.undo()
+    assert "out of memory" in str(ill.result(timeout=60).error)
+    assert healthy.result(timeout=60).data == lm.generate("healthy", max_bytes=30).data
+    assert engine.model.texts == []
+
+
+@pytest.mark.parametrize(
+    ("place", "threaded"),
+    [
+        *product(["fork", "swap", "_patches_read", "join"], [True, False]),
+        ("on_step", True),  # without a thread nobody is told of steps
+    ],
+)
+def test_whatever_fails_in_the_engine_ends_all_requests_with_its_cause(
+    place: str, threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait, are being read or written, and those on their way from one to the next."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    engine = Engine(random_blt(), max_batch=4)
+    options = {"max_bytes": 100_000, "ignore_eos": True}
+    handles = [engine.submit("written", **options)]
+    engine.step()
+    handles += [engine.submit(prompt, **options) for prompt in ("a", "same", "same", "waits")]
+
+    def broken(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    owners = {"fork": engine.model, "swap": engine.model, "join": engine._writer}
+    monkeypatch.setattr(owners.get(place, engine), place, broken)
+    if threaded:
+        with engine:
+            results = [handle.result(timeout=60) for handle in handles]
+    else:
+        with pytest.raises(ValueError, match="no such thing"):
+            engine.run()
+        results = [handle.result(timeout=60) for handle in handles]
+        engine.close()
+    assert {result.finish_reason for result in results} == {"error"}
+    assert all("no such thing" in str(result.error) for result in results)
+    with pytest.raises(UserError, match=r"no such thing.*make another"):
+        engine.submit("too late")
 
 
 def test_narrow_caches_need_half_of_the_room() -> None:

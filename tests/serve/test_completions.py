@@ -35,6 +35,11 @@ def test_models_are_listed(served: Served) -> None:
     assert (model.kind, model.rule, model.threshold) == ("blt", "entropy", 4.6)  # type: ignore[attr-defined]
 
 
+def test_a_card_holds_nothing_that_is_never_said(served: Served) -> None:
+    card = httpx.get(f"{served.url}/v1/models").json()["data"][0]
+    assert None not in card.values()
+
+
 def test_text_is_the_engines(served: Served) -> None:
     found = served.client().completions.create(
         model="tiny", prompt=PROMPT, max_tokens=60, temperature=0.9, top_p=0.95, seed=3

@@ -23,6 +23,7 @@ import pytest
 from blt import cli
 from blt.errors import UserError
 from blt.serve import run
+from blt.serve.analysis import Analysis
 from blt.serve.keys import Keys
 from blt.serve.pace import Pace
 from blt.serve.settings import Limits, Settings
@@ -160,6 +161,53 @@ def test_a_request_that_takes_too_long_is_ended(stream: bool) -> None:
         else:
             assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
         assert server.becomes_idle()
+
+
+ANALYSES = [
+    ("score", "/v1/score", {"text": "x"}),
+    ("patches", "/v1/patches", {"text": "x"}),
+    ("embed", "/v1/embeddings", {"input": "x"}),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "body"), ANALYSES)
+def test_a_text_that_is_not_analysed_in_time_is_answered_so(
+    name: str, path: str, body: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the error of completions; until it has ended, the next has to wait for its turn."""
+    go = threading.Event()
+    monkeypatch.setattr(Analysis, name, lambda *_: go.wait(timeout=60))
+    with serving(Settings("tiny", max_queue=1, limits=Limits(timeout=0.3))) as server:
+        answer = server.post(path, body)
+        refused = server.post(path, body)
+        go.set()
+        assert wait_until(lambda: server.service._analyses == 0)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    assert answer.json()["error"]["type"] == "timeout_error"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+
+
+@pytest.mark.parametrize(("name", "path", "body"), ANALYSES)
+def test_a_client_that_leaves_an_analysis_is_counted(
+    name: str, path: str, body: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        go.wait(timeout=60)
+
+    monkeypatch.setattr(Analysis, name, slow)
+    with serving(Settings("tiny")) as server:
+        data = json.dumps(body)
+        with socket.create_connection(address(server)) as raw:
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            raw.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode())
+            assert begun.wait(timeout=30)
+        left = wait_until(lambda: server.metric("blt_clients_left_total") == 1)
+        go.set()
+        assert left
+        assert wait_until(lambda: server.service._analyses == 0)
 
 
 def test_an_engine_that_has_failed_is_told_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:

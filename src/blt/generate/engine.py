@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -112,6 +113,9 @@ class Engine:
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._failure = ""  # why nothing is written any more
+        # By id, as requests have no hash; weak, as whoever waits for one holds it.
+        self._accepted: WeakValueDictionary[int, Request] = WeakValueDictionary()
         self.on_step: Callable[[], None] = lambda: None
 
     # --- for users -------------------------------------------------------------------------------
@@ -159,8 +163,9 @@ class Engine:
         request.working = self._working_of(size + 1)
         self._admission.check(request, length - sampling.max_bytes)
         with self._changed:
-            require(not self._stopping, "the engine has been closed")
+            require(not self._stopping, self._closed())
             self._admission.add(request)
+            self._accepted[id(request)] = request
             self._changed.notify_all()
         return Handle(request, self._progress)
 
@@ -180,7 +185,12 @@ class Engine:
         return len(self._running) + len(self._reader.requests)
 
     def _unfinished(self) -> list[Request]:
-        return [*self._admission.waiting, *self._running, *self._reader.requests]
+        """Requests that somebody may wait for, wherever they are between the queue and a row."""
+        return [r for r in self._accepted.values() if r.finish_reason is None]
+
+    def _closed(self) -> str:
+        """Why no more requests are taken."""
+        return f"{self._failure}; make another" if self._failure else "the engine has been closed"
 
     @property
     def alive(self) -> bool:
@@ -200,9 +210,18 @@ class Engine:
 
     def step(self) -> bool:
         """Read a piece of the prompts of who fits, and write at least one byte for each whose
-        prompt has been read; False if nothing is left."""
-        with self._own_precision():
-            return self._step()
+        prompt has been read; False if nothing is left.
+
+        An exception ends all requests with an error, and the engine writes nothing more.
+        """
+        if self._failure:
+            return False
+        try:
+            with self._own_precision():
+                return self._step()
+        except Exception as error:
+            self._give_up(error)
+            raise
 
     def _step(self) -> bool:
         self._leave()
@@ -263,29 +282,34 @@ class Engine:
     # --- the thread ------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
-            try:
-                busy = self.step()
-            except Exception as error:
-                self._give_up(error)
-                raise
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            self._give_up(error)
             self.on_step()
-            with self._changed:
-                self._changed.notify_all()  # to who waits for bytes
-                if not busy and not self.waiting:
-                    if self._stopping:
-                        return
-                    self._changed.wait()
+            raise
 
-    def _give_up(self, error: Exception) -> None:
+    def _turn(self) -> bool:
+        """A step, and word of it; False once the engine is closed and nothing is left."""
+        busy = self.step()
+        self.on_step()
+        with self._changed:
+            self._changed.notify_all()  # to who waits for bytes
+            if not busy and not self.waiting:
+                if self._stopping:
+                    return False
+                self._changed.wait()
+        return True
+
+    def _give_up(self, error: BaseException) -> None:
         """Tell everybody who waits that nothing will come any more."""
         with self._changed:
             self._stopping = True
+            self._failure = f"the engine has failed: {error!r}"
             for request in self._unfinished():
-                if request.finish_reason is None:
-                    request.finish("error", f"the engine has failed: {error}")
+                request.finish("error", self._failure)
             self._changed.notify_all()
-        self.on_step()
 
     def _progress(self) -> None:
         """Called by who wants more bytes than there are."""

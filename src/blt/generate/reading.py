@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blt import vocab
@@ -96,21 +97,18 @@ class Reader:
             writing: texts that are written meanwhile, in the first rows.
 
         Returns:
-            requests whose prompts have been read now, in the rows behind those texts.
+            requests whose prompts have been read now, in the rows behind those texts; those for
+            which memory ran out have ended instead.
         """
         if writing and self._owed > 0:
             return []
         begun = time.perf_counter()
         read: list[Request] = []
         for prompts in self._next(writing):
-            rows = len(self.model.texts)
-            try:
+            with self._failing(prompts, writing + len(read)):
                 self._read(prompts, writing)
-            except (RuntimeError, MemoryError) as error:  # PyTorch's out of memory is the former
-                self._fail(prompts, rows, error)
-                continue
             for prompt in prompts:
-                if prompt.rest == 0:
+                if prompt.requests and prompt.rest == 0:  # without any it has failed
                     read += self._finish(prompt, writing + len(read))
         self._owed = time.perf_counter() - begun
         return read
@@ -167,24 +165,52 @@ class Reader:
         self.begun.append(prompt)
 
     def _finish(self, prompt: Prompt, row: int) -> list[Request]:
-        """Put a prompt that is read into ``row``, and behind it copies for its other requests."""
-        model, begun, at = self.model, self.begun, self.begun.index(prompt)
-        model.swap(row, row + at)  # the rows from `row` on are those of `begun`
+        """Put a prompt that is read into ``row``, and behind it copies for its other requests.
+
+        Returns:
+            requests that have a row now; the others have ended.
+        """
+        read: list[Request] = []
+        for copy in self._copies(prompt, row):
+            with self._failing([copy], row + len(read)):
+                self._take(copy, row + len(read))
+                read += copy.requests
+        return read
+
+    def _copies(self, prompt: Prompt, taken: int) -> list[Prompt]:
+        """A prompt that is read, begun once for each of its requests."""
+        prompt.requests, others = prompt.requests[:1], prompt.requests[1:]
+        copies = [prompt]
+        for request in others:
+            copy = Prompt([request], prompt.ids, prompt.done)
+            with self._failing([copy], taken):
+                self.model.fork(self._row(prompt))
+                self.begun.append(copy)
+                copies.append(copy)
+        return copies
+
+    def _take(self, prompt: Prompt, row: int) -> None:
+        """Put a prompt that is begun into ``row``, the first of those of ``begun``, and end it."""
+        begun, at = self.begun, self.begun.index(prompt)
+        self.model.swap(row, row + at)
         begun[0], begun[at] = begun[at], begun[0]
         begun.pop(0)
-        for copy, _ in enumerate(prompt.requests[1:], row + 1):
-            model.fork(row)
-            model.swap(copy, len(model.texts) - 1)
-            begun[:] = [*begun[1:], *begun[:1]]
-        return prompt.requests
 
-    def _fail(self, prompts: Sequence[Prompt], rows: int, error: Exception) -> None:
-        """End the requests of prompts that could not be read; there were so many rows before."""
-        for prompt in prompts:
-            for request in prompt.requests:
-                request.finish("error", f"its prompt could not be read: {error}")
-        del self.model.texts[rows:]
-        self.forget_ended()
+    @contextmanager
+    def _failing(self, prompts: Sequence[Prompt], taken: int) -> Iterator[None]:
+        """Where memory runs out, the requests of ``prompts`` end and leave no row behind.
+
+        Args:
+            taken: rows before those of ``begun``.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:  # PyTorch's out of memory is the former
+            reason = f"its prompt could not be read: {str(error) or 'out of memory'}"
+            for request in [r for prompt in prompts for r in prompt.requests]:
+                request.finish("error", reason)
+            del self.model.texts[taken + len(self.begun) :]  # rows that are nobody's yet
+            self.forget_ended()
 
     def _row(self, prompt: Prompt) -> int:
         return len(self.model.texts) - len(self.begun) + self.begun.index(prompt)

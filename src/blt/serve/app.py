@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic_core import PydanticCustomError
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +19,7 @@ from blt.serve.analysis import parameters_of, rule_cards
 from blt.serve.asked import Asked
 from blt.serve.chat import ChatForm, asked_by
 from blt.serve.chat_schemas import ChatCompletion, ChatRequest
-from blt.serve.completions import complete
+from blt.serve.completions import ClientLeftError, complete, while_connected
 from blt.serve.embeddings import EmbeddingList, EmbeddingRequest, embed
 from blt.serve.errors import RESPONSES, APIError, ErrorBody
 from blt.serve.forms import CompletionForm
@@ -47,6 +47,7 @@ from blt.serve.schemas import (
 from blt.serve.service import Service
 from blt.serve.settings import Settings
 
+T = TypeVar("T")
 # Of each event, as OpenAPI 3.1 has it.
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 EVENTS = {"text/event-stream": {"schema": EVENT}}
@@ -100,6 +101,15 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
     limits, started = service.limits, int(time.time())
     security: dict[str, Any] = {"security": [{"key": []}, {}]}
     v1: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": security}
+
+    @app.exception_handler(ClientLeftError)
+    async def left(_: Request, __: ClientLeftError) -> Response:
+        service.metrics.left.inc()
+        return Response(status_code=499)  # for the log alone
+
+    async def in_time(http: Request, work: Awaitable[T]) -> T:
+        """What a request is answered with, unless its time is up or its client leaves first."""
+        return await while_connected(http.receive, limits.timeout, work)
 
     def check(source: str, *sizes: int) -> None:
         longest = max(sizes, default=0)
@@ -184,7 +194,7 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
         texts = body.texts()
         check(body.source, *map(len, texts))
         http.scope["blt"]["prompt_tokens"] = sum(map(len, texts))
-        return await embed(service, body)
+        return await in_time(http, embed(service, body))
 
     @app.post("/v1/patches", **v1)
     async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:
@@ -193,7 +203,8 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
         data = body.data()
         check(body.source, len(data))
         http.scope["blt"]["prompt_tokens"] = len(data)  # for the log
-        return await service.analyse(lambda: service.analysis.patches(data, body.rules))
+        work = service.analyse(lambda: service.analysis.patches(data, body.rules))
+        return await in_time(http, work)
 
     @app.post("/v1/score", **v1)
     async def score(body: ScoreRequest, http: Request) -> ScoreResponse:
@@ -202,7 +213,8 @@ def add_routes(app: FastAPI, service: Service, door: Door) -> None:
         data = body.data()
         check(body.source, len(data))
         http.scope["blt"]["prompt_tokens"] = len(data)
-        scored = await service.analyse(lambda: service.analysis.score(data))
+        work = service.analyse(lambda: service.analysis.score(data))
+        scored = await in_time(http, work)
         http.scope["blt"]["prompt_patches"] = scored.patches
         return scored
 

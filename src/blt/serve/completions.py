@@ -201,7 +201,12 @@ class EventStream(Response):
 
 
 async def complete(service: Service, asked: Asked, form: Form, http: Request) -> Any:
-    """Answer ``/v1/completions`` or ``/v1/chat/completions``."""
+    """Answer ``/v1/completions`` or ``/v1/chat/completions``.
+
+    Raises:
+        ClientLeftError: before there was anything to answer with.
+        APIError: 504, not finished in time; 429 and 503, the engine takes no more.
+    """
     job = Job(service, asked, form, http)
     stream = bool(asked.request.stream)
     work = job.start() if stream else job.whole()
@@ -209,9 +214,6 @@ async def complete(service: Service, asked: Asked, form: Form, http: Request) ->
     try:
         answer = await while_connected(http.receive, job.seconds_left, work)
         streaming = stream
-    except ClientLeftError:
-        service.metrics.left.inc()
-        return Response(status_code=499)  # for the log alone
     finally:
         if not streaming:
             job.close()

@@ -281,7 +281,6 @@ class ModelCard(BaseModel):
     kind: Literal["blt", "byte"]
     rule: str
     threshold: float | None
-    target: float | None = None
     max_prompt_bytes: int
     max_bytes: int
     draft_bytes: int

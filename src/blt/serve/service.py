@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -73,6 +73,8 @@ class Service:
     async def analyse(self, work: Callable[[], T]) -> T:
         """Run a forward pass in a thread, after those that came before.
 
+        Whoever leaves while it waits gives up its place; what has begun keeps it to its end.
+
         Raises:
             APIError: 429, too many are waiting.
         """
@@ -82,13 +84,22 @@ class Service:
             raise APIError(429, message, code="queue_full", retry_after=again)
         self._analyses += 1
         try:
-            async with self._one_at_a_time:
-                begun = time.monotonic()
-                found = await asyncio.to_thread(work)
-                self._pace_of_analyses.ended(time.monotonic() - begun)
-                return found
-        finally:
+            await self._one_at_a_time.acquire()
+        except BaseException:
             self._analyses -= 1
+            raise
+        thread = asyncio.create_task(asyncio.to_thread(work))
+        thread.add_done_callback(partial(self._analysed, time.monotonic()))
+        await asyncio.wait({thread})  # which, unlike await, does not cancel it with the request
+        return thread.result()
+
+    def _analysed(self, begun: float, thread: asyncio.Task[Any]) -> None:
+        """A forward pass has ended, whether or not somebody waits for it: the next may begin."""
+        self._one_at_a_time.release()
+        self._analyses -= 1
+        # To ask for the exception is to have seen it: asyncio warns of those that nobody asks for.
+        if not thread.cancelled() and thread.exception() is None:
+            self._pace_of_analyses.ended(time.monotonic() - begun)
 
     def submit(self, asked: Asked) -> list[Handle]:
         """Queue all choices of a request, or none; choice i has seed + i.
