@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +28,10 @@ from blt.data.manifest import MANIFEST
 from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
 from blt.data.shards import HELDOUT, ShardSegments, ShardWriter
+from blt.data.sources import units
 from blt.data.worker import Task, Worker
 from blt.errors import UserError
+from blt.files.lock import LOCK, held
 from blt.model.config import ByteTransformerConfig
 from texts import MULTILINGUAL
 
@@ -220,6 +225,74 @@ def test_work_that_was_killed_goes_on_and_ends_the_same(
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
     assert [path.stat().st_mtime_ns for path in finished] == times  # not written again
     assert not list((tmp_path / "cut/units").glob(".*"))
+
+
+def test_a_folder_in_work_is_refused_to_other_programs_until_it_ends_or_is_killed(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    code = f"""
+import time
+from blt.data.prepare import Options, prepare
+def begun(*_):
+    print("begun", flush=True)
+    time.sleep(600)
+prepare({str(out)!r}, Options({sources!r}), on_progress=begun)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"begun\n"
+        (out / "units/.00001.at_work/new").mkdir(parents=True)  # as if it were in the next file
+        with pytest.raises(
+            UserError, match=r"/out: is being written into by another program; wait"
+        ):
+            prepare(out, Options(sources))
+        assert (out / "units/.00001.at_work/new").is_dir()
+    finally:
+        other.kill()
+        other.communicate()
+    prepare(out, Options(sources))
+    prepare(tmp_path / "whole", Options(sources))
+    assert content(out) == content(tmp_path / "whole")
+    assert not list((out / "units").glob(".*"))
+
+
+def test_a_folder_is_free_again_behind_an_end_or_an_error(
+    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To another thread, to which a lock of this one is another program's."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as other, monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path / "out", Options(sources))
+        patch.undo()
+        found = other.submit(prepare, tmp_path / "out", Options(sources)).result()
+        assert prepare(tmp_path / "out", Options(sources)) == found
+        with held(tmp_path / "out"):
+            refused = other.submit(prepare, tmp_path / "out", Options(sources))
+            with pytest.raises(UserError, match="another program"):
+                refused.result()
+
+
+def test_a_lock_is_no_content_of_a_folder(tmp_path: Path, sources: tuple[str, ...]) -> None:
+    """As a kill before anything else was written leaves it."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / LOCK).touch()
+    with pytest.raises(UserError, match="no text in it"):
+        prepare(tmp_path / "out", Options((str(texts),)))
+    prepare(texts, Options(sources))
+    assert (texts / LOCK).is_file()
+    named = [unit.name for unit in units(f"{tmp_path}/**")]
+    assert named == sorted(sources)
+    whole = prepare(tmp_path / "out", Options(sources))
+    assert rows(ShardSegments(texts)) == rows(ShardSegments(tmp_path / "out"))
+    assert prepare(texts, Options(sources)) == whole
 
 
 def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_
 from blt.errors import UserError
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
+from blt.files.lock import LOCK, held
 from blt.files.strict_json import parse_object
 
 __all__ = ["OnProgress", "Options", "Outcome", "Task", "Worker", "prepare"]
@@ -61,8 +62,9 @@ def prepare(
         the manifest.
 
     Raises:
-        UserError: no documents, unreadable sources, a folder that holds something else, a full
-            disk; what was whole stays, and another call goes on.
+        UserError: no documents, unreadable sources, a folder that holds something else or that
+            another program is writing into, a full disk; what was whole stays, and another call
+            goes on.
     """
     out, found = Path(folder), Found()
     if ray_workers and device not in RAY_DEVICES:
@@ -70,14 +72,16 @@ def prepare(
     tasks = list(_tasks(options.sources, found))
     # Before anything is written: it may not find its model.
     worker = Worker(out, options, "cpu" if ray_workers else device)
-    _begin(out, options, worker.identity, tasks)
     writes = partial(_on_ray, ray_workers, device) if ray_workers else _here
     work = partial(writes, worker, len(tasks), on_progress or nobody)
-    work([task for task in tasks if not (place_of(out, task.number) / UNIT).is_file()])
-    if to_hold := to_json(_division(out, tasks, options.heldout)):
-        again = [task for task in tasks if _outcome(out, task).division != to_hold]
-        work([replace(task, division=to_hold) for task in again])
-    return _finish(out, options, worker.identity, tasks, found.left_out)
+    _make(out)
+    with held(out):
+        _begin(out, options, worker.identity, tasks)
+        work([task for task in tasks if not (place_of(out, task.number) / UNIT).is_file()])
+        if to_hold := to_json(_division(out, tasks, options.heldout)):
+            again = [task for task in tasks if _outcome(out, task).division != to_hold]
+            work([replace(task, division=to_hold) for task in again])
+        return _finish(out, options, worker.identity, tasks, found.left_out)
 
 
 def _here(worker: Worker, total: int, show: OnProgress, tasks: Sequence[Task]) -> None:
@@ -130,8 +134,19 @@ def _outcome(out: Path, task: Task) -> Outcome:
     return outcome
 
 
+def _make(out: Path) -> None:
+    """Make the folder, unless it is there and holds nothing but what this made."""
+    if out.is_dir():
+        known = (out / PLAN).is_file() or all(inside.name == LOCK for inside in out.iterdir())
+    else:
+        known = not out.exists()
+    if not known:  # not even a lock is left in there
+        raise UserError(f"{out}: holds something else; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Task]) -> None:
-    """Make the folder, or check that it was being written by the same job."""
+    """Say in the folder what is written into it, or check that it was the same job."""
     plan = {
         "options": _plain(options),
         "entropy_model": identity,
@@ -147,9 +162,6 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
         for left in (out / "units").glob(".*"):  # of a unit that was not finished
             shutil.rmtree(left, ignore_errors=True)
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: holds something else; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
     durable.write_json(path, plan)
 
 
@@ -174,7 +186,7 @@ def _finish(
         as_text.add_facts(outcome.as_text)
     shards = [shard for outcome in outcomes for shard in outcome.shards]
     if not shards:
-        shutil.rmtree(out)  # it holds nothing
+        shutil.rmtree(out, ignore_errors=True)  # it holds nothing; some systems keep the lock
         lines = [line for outcome in outcomes for line in outcome.broken_lines]
         parts = [f"{', '.join(map(path_of, options.sources))}: no text in there"]
         parts += [f"the first line left out is {line}" for line in lines[:1]]

@@ -11,7 +11,7 @@ from typing import Any
 from blt.checkpoint.folders import TRAINER
 from blt.errors import UserError, require
 from blt.files import durable
-from blt.train.lock import LOCK
+from blt.files.lock import LOCK
 from blt.train.parallel import Parallel
 from blt.train.recipe import Recipe, differences, read_recipe, values, write_recipe
 from blt.train.run import CHANGES, RECIPE, RunFolder

@@ -38,9 +38,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from blt.checkpoint.folders import CONFIG, INIT, TRAINER, move_into_place
 from blt.errors import UserError
 from blt.files import checksums, durable
+from blt.files.lock import hold
 from blt.files.strict_json import read_object
 from blt.lm import LanguageModel
-from blt.train.lock import hold
 from blt.train.parallel import Parallel, whole
 from blt.train.state import NAMES
 
@@ -74,7 +74,7 @@ class RunFolder:
         self._held: BaseFileLock | None = None
 
     def hold(self) -> None:
-        """Refuse the folder to other programs that train, as :func:`blt.train.lock.hold`."""
+        """Refuse the folder to other programs that train, as :func:`blt.files.lock.hold`."""
         self._held = hold(self.path)
 
     @property

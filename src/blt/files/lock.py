@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from blt.errors import UserError
 
-LOCK = ".lock"
+LOCK = ".lock"  # no content of the folder, and hidden from whoever reads text there
 
 
 def hold(folder: Path) -> BaseFileLock:
-    """Keep other programs from training in ``folder`` while the returned lock is there.
+    """Keep other programs from writing into ``folder`` while the returned lock is there.
 
     The system lets go when the program ends, however it ends; the file may stay.
 
@@ -25,7 +27,17 @@ def hold(folder: Path) -> BaseFileLock:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{folder}: is being trained in by another program; wait for its end, or choose "
+            f"{folder}: is being written into by another program; wait for its end, or choose "
             "another folder"
         ) from None
     return lock
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The same inside a ``with`` block, and free again behind it."""
+    lock = hold(folder)
+    try:
+        yield
+    finally:
+        lock.release()
