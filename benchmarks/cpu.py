@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from benchmarks import cpu_jobs, shape
 from benchmarks.cpu_jobs import PRECISIONS
 from benchmarks.machine import about, apart
@@ -15,7 +17,7 @@ from blt.errors import UserError
 from blt.model.flops import flops_per_byte
 from blt.report.console import Console
 
-GIB = 1e9
+GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ JOBS = (
 SCALING = ((16, 2048), (4, 8192), (1, 32768))  # batch, length: the same bytes in all
 SIDES = ("transformers", "ours")
 SHORT = {"float32": "f32", "bfloat16": "autocast", "bfloat16-weights": "bf16"}
+MEASURED = ("bytes_per_second", "peak_memory")
 REPEATS = 2  # of the fastest precision of each side
 MEMORY_TARGET = 0.6  # of the peer's, training at 1 x 8192
 SCALING_TARGET = 1.3  # cost per byte at 32768 over that at 2048
@@ -77,7 +80,7 @@ def collect(names: tuple[str, ...], console: Console) -> dict[str, Any]:
                 results["scaling"].append(_scaling(batch, length))
     for name, again in _peaks(console).items():  # the machine's best, before or after
         peaks[name] = max(peaks[name], again)
-    for row in results["jobs"]:
+    for row in (row for row in results["jobs"] if "error" not in row):
         row["share_of_peak"] = row["flops_per_second"] / peaks["bfloat16"]
     return results
 
@@ -99,13 +102,15 @@ def _both_sides(job: Job, console: Console) -> dict[str, Any]:
     row: dict[str, Any] = {**asdict(job)}
     for side in SIDES:
         row[side] = {p: _announced(console, job, side, p) for p in PRECISIONS}
+    lacking = [side for side in SIDES if all("error" in found for found in row[side].values())]
+    if lacking:  # the other jobs go on
+        return {**row, "error": f"{' and '.join(lacking)}: no precision could be measured"}
     best = {side: _best(row[side]) for side in SIDES}
     # Once more in turns: on a shared machine the first hit may have met a busy neighbour.
     for side, precision in [*best.items()] * REPEATS:
-        again = _announced(console, job, side, precision)
-        first = row[side][precision]
-        first["bytes_per_second"] = max(first["bytes_per_second"], again["bytes_per_second"])
-        first["peak_memory"] = max(first["peak_memory"], again["peak_memory"])
+        again, first = _announced(console, job, side, precision), row[side][precision]
+        if "error" not in again:
+            first |= {name: max(first[name], again[name]) for name in MEASURED}
     speed = {side: row[side][p]["bytes_per_second"] for side, p in best.items()}
     row["best_precision"] = best
     row["ratio"] = speed["ours"] / speed["transformers"]
@@ -126,10 +131,8 @@ def _announced(console: Console, job: Job, side: str, precision: str) -> dict[st
 
 
 def _best(results: dict[str, Any]) -> str:
-    """The fastest precision."""
+    """The fastest precision, of at least one that could be measured."""
     whole = {name: r for name, r in results.items() if "error" not in r}
-    if not whole:
-        raise UserError(f"no precision could be measured: {results}")
     return max(whole, key=lambda name: whole[name]["bytes_per_second"])
 
 
@@ -167,6 +170,9 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def _cells(row: dict[str, Any]) -> Iterator[list[str]]:
     """The row of a job, and one of its memory if that is measured."""
+    if "error" in row:
+        yield [row["name"], row["error"], "", "", "", ""]
+        return
     speeds = []
     for side in SIDES:
         best = row["best_precision"][side]
@@ -174,7 +180,7 @@ def _cells(row: dict[str, Any]) -> Iterator[list[str]]:
     ratio, target = f"{row['ratio']:.2f}x", f">= {row['target']:.0f}x"
     yield [row["name"], *speeds, ratio, target, f"{row['share_of_peak']:.0%}"]
     if "memory_ratio" in row:
-        sizes = [f"{row['peak_memory'][side] / GIB:.2f} GB" for side in SIDES]
+        sizes = [f"{row['peak_memory'][side] / GB:.2f} GB" for side in SIDES]
         target = f"<= {MEMORY_TARGET}x" if row["length"] == 8192 else ""
         yield ["  peak memory", *sizes, f"{row['memory_ratio']:.2f}x", target, ""]
 
@@ -186,9 +192,15 @@ def _show_scaling(rows: list[dict[str, Any]], console: Console) -> None:
     for row in rows:
         cells = [f"{row['batch']} x {row['length']}"]
         for work in ("train", "score"):
-            speed = row[work]["bytes_per_second"]
-            cost = rows[0][work]["bytes_per_second"] / speed
-            memory = row[work]["peak_memory"] / GIB
-            cells += [f"{speed:.0f} B/s", f"{cost:.2f}x", f"{memory:.2f} GB"]
+            cells += _scaled(row[work], rows[0][work])
         lines.append(cells)
     print_table(console, columns, lines, title)
+
+
+def _scaled(found: dict[str, Any], first: dict[str, Any]) -> list[str]:
+    """Speed, cost per byte over that of the first row, and memory; or why there is none."""
+    if "error" in found:
+        return [escape(found["error"]), "", ""]
+    speed = found["bytes_per_second"]
+    cost = "" if "error" in first else f"{first['bytes_per_second'] / speed:.2f}x"
+    return [f"{speed:.0f} B/s", cost, f"{found['peak_memory'] / GB:.2f} GB"]

@@ -23,7 +23,6 @@ from blt.train import TrainConfig, lora
 from blt.train.sections import LoraConfig
 from blt.train.trainer import Trainer
 
-# Small tables of n-grams: the rest is what is looked at.
 # Small tables of n-grams, and a short text: weights are what is looked at.
 SHAPES = {
     "wide": blt.Config(global_dim=1024, global_heads=16, global_ff_dim=2752, hash_rows=2000),
@@ -37,7 +36,7 @@ def main(file: Path | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             blt.BLT(SHAPES[shape]).save(f"{folder}/base")
             for what in ("all weights", "adapter"):
-                command = [sys.executable, "-m", "benchmarks.lora", shape, what, f"{folder}/base"]
+                command = [sys.executable, "-m", "benchmarks.lora", what, f"{folder}/base"]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 rows.append({"shape": shape, "trained": what, **json.loads(done.stdout)})
                 say(json.dumps(rows[-1]))
@@ -46,7 +45,7 @@ def main(file: Path | None) -> None:
         durable.write_text(file, json.dumps({**about, "rows": rows}, indent=2) + "\n")
 
 
-def measure(shape: str, what: str, base: str) -> dict[str, Any]:
+def measure(what: str, base: str) -> dict[str, Any]:
     """One training, in this process."""
     lm = blt.load(base)
     lm.logits(blt.encode("x" * BYTES))  # what is mapped, and every library, is in memory by now

@@ -33,10 +33,10 @@ def report(
     check_output(file)
     console = Console(stderr=as_json and file is None)
     results = collect(console)
-    show(results, console)
-    write(file, results)
+    write(file, results)  # before they are shown: an error there must not lose hours of work
     if as_json and file is None:
         print(json.dumps(results, indent=2))
+    show(results, console)
     return results
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 from benchmarks.machine import about, apart
@@ -31,6 +31,8 @@ from blt.report.console import Console
 
 WARM_UP = 10.0  # seconds, not measured
 SAMPLE_SECONDS = 1.0  # between samples of the server's memory
+START_SECONDS = 600.0  # until a server listens; it reads a model first
+STOP_SECONDS = 90.0  # until it has ended, once it was asked to
 COUNTER = "blt_completion_bytes_total"
 
 
@@ -82,18 +84,38 @@ def server(load: Load) -> Iterator[tuple[str, int]]:
     options = ["--port", "0", "--batch", str(load.batch), "--max-body", str(2**18)]
     command = [sys.executable, "-m", "blt", "serve", load.model, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        if '"listening"' not in line:
-            raise UserError(f"the server did not start: {line.strip()}")
-        told = json.loads(line)
-        # Somebody must read the log, or the server would wait at a full pipe.
-        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        try:
-            yield told["url"], process.pid
+        try:  # whatever happens from here on, somebody must end the server
+            url = _url_of(process)
+            # Somebody must read the log, or the server would wait at a full pipe.
+            Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+            yield url, process.pid
         finally:
-            process.terminate()
-            process.wait(timeout=90)
+            _stop(process)
+
+
+def _url_of(process: subprocess.Popen[str]) -> str:
+    """Where a server listens, once it says so; what it says before is passed over."""
+    assert process.stderr is not None
+    last = "it said nothing"
+    late = Timer(START_SECONDS, process.kill)  # a silent server would be waited for without end
+    late.start()
+    try:
+        for line in process.stderr:
+            if '"listening"' in line:
+                return str(json.loads(line)["url"])
+            last = line.strip() or last
+    finally:
+        late.cancel()
+    raise UserError(f"the server did not start: {last}; does blt serve start with this model?")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a server, by force if it does not end by itself."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 async def _served(load: Load, texts: Texts, expected: list[bytes]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ The second is the folder of the entropy model that entropy rules and taught tabl
 languages are files of parallel sentences; nothing is learned from them. One line a patcher and
 language, where ``vs_english`` is over the patches of the same sentences in English, and one a
 patcher that sums up. ``on_mix`` is bytes per patch of a sample of the training mix. With NAME, only
-patchers in whose name it is.
+patchers in whose name it is. Lines are added as they come; what has one is not made again, so
+delete those that are to be.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.data.text import weighted_sources
+from blt.errors import require
 from blt.evals.languages import read_languages
 from blt.files.configs import from_dict
 from blt.patching import Patcher, PatchingConfig
@@ -31,6 +33,7 @@ from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.mix import training_sample
 from blt.train.sections import DataConfig
 from tools.asked import mistakes_end, wanted
+from tools.lines import Line, append, read_lines, rounded
 from tools.parallel import Lengths, lengths_of, patch_lengths
 
 TARGET = 4.5  # bytes per patch, on the training mix
@@ -89,7 +92,7 @@ def _bpe(sample: Sample) -> Lengths:
 
 def measured(
     name: str, lengths: Lengths, languages: dict[str, list[bytes]], mix: Sequence[bytes]
-) -> Iterator[dict[str, object]]:
+) -> Iterator[Line]:
     """A line for each language, English first, and one for all."""
     english = next(language for language in languages if language.startswith("en"))
     rows: list[dict[str, float]] = []
@@ -113,8 +116,26 @@ def measured(
     yield {"patcher": name, "all": len(rows), **ratios, "longest": longest, "on_mix": on_mix}
 
 
-def main(study: str, entropy_folder: str, languages_folder: str, out: str, only: str = "") -> None:
-    data = from_dict(DataConfig, tomllib.loads(Path(study).read_text())["base"]["data"], study)
+def measure(given: argparse.Namespace) -> None:
+    """Add the lines of each patcher that is asked for and lacks some."""
+    done, sample = {key(line) for line in read_lines(given.out)}, _sample_of(given.study)
+    entropy_model = find_entropy_model(given.entropy_model)
+    assert entropy_model is not None
+    languages = read_languages(given.languages, None)
+    made = patchers(sample, entropy_model)
+    for name in wanted(made, [given.name] if given.name else []):
+        if (name, None) in done:  # its last line
+            continue
+        for line in measured(name, made[name](), languages, sample(SAMPLE_BYTES)):
+            if key(line) not in done:
+                append(given.out, line)
+        print(json.dumps(rounded(line)), flush=True)
+
+
+def _sample_of(study: Path) -> Sample:
+    """What draws from the training mix of a study."""
+    require(study.is_file(), f"{study}: no such file; give the recipe of a study")
+    data = from_dict(DataConfig, tomllib.loads(study.read_text())["base"]["data"], str(study))
     sources = weighted_sources(
         data.sources,
         heldout=data.heldout,
@@ -122,27 +143,29 @@ def main(study: str, entropy_folder: str, languages_folder: str, out: str, only:
         context_bytes=CONTEXT,
         heldout_bytes=1,
     )
-    entropy_model = find_entropy_model(entropy_folder)
-    assert entropy_model is not None
-    languages = read_languages(Path(languages_folder), None)
-
-    def sample(size: int) -> list[bytes]:
-        return training_sample(sources, data.weights, size, CONTEXT)
-
-    made = patchers(sample, entropy_model)
-    names = wanted(made, [only] if only else [])
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with Path(out).open("w") as file:
-        for name in names:
-            for row in measured(name, made[name](), languages, sample(SAMPLE_BYTES)):
-                print(json.dumps(_rounded(row)), file=file, flush=True)
-            print(json.dumps(_rounded(row)), flush=True)
+    return lambda size: training_sample(sources, data.weights, size, CONTEXT)
 
 
-def _rounded(row: dict[str, object]) -> dict[str, object]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+def key(line: Line) -> tuple[str, str | None]:
+    """What a line is about: a patcher, and a language or all of them."""
+    return line["patcher"], line.get("language")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    asked = argparse.ArgumentParser(
+        prog="python -m tools.fairness",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    asked.add_argument("study", type=Path, help="the recipe whose data is the training mix")
+    asked.add_argument("entropy_model", help="its folder")
+    asked.add_argument("languages", type=Path, help="the folder of parallel sentences")
+    asked.add_argument("out", type=Path, help="lines are added to this file")
+    asked.add_argument("name", nargs="?", metavar="NAME", help="only patchers in whose name it is")
+    given = asked.parse_args(words)
+    with mistakes_end():
+        measure(given)
 
 
 if __name__ == "__main__":
-    with mistakes_end():
-        main(*sys.argv[1:])
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -134,6 +135,46 @@ def test_the_main_table_compares_each_side_at_its_fastest(
     assert results["jobs"][0]["share_of_peak"] == pytest.approx(flops / 1e11)
 
 
+def test_what_could_not_be_measured_is_told_beside_the_rest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one side nothing, of the other no second time, and the first row of the scaling."""
+    calls: list[tuple[str, ...]] = []
+
+    def found(measure: Any, **arguments: Any) -> dict[str, float]:
+        calls.append(tuple(map(str, arguments.values())))
+        kind = tuple(arguments.get(name) for name in ("job", "side", "length"))
+        if kind == ("entropies", "transformers", 8192):
+            raise UserError("out of memory [/of it]")
+        if kind[0] == "score" and (calls.count(calls[-1]) > 1 or arguments["batch"] == 16):
+            raise UserError("out of memory [/of it]")
+        return cpu_found(measure, **arguments)
+
+    monkeypatch.setattr(cpu, "apart", found)
+    monkeypatch.setenv("COLUMNS", "160")
+    file = tmp_path / "results.json"
+    assert command.main(["cpu", str(file)]) == 0
+    out, results = capsys.readouterr().out, json.loads(file.read_text())
+    assert [row.get("ratio") for row in results["jobs"]] == [3.0, 3.0, 3.0, None]
+    assert results["jobs"][3]["ours"]["bfloat16"]["bytes_per_second"] == 600
+    assert "transformers: no precision could be" in " ".join(out.split())
+    assert "[/of it]" in out
+    assert "1 x 32768" in out
+
+
+def test_results_are_kept_if_they_cannot_be_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(*_: object) -> None:
+        raise KeyError("no such result")
+
+    for file, as_json in ((tmp_path / "results.json", False), (None, True)):
+        with pytest.raises(KeyError, match="no such result"):
+            report.report(lambda _: {"hours": 9}, show, file, as_json)
+    assert report.earlier(tmp_path / "results.json") == {"hours": 9}
+    assert json.loads(capsys.readouterr().out) == {"hours": 9}
+
+
 def test_json_goes_to_standard_output_and_tables_to_the_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +227,62 @@ def test_a_wrong_answer_of_the_server_ends_in_1(
     out = capsys.readouterr().out
     assert "90.0%" in out
     assert "p99, beside long prompts over usual" in out
+
+
+# --- the server that is measured -----------------------------------------------------------------
+
+LISTENS = """print('{"event": "listening", "url": "http://here"}', file=sys.stderr, flush=True)"""
+WAITS = "signal.pause()"
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Serve with a script in the server's place; says by which signal it was ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    class Server(subprocess.Popen[str]):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            started.append(self)
+
+    def served(*lines: str) -> signal.Signals:
+        script = tmp_path / "server"
+        # The alarm ends what nobody else does.
+        head = f"#!{sys.executable}", "import signal, sys", "signal.alarm(60)"
+        script.write_text("\n".join([*head, *lines, ""]))
+        script.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", Server)
+            patch.setattr(sys, "executable", str(script))
+            try:
+                with serve.server(serve.Load()) as (url, pid):
+                    assert (url, pid) == ("http://here", started[-1].pid)
+            finally:
+                code = started[-1].returncode
+        return signal.Signals(-code)
+
+    return served
+
+
+def test_a_server_is_waited_for_until_it_listens_and_ended_behind(ends: Any) -> None:
+    warns = "print('a warning of something', file=sys.stderr, flush=True)"
+    assert ends(warns, LISTENS, WAITS) == signal.SIGTERM
+
+
+def test_a_server_that_does_not_end_is_killed(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "STOP_SECONDS", 0.1)
+    ignores = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    assert ends(ignores, LISTENS, "while True:", f"    {WAITS}") == signal.SIGKILL
+
+
+def test_a_server_that_never_listens_is_given_up(
+    ends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="did not start: no model; does blt serve start"):
+        ends("sys.exit('no model')")
+    monkeypatch.setattr(serve, "START_SECONDS", 0.1)
+    with pytest.raises(UserError, match="did not start: it said nothing"):
+        ends(WAITS)
 
 
 def test_results_are_added_to_those_of_before(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ def build_asked(program: str, about: str | None, listed: Path, build: Build) -> 
     parser.add_argument("folder", type=Path, help="where to write")
     parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="PATH")
     parser.add_argument(
-        "--only", nargs="*", default=[], metavar="SOURCE", help="leave out the others"
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="SOURCE",
+        help="leave out the others; their text is removed",
     )
     given = parser.parse_args()
     with mistakes_end():

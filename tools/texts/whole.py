@@ -6,7 +6,8 @@ Fetches the packages of whole.toml as tools.texts does, and writes KIND/SOURCE.j
 document as it stands, SOURCES.json, SOURCES.md and licences/ into the folder. A document that holds
 a block of 50 letters of a line that evaluates (--against), or of what every recipe holds out of
 Python, is left out, and so are those that are twice there, short, long, or not in UTF-8; each is
-counted. The old text stays until all of the new is there. The same packages give the same text.
+counted. The old text stays until all of the new is there, and goes then: text of kinds and sources
+that the new record lacks (--only, another list) too. The same packages give the same text.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.evals.overlap import BLOCK, blocks_of, hold
+from blt.files.strict_json import read_object
 from tools.heldout import held_out
 from tools.texts.against import letters
 from tools.texts.asked import build_asked
@@ -51,8 +53,10 @@ def build(folder: Path, chosen: Sequence[Source], evaluation: np.ndarray) -> dic
         evaluation: blocks of text that must not be trained on.
 
     Raises:
-        UserError: a package cannot be had, is another than pinned, or lacks what is read in it.
+        UserError: a package cannot be had, is another than pinned, or lacks what is read in it; or
+            the folder has text of another tool.
     """
+    _recorded(folder)  # before minutes of work
     paths = [fetch(source, folder / PACKAGES) for source in chosen]
     evaluation = np.setdiff1d(evaluation, ROWS)
     seen: set[str] = set()
@@ -63,13 +67,37 @@ def build(folder: Path, chosen: Sequence[Source], evaluation: np.ndarray) -> dic
         keep_licence(source, path, folder / LICENCES)
         record[source.name] = _written(source, path, partial, seen, evaluation)
         print(f"{source.name}: {record[source.name]['bytes']:,} bytes", flush=True)
-    for kind in partial.iterdir():
-        shutil.rmtree(folder / kind.name, ignore_errors=True)
-        kind.rename(folder / kind.name)
-    partial.rmdir()
+    _replace(folder, partial, record)
+    return record
+
+
+def _replace(folder: Path, partial: Path, record: dict[str, Any]) -> None:
+    """Put the new text in place of the old; at no moment is there text without its record."""
+    for kind in _kinds(_recorded(folder)) | _kinds(record):
+        if (folder / kind).exists():  # no error is passed over: the old record goes next
+            shutil.rmtree(folder / kind)
     write_json(folder / RECORD, record)
     (folder / TABLE).write_text(markdown(record))
+    for kind in partial.iterdir():
+        kind.rename(folder / kind.name)
+    partial.rmdir()
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The record of the text that is there.
+
+    Raises:
+        UserError: damaged, or of text that another tool wrote.
+    """
+    path = folder / RECORD
+    record = read_object(path, f"delete it and the text in {folder}") if path.exists() else {}
+    ours = all(isinstance(of, dict) and "kinds" in of for of in record.values())
+    require(ours, f"{path}: is the record of other text; choose another folder")
     return record
+
+
+def _kinds(record: dict[str, Any]) -> set[str]:
+    return {kind for of in record.values() for kind in of["kinds"]}
 
 
 def _written(
