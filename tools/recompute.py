@@ -55,7 +55,8 @@ class Lines:
         return [run for run in mine if run["seed"] == 0]
 
     def best(self, family: str, budget: float) -> dict[str, Any]:
-        return min(self.searched(family, budget), key=lambda run: run["validation_bits"])
+        ended = [x for x in self.searched(family, budget) if x["validation_bits"] is not None]
+        return min(ended, key=lambda run: run["validation_bits"])
 
     def chosen(self, family: str, budget: float) -> list[str]:
         """Names of a family's runs with its best size and rate; none: there is no such family."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import cycle, islice
+from itertools import count, cycle, islice
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ ASKED = [
     Question("colour", b"Which has snow?", b" white\n"),
     Question("number", b"How many?", b" 3\n"),
 ]
+BAD = (2, 3, 4)  # steps without a number
 MIXED = list(islice(questions(Words.divided(strings(300)).train, ["count", "spell"], 0), 8))
 
 
@@ -68,6 +70,16 @@ def test_what_a_model_learns_and_what_that_took_is_counted(kind: str) -> None:
     assert looks[-1].nats is not None
     assert looks[1].flops > looks[0].flops == 0
     assert looks[2].flops == pytest.approx(2 * looks[1].flops)
+
+
+def test_steps_that_were_left_out_have_no_part_in_the_loss() -> None:
+    model, steps = model_of("byte"), count(1)
+    loss = model.loss
+    model.loss = lambda *of: loss(*of) * (float("nan") if next(steps) in BAD else 1)  # type: ignore[method-assign]
+    lesson = Lesson(lr=1e-3, steps=6, questions=3, every=2)
+    looks = list(finetune(model, cycle(ASKED), ASKED, lesson, RECIPE))
+    assert [look.nats is None for look in looks] == [True, False, True, False]  # of steps 3, 4 none
+    assert all(look.nats is None or isfinite(look.nats) for look in looks)
 
 
 def test_a_goal_is_reached_at_the_first_look_that_shows_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -51,7 +52,8 @@ def bowl(best_size: float, best_lr: float, least: float) -> Truth:
 
 
 def line(point: Point, bits: float) -> dict[str, Any]:
-    return {"name": point.name, "validation_bits": bits, "flops": point.budget}
+    found = None if math.isnan(bits) else bits
+    return {"name": point.name, "validation_bits": found, "flops": point.budget}
 
 
 def play(

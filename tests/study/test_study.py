@@ -19,8 +19,10 @@ from blt import cli
 from blt.errors import UserError
 from blt.study import Point, Search, costs, read_study, run_study, timing, training
 from blt.study.folder import COSTS, EVALS, SCORES, StudyFolder
+from blt.study.report import write_report
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig
+from blt.train.trainer import DivergedError
 from tools import retrain
 
 STUDY = """
@@ -158,6 +160,39 @@ def test_a_study_runs_to_its_end_and_goes_on_where_it_was_killed(
     for name, line in lines.items():
         kept = (folder.run(name) / "checkpoint" / "model.safetensors").is_file()
         assert kept == (name in chosen or line["family"].startswith("patcher")), name
+
+
+def test_a_run_that_gives_up_counts_as_the_worst_and_the_study_goes_on(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = training.train_recipe
+
+    def train(recipe: Recipe, *rest: Any, **more: Any) -> Any:
+        if recipe.train.lr == 5e-2:
+            raise DivergedError("10 steps in a row")
+        return trained(recipe, *rest, **more)
+
+    monkeypatch.setattr(training, "train_recipe", train)
+    out = tmp_path / "out"
+    study = read_study(file).until(1e8)
+    run_study(study, out)
+    lines = StudyFolder(out).lines()
+    given_up = [line for line in lines if line["lr"] == 5e-2]
+    assert given_up
+    for line in lines:
+        assert (line["validation_bits"] is None) == (line in given_up)
+    assert "gave up, and counts as the worst: 10 steps in a row" in caplog.text
+    assert {point.lr for point in Search(study, lines).chosen()} <= {2e-3, 1e-2}
+    write_report(study, out)
+    assert "5e-2" not in (out / "table.md").read_text()
+
+    monkeypatch.setattr(training, "train_recipe", lambda *_, **__: train(recipe_of(5e-2)))
+    with pytest.raises(DivergedError):  # of a patcher, whom others wait for
+        run_study(study, tmp_path / "again")
+
+
+def recipe_of(lr: float) -> Recipe:
+    return Recipe("byte", DataConfig(("text",)), TrainConfig(steps=1, lr=lr))
 
 
 def test_a_study_stops_at_a_budget_times_what_it_compared_and_goes_on_from_there(

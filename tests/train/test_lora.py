@@ -68,6 +68,22 @@ def test_an_adapter_changes_nothing_before_it_learns(base: Path) -> None:
     assert torch.equal(model.logits(IDS), expected)
 
 
+def test_an_adapter_is_written_over_no_other_folder(
+    base: Path, trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "adapter")
+    trained.save(tmp_path / "adapter")  # over an adapter it is
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(path.name for path in base.iterdir())
+    for target in (tmp_path / "notes", tmp_path / "file", base):
+        with pytest.raises(UserError, match=f"{target.name}: has no adapter_config.json"):
+            trained.save(target)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in base.iterdir()) == before
+
+
 def test_merged_equals_applied_and_stored_is_the_adapter_alone(
     base: Path, trained: blt.LanguageModel, tmp_path: Path
 ) -> None:

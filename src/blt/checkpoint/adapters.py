@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from blt.chat.source import TEMPLATE
-from blt.checkpoint.folders import Checkpoint, move_into_place, replace_folder
+from blt.checkpoint.folders import Checkpoint, check_target, move_into_place, replace_folder
 from blt.errors import UserError, require
 from blt.files import checksums
 from blt.files.strict_json import read_object
@@ -127,8 +127,12 @@ def save(
 
     Args:
         template: the chat template that it was trained with, if it was on conversations.
+
+    Raises:
+        UserError: a file, or a folder that holds something else or a training's checkpoint.
     """
     target = Path(folder)
+    check_target(target, CONFIG)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()

@@ -66,18 +66,21 @@ def move_into_place(written: Path, folder: Path) -> None:
     durable.replace(written, folder)
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Path, config: str = CONFIG) -> None:
     """Refuse to write a model over what is none, or over a training that could go on.
+
+    Args:
+        config: the file that makes a folder one of its kind.
 
     Raises:
         UserError: a file, or a folder that holds something else or a training's checkpoint.
     """
     if (folder / TRAINER).is_file():
         raise UserError(f"{folder}: is the checkpoint of a training, and is not overwritten")
-    if folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())):
+    if folder.is_dir() and ((folder / config).is_file() or not any(folder.iterdir())):
         return
     if folder.exists():
-        raise UserError(f"{folder}: is not a model folder, and is not overwritten; choose another")
+        raise UserError(f"{folder}: has no {config}, and is not overwritten; choose another folder")
 
 
 def save(

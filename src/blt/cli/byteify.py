@@ -13,6 +13,7 @@ from blt.cli.device import RecipeDevice, changes_for
 from blt.cli.output import say
 from blt.report.colours import COLOURS
 from blt.report.console import Console
+from blt.report.pictures import save_picture
 
 MODELS = ("byteified", "scratch")
 FIGURE = "byteify.png"
@@ -102,5 +103,5 @@ def draw(result: dict[str, Any], folder: Path) -> Path:
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(folder / FIGURE, dpi=150)
+    save_picture(figure, folder / FIGURE)
     return folder / FIGURE

@@ -17,6 +17,7 @@ from blt.evals.languages import RATIO
 from blt.evals.rows import Row, name_of
 from blt.report.colours import COLOURS
 from blt.report.console import Console
+from blt.report.pictures import save_picture
 from blt.texts.printable import printable
 
 FIGURES = (".png", ".svg", ".pdf")
@@ -126,7 +127,7 @@ def draw(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     if len(models) > 1:
         keys = [Patch(color=shade[model], label=_label(model)) for model in models]
         figure.legend(handles=keys, frameon=False, fontsize=8, loc="outside lower center")
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path)
 
 
 def _places(names: Sequence[str], gap: float) -> tuple[list[float], dict[str, float]]:

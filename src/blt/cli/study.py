@@ -50,6 +50,7 @@ def study(
             need not wait for the others then.
     """
     from blt.study import read_study, run_study
+    from blt.study.folder import StudyFolder
 
     given: dict[str, object] = {
         "--minutes": minutes,
@@ -73,7 +74,11 @@ def study(
                 only_characters=alone,
                 on_point=show,
             )
-    for path in _written(made, folder):
+        with StudyFolder(folder).lock("report"):  # processes of one study end at the same time
+            paths = _written(made, folder)
+    else:
+        paths = _written(made, folder)
+    for path in paths:
         say(path)
 
 

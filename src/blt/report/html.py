@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -57,17 +56,8 @@ def write_report(path: str | os.PathLike[str], run: ReportData) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     page = render_report(run).encode("utf-8", "replace")
-    handle, temporary = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        durable.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with durable.beside(target) as new:
+        new.write_bytes(page)
     return target
 
 

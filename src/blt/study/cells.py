@@ -88,8 +88,8 @@ class Compared:
 
     def cell(self, family: str, budget: float, kind: str, text: str | None = None) -> Cell:
         """Bits per byte, the mean over a kind's texts (or of one) and over seeds."""
-        draws, seeds = self._draws(family, budget, kind, text), self._values
-        return _cell(float(seeds(family, budget, kind, text).mean()), draws)
+        asked = family, budget, kind, text
+        return _cell(float(self._values(*asked).mean()), self._draws(*asked))
 
     def more(self, family: str, than: str, budget: float, kind: str) -> Cell:
         """By what share a family has more bits than another, on the same pieces."""

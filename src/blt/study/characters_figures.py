@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blt.report.pictures import save_picture
 from blt.study.characters import looks_of
 from blt.study.characters_report import Taught, asked_of, taught_of
 from blt.study.config import short, slug
@@ -42,7 +43,7 @@ def _curves(taught: Taught, path: Path) -> None:
         axes.set_ylabel("share of right answers", fontsize=8)
         axes.set_title(kind or MEAN, loc="left", fontsize=10)
     legend(figure, axes_of[0])
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path)
 
 
 def _curve(axes: Any, looks: Sequence[Look], kind: str | None, how: dict[str, Any]) -> None:

@@ -18,10 +18,12 @@ from matplotlib.ticker import (
 )
 
 from blt.report.colours import COLOURS
+from blt.report.pictures import save_picture
 from blt.study.cells import Compared
-from blt.study.config import Family
+from blt.study.config import Family, short
 from blt.study.fit import band, fit
 from blt.study.folder import Line
+from blt.study.search import bits_of
 
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
 FLOPS, SECONDS = "flops", "seconds"
@@ -74,7 +76,7 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
             _curve(axes, compared, family, kind, axis, how)
         axes.set_xscale("log")
         if axis == FLOPS:
-            axes.set_xticks(compared.budgets, [_short(b) for b in compared.budgets])
+            axes.set_xticks(compared.budgets, [short(b) for b in compared.budgets])
             axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.xaxis.set_major_formatter(LogFormatter())
@@ -84,8 +86,7 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
         axes.set_title(kind, loc="left", fontsize=10)
     legend(figure, axes_of[0])
     path = folder / f"bits-over-{axis}.png"
-    figure.savefig(path, dpi=150)
-    return path
+    return save_picture(figure, path)
 
 
 def _curve(
@@ -111,7 +112,7 @@ def _curve(
 
 
 def _bowls(compared: Compared, path: Path) -> Path:
-    """Validation bits over parameters outside of tables: a panel for each budget."""
+    """Validation bits over FLOPs of a byte of training: a panel for each budget."""
     figure, axes_of = panels(len(compared.budgets))
     for axes, budget in zip(axes_of, compared.budgets, strict=True):
         for index, family in enumerate(compared.families):
@@ -126,10 +127,9 @@ def _bowls(compared: Compared, path: Path) -> Path:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("FLOPs of a byte of training, forward and backward", fontsize=8)
         axes.set_ylabel("validation bits per byte", fontsize=8)
-        axes.set_title(f"{_short(budget)} FLOPs", loc="left", fontsize=10)
+        axes.set_title(f"{short(budget)} FLOPs", loc="left", fontsize=10)
     legend(figure, axes_of[0])
-    figure.savefig(path, dpi=150)
-    return path
+    return save_picture(figure, path)
 
 
 def _bowl(compared: Compared, family: Family, budget: float) -> Iterator[tuple[float, float]]:
@@ -140,8 +140,10 @@ def _bowl(compared: Compared, family: Family, budget: float) -> Iterator[tuple[f
         if (line["family"], line["budget"], line["seed"]) == (family.name, budget, 0)
     ]
     for size in {line["size"] for line in lines}:
-        best = min(_of_size(lines, size), key=lambda line: float(line["validation_bits"]))
-        yield best["flops"] / best["bytes_seen"], best["validation_bits"]
+        best = min(_of_size(lines, size), key=bits_of)
+        own = best["flops"] - best.get("patcher_training_flops", 0.0)  # older lines do not say
+        if math.isfinite(bits_of(best)):
+            yield own / best["bytes_seen"], bits_of(best)
 
 
 def _of_size(lines: Sequence[Line], size: int) -> list[Line]:
@@ -154,7 +156,3 @@ def style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dashes, "marker": marker} | {
         "markersize": 4
     }
-
-
-def _short(budget: float) -> str:
-    return f"{budget:g}".replace("+", "")

@@ -185,6 +185,8 @@ class _Teacher:
 
     def counts(self) -> tuple[int, int, float, float | None]:
         """Steps, bytes and FLOPs so far, and the loss since this was asked before."""
-        nats = float(torch.stack(self._nats).mean()) if self._nats else None
+        nats = torch.stack(self._nats) if self._nats else torch.empty(0)
+        nats = nats[nats.isfinite()]  # the guard has left out steps without a number
         self._nats.clear()
-        return self.steps, self.bytes_seen, self.flops, nats
+        mean = float(nats.mean()) if len(nats) else None
+        return self.steps, self.bytes_seen, self.flops, mean

@@ -29,6 +29,7 @@ MACHINES = ("train.precision", "train.device", "tokenizer")  # may differ
 ELSEWHERE = "entropy_model"  # may too, but where it is a patcher of the study
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 WAY_OUT = "restore it, or choose another folder"
+AGAIN = f"delete the line and, of a run, its folder in {RUNS}; then it is made again"
 Line = dict[str, Any]
 
 
@@ -41,7 +42,7 @@ class Run(Schema):
     size: Count
     lr: Amount
     seed: Count
-    validation_bits: Amount
+    validation_bits: Amount | None  # None: the training gave up
 
 
 class Named(Schema):
@@ -204,14 +205,15 @@ class StudyFolder:
         found = []
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
-            found.append(parse_object(line, where, "delete the line, and it is made again"))
+            found.append(parse_object(line, where, AGAIN))
             LINES[file].check(found[-1], where)
         return found
 
     def append(self, line: Line, file: str = RESULTS) -> None:
         """Add a line, whole or not at all."""
         with self.lock("lines"):
-            lines = [json.dumps(each) + "\n" for each in (*self.lines(file), line)]
+            every = (*self.lines(file), line)
+            lines = [json.dumps(each, allow_nan=False) + "\n" for each in every]
             durable.write_text(self.path / file, "".join(lines))
 
     def json(self, file: str) -> dict[str, Any]:

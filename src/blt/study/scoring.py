@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def score(model: LanguageModel, kinds: Pieces) -> dict[str, dict[str, list[float
 def validation(
     model: LanguageModel, sources: Sequence[Source], recipe: Recipe, max_bytes: int
 ) -> dict[str, Any]:
-    """Bits per byte of what each source holds out, and their mean by the sources' weights.
+    """Bits per byte of what each source holds out, and their mean by the sources' weights; None,
+    where a model without finite weights gives no number.
 
     Args:
         max_bytes: of each source, drawn evenly from its held-out documents.
@@ -44,7 +46,12 @@ def validation(
             found.append(sum(_bits(model, pieces)) / max(1, sum(map(len, pieces))))
     mean = sum(w * bits for w, bits in zip(weights, found, strict=True)) / sum(weights)
     names = [source.name for source in sources]
-    return {"validation_bits": mean, "validation": dict(zip(names, found, strict=True))}
+    by_source = {name: _finite(bits) for name, bits in zip(names, found, strict=True)}
+    return {"validation_bits": _finite(mean), "validation": by_source}
+
+
+def _finite(bits: float) -> float | None:
+    return bits if math.isfinite(bits) else None
 
 
 def _bits(model: LanguageModel, pieces: Sequence[bytes]) -> list[float]:

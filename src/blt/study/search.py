@@ -113,9 +113,8 @@ class Search:
         return min(points, key=lambda point: self.bits(point))
 
     def bits(self, point: Point) -> float:
-        """Validation bits per byte of a run that has ended; NaN: infinitely bad."""
-        bits = float(self.by_name[point.name]["validation_bits"])
-        return math.inf if math.isnan(bits) else bits
+        """Validation bits per byte of a run that has ended; infinite, if it has given up."""
+        return bits_of(self.by_name[point.name])
 
     def of_seeds(self, family: Family, budget: float) -> list[float]:
         """Validation bits of the runs that are compared."""
@@ -254,6 +253,12 @@ class Search:
                 free = sum(len(bits) - 1 for bits in groups)
                 return math.sqrt(sum(np.var(bits) * len(bits) for bits in groups) / free)
         return math.inf  # nothing is known: nobody is left out
+
+
+def bits_of(line: Line) -> float:
+    """Validation bits per byte of a run's line; infinite, if it has given up."""
+    bits: float | None = line["validation_bits"]
+    return math.inf if bits is None else bits
 
 
 def climbed(count: int, start: int, tries: int, value: Callable[[int], float | None]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -164,13 +165,13 @@ def _search_rows(compared: Compared) -> Iterator[str]:
     for budget in search.study.budgets:
         for family in search.families(budget):
             best = search.best(family, budget)
-            if best is None:
+            if best is None or math.isinf(search.bits(best)):
                 continue
             line, key = compared.by_name[best.name], (family.name, budget, 0)
             lines = compared.lines  # may know of more sizes than this search would try
             sizes = sorted(x["size"] for x in lines if (x["family"], x["budget"], x["seed"]) == key)
             tried = f"{sizes[0]} to {sizes[-1]} of {len(family.sizes)}"
-            facts = f"{line['validation_bits']:.3f}", f"{line['parameters']:,}"
+            facts = f"{search.bits(best):.3f}", f"{line['parameters']:,}"
             row = (family.name, f"{budget:g}", tried, str(best.size), f"{best.lr:g}")
             yield table_row(*row, *facts, f"{line['bytes_seen']:,}")
 
@@ -245,7 +246,9 @@ def _scored_rows(compared: Compared, out: StudyFolder) -> Iterator[str]:
 def _csv(compared: Compared) -> str:
     """A line for each run, those of searches too."""
     chosen = {point.name for points in compared.points.values() for point in points}
-    plain = [k for k, v in compared.lines[0].items() if not isinstance(v, dict)]
+    plain = dict.fromkeys(
+        key for line in compared.lines for key, value in line.items() if not isinstance(value, dict)
+    )
     kinds: Sequence[str] = list(compared.heldout)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -22,9 +22,10 @@ from blt.study.search import Search
 from blt.study.timing import Clock, Watch
 from blt.train.build import learned_tokenizer
 from blt.train.job import open_text, train_recipe
-from blt.train.loop import OnProgress
+from blt.train.loop import OnProgress, Report
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS
+from blt.train.trainer import DivergedError
 
 log = logging.getLogger("blt")
 OnPoint = Callable[[str], OnProgress | None]  # what begins → where its reports go
@@ -61,6 +62,9 @@ class Training:
         except KeyboardInterrupt:
             message = f"stopped in {point.name}; the same command goes on there"
             raise KeyboardInterrupt(message) from None
+        except DivergedError as error:
+            self._give_up(point, watch, error)
+            return
         line = self._line(point, recipe, model, watch)
         if times := overrun(line):
             log.warning(
@@ -72,6 +76,19 @@ class Training:
         if not begun:
             self.clock.note(line["flops"], time.monotonic() - start)
         self._tidy(point)
+
+    def _give_up(self, point: Point, watch: Watch, error: DivergedError) -> None:
+        """Write the line of a run that no number came of: its rate, or size, is the worst.
+
+        Raises:
+            DivergedError: of a patcher, that others wait for.
+        """
+        if point.family not in [family.name for family in self.study.families]:
+            raise error
+        log.warning("%s: gave up, and counts as the worst: %s", point.name, error)
+        none: Line = {"validation_bits": None, "validation": {}}
+        self.out.append({**self._facts(point, watch.reports), **none, "gave_up": str(error)})
+        shutil.rmtree(self.out.run(point.name) / CHECKPOINT, ignore_errors=True)
 
     def resolved(self, point: Point) -> Recipe:
         """With its patcher and tokenizer, which lie in the folder; a patcher's FLOPs are spent."""
@@ -107,8 +124,19 @@ class Training:
         return learned_tokenizer(self.sources(recipe), recipe.data, vocab_size).json
 
     def _line(self, point: Point, recipe: Recipe, model: LanguageModel, watch: Watch) -> Line:
-        last, patcher_flops = watch.reports[-1], self._patcher_flops(point)
         parts = validation(model, self.sources(recipe), recipe, self.study.validation_bytes)
+        return {
+            **self._facts(point, watch.reports),
+            "seconds": watch.seconds(model.device),
+            "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            **parts,
+        }
+
+    def _facts(self, point: Point, reports: Sequence[Report]) -> Line:
+        """What is known of a run without its model."""
+        last = reports[-1] if reports else None
+        patcher_flops = self._patcher_flops(point)
         return {
             "name": point.name,
             "family": point.family,
@@ -116,17 +144,13 @@ class Training:
             "size": point.size,
             "lr": point.lr,
             "seed": point.seed,
-            "flops": last.flops + patcher_flops,
+            "flops": (last.flops if last else 0.0) + patcher_flops,
             "patcher_training_flops": patcher_flops,
-            "steps": last.step,
-            "bytes_seen": last.bytes_seen,
-            "training_patch_size": last.patch_size,
-            "seconds": watch.seconds(model.device),
-            "precision": str(choose_dtype(recipe.train.precision, model.device)).split(".")[1],
-            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "skipped": last.skipped,
+            "steps": last.step if last else 0,
+            "bytes_seen": last.bytes_seen if last else 0,
+            "training_patch_size": last.patch_size if last else None,
+            "skipped": last.skipped if last else 0,
             "validation_bytes": self.study.validation_bytes,
-            **parts,
         }
 
     def _tidy(self, point: Point) -> None:

@@ -76,6 +76,10 @@ class _Loss(NamedTuple):
     patch_size: float | None  # mean bytes per patch, or token; None: a model without either
 
 
+class DivergedError(UserError):
+    """So many steps in a row were left out that a training has given up."""
+
+
 class Trainer:
     """Model, optimisers and batches, moved on step by step.
 
@@ -200,11 +204,11 @@ class Trainer:
         """Have steps been left out too often? Reads from the device.
 
         Raises:
-            UserError: too many in a row.
+            DivergedError: too many in a row.
         """
         in_a_row = int(self.guard.counts[2])
         if in_a_row >= self.config.most_skipped:
-            raise UserError(
+            raise DivergedError(
                 f"loss or gradient was not finite, or exploded, in {in_a_row} steps "
                 f"in a row, up to step {self.steps}: try a lower train.lr, or "
                 "train.precision=float32"
