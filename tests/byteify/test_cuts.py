@@ -97,7 +97,7 @@ def test_a_table_cuts_much_as_the_tokenizer_does(tokenizer: ByteTokenizer) -> No
     wanted = torch.cat([tokens_of(tokenizer, ids).decisions[:-1] for ids in documents])
     config = PatchingConfig(rule="lookup", lookup_order=3)
     _, table = learn_table(tokenizer, documents, 0.0, config)
-    cut = torch.cat([decide(config, ids, lookup=(table, 3))[:-1] for ids in documents])
+    cut = torch.cat([decide(config, ids, lookup=table)[:-1] for ids in documents])
     assert cut.eq(wanted).float().mean() > 0.95
     assert int(cut.sum()) == pytest.approx(int(wanted.sum()), rel=0.1)
 
@@ -108,5 +108,5 @@ def test_a_table_cuts_longer_patches_if_asked_to(tokenizer: ByteTokenizer) -> No
     counts = []
     for target in (0.0, 12.0):
         _, table = learn_table(tokenizer, documents, target, config)
-        counts.append(sum(int(decide(config, ids, lookup=(table, 1)).sum()) for ids in documents))
+        counts.append(sum(int(decide(config, ids, lookup=table).sum()) for ids in documents))
     assert counts[1] < counts[0]

@@ -117,8 +117,8 @@ def test_patching_a_prefix_is_the_prefix_of_the_patching(
     end = min(len(ids), cut + 1)
     table = torch.rand(260**2, generator=torch.Generator().manual_seed(0)) < 0.3
     config = configs(rule, longest)
-    whole = decide(config, ids, fake_entropies(ids), lookup=(table, 2))
-    prefix = decide(config, ids[:end], fake_entropies(ids[:end]), lookup=(table, 2))
+    whole = decide(config, ids, fake_entropies(ids), lookup=table)
+    prefix = decide(config, ids[:end], fake_entropies(ids[:end]), lookup=table)
     assert torch.equal(prefix, whole[: end + 1])
 
 
@@ -152,7 +152,7 @@ def test_lookup_reads_the_last_ids_oldest_first() -> None:
     a, b = ord("a") + 4, ord("b") + 4
     table[a * 260 + b] = True  # after "ab"
     ids = blt.encode("abbab")
-    decisions = decide(PatchingConfig(rule="lookup"), ids, lookup=(table, 2))
+    decisions = decide(PatchingConfig(rule="lookup"), ids, lookup=table)
     assert decisions.tolist() == [True, True, False, True, False, False, True]
 
 

@@ -46,8 +46,7 @@ def test_decisions_one_byte_at_a_time_are_those_of_the_whole_text(
     ids = encode(data)
     entropies = [chance.choice(LEVELS) for _ in ids]
     table = torch.arange(260) % 3 == 0 if rule == "lookup" else None
-    lookup = None if table is None else (table, 1)
-    whole = decide(config, ids, torch.tensor(entropies), lookup=lookup)
+    whole = decide(config, ids, torch.tensor(entropies), lookup=table)
     assert one_by_one(config, ids.tolist(), entropies, table) == whole.tolist()
 
 

@@ -36,7 +36,7 @@ def decide(
     ids: Tensor,
     entropies: Tensor | None = None,
     *,
-    lookup: tuple[Tensor, int] | None = None,
+    lookup: Tensor | None = None,
     bpe: Callable[[bytes], Sequence[int]] | None = None,
 ) -> Tensor:
     """Boundaries of one document, with the decision for the position after its last byte.
@@ -44,7 +44,7 @@ def decide(
     Args:
         ids: [T] the document, BOS first.
         entropies: [T] nats; needed by the entropy rules.
-        lookup: table [260 ** n] bool and n, for the rule ``lookup``.
+        lookup: table [260 ** n] bool, for the rule ``lookup``.
         bpe: function from bytes to token start offsets, for the rule ``bpe``.
 
     Returns:
@@ -53,8 +53,7 @@ def decide(
     Raises:
         ValueError: the rule lacks its entropies, table or tokenizer.
     """
-    table = None if lookup is None else lookup[0]
-    return decide_by(rule_of(config, table, bpe), ids, entropies)
+    return decide_by(rule_of(config, lookup, bpe), ids, entropies)
 
 
 def decide_by(rule: Rule, ids: Tensor, entropies: Tensor | None) -> Tensor:

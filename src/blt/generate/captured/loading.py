@@ -19,7 +19,7 @@ from blt.vocab import VOCAB_SIZE
 def load(steps: Writing, model: CachedModel, row: int, request: Request) -> None:
     """Take the text in ``row`` of a model, whose rings the steps share, and choose its first id."""
     text, opens = model.texts[row], True
-    values = _of_request(steps, request)
+    values = _of_request(request)
     values |= {"position": len(text.ids), "home": row}
     if isinstance(steps, BLTSteps):
         values |= _load_patches(steps, model, row, text)
@@ -35,7 +35,7 @@ def load(steps: Writing, model: CachedModel, row: int, request: Request) -> None
     steps.first(row, model.logits[row], Needs.of([request.sampling]), opens)
 
 
-def _of_request(steps: Writing, request: Request) -> dict[str, float]:
+def _of_request(request: Request) -> dict[str, float]:
     sampling, chooser = request.sampling, request.chooser
     return {
         "active": 1,
