@@ -28,7 +28,7 @@ from blt.patching import PatchingConfig
 from blt.texts.pieces import choose
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
-from blt.train.job import open_text
+from blt.train.corpus import open_text
 from checkpoints import equal_weights, random_model
 from processes import reports, train, write
 from shapes import tiny_config

@@ -20,7 +20,7 @@ from blt.lm import LanguageModel, TokenLM, load
 from blt.scoring.bits import measured
 from blt.texts.marked import marked
 from blt.train import Recipe, Report, TrainConfig, read_recipe, train_recipe, write_recipe
-from blt.train.job import open_text
+from blt.train.corpus import open_text
 from blt.train.trainer import Trainer
 from conversations import CHAT, PAIR
 

@@ -13,7 +13,7 @@ from blt.data.segments import MemorySegments
 from blt.data.text import Source
 from blt.train import Recipe
 from blt.train.build import learned_tokenizer, model_of
-from blt.train.job import open_text
+from blt.train.corpus import open_text
 from blt.train.mix import training_sample
 from blt.train.opening import open_run
 from blt.train.parallel import start

@@ -14,7 +14,7 @@ from blt import vocab
 from blt.data.segments import MemorySegments
 from blt.data.text import Source
 from blt.train import Recipe, Report, train_recipe
-from blt.train.job import texts_of
+from blt.train.corpus import texts_of
 
 
 def losses(run: Path) -> list[float]:

@@ -26,7 +26,7 @@ from blt.errors import UserError
 from blt.model.transformer import CausalTransformer
 from blt.patching.patcher import SAMPLE_BYTES
 from blt.train import Recipe, build, train_recipe
-from blt.train.job import open_text
+from blt.train.corpus import open_text
 from commands import fails
 from shapes import TINY
 

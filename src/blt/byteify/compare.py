@@ -22,7 +22,8 @@ from blt.files.hub import local_folder
 from blt.machine.precision import choose_device, choose_dtype
 from blt.scoring.bits import piece_bits
 from blt.texts.pieces import drawn
-from blt.train.job import open_text, train_recipe
+from blt.train.corpus import open_text
+from blt.train.job import train_recipe
 from blt.train.loop import Latest, OnProgress, Report
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE

@@ -30,7 +30,7 @@ from blt.patching.calibration import calibrate, mean_patch_size
 from blt.scoring.bits import bits_per_byte
 from blt.texts.pieces import choose, segments
 from blt.train.build import build_blt, model_of
-from blt.train.job import loader
+from blt.train.corpus import loader
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run
 from blt.train.recipe import Recipe, write_recipe

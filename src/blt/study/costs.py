@@ -15,7 +15,8 @@ from blt.data.text import Source
 from blt.lm import LanguageModel, TokenLM
 from blt.machine.precision import autocast, choose_dtype
 from blt.model.embedding import NgramTables
-from blt.train.job import make_fast, texts_of
+from blt.train.corpus import texts_of
+from blt.train.job import make_fast
 from blt.train.recipe import Recipe
 from blt.train.sections import TrainConfig
 from blt.train.trainer import Trainer

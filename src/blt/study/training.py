@@ -21,7 +21,8 @@ from blt.study.scoring import validation
 from blt.study.search import Search
 from blt.study.timing import Clock, Watch
 from blt.train.build import learned_tokenizer
-from blt.train.job import open_text, train_recipe
+from blt.train.corpus import open_text
+from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RECIPE, TENSORS

@@ -4,8 +4,9 @@ whoever wants more; no kind of training in particular, and no comparison.
 
 from blt.patching.calibration import calibrate, mean_patch_size
 from blt.train.build import build_blt
+from blt.train.corpus import loader
 from blt.train.hooks import Hooks
-from blt.train.job import loader, train_recipe
+from blt.train.job import train_recipe
 from blt.train.loop import Report, fit
 from blt.train.opening import open_run
 from blt.train.recipe import Recipe, read_recipe, write_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,13 @@ from torch import nn
 
 from blt.chat import ChatTemplate
 from blt.checkpoint.folders import TRAINER
-from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model, identity, save_patching
-from blt.data.heldout import Split
+from blt.checkpoint.pretrained import PRETRAINED, find_entropy_model, save_patching
 from blt.data.loader import Loader
-from blt.data.noised import with_noise
-from blt.data.segments import MemorySegments, Segments
-from blt.data.shards import ShardSegments
 from blt.data.sources import warn_once
 from blt.data.text import (
-    Reading,
     Source,
     heldout_by_source,
-    open_sources,
     template_of_shards,
-    weighted_sources,
 )
 from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
@@ -47,19 +40,18 @@ from blt.train.begin import (
 )
 from blt.train.build import OnPrepare, calibrated, model_of
 from blt.train.compression import Compression
+from blt.train.corpus import PATCH_SAMPLE, check_entropies, open_text, texts_of
 from blt.train.hooks import Hooks
 from blt.train.inherit import SECTIONS, init_folder
 from blt.train.loop import Loop, OnProgress
 from blt.train.opening import open_run, record_changes
 from blt.train.pace import Pace
-from blt.train.parallel import recompute
+from blt.train.parallel import Parallel, recompute
 from blt.train.parallel import start as parallel_of
 from blt.train.recipe import Recipe
 from blt.train.run import CHECKPOINT, RunFolder
-from blt.train.sections import DataConfig, TrainConfig
+from blt.train.sections import TrainConfig
 from blt.train.trainer import Trainer, checked_values
-
-PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
 
 def train_recipe(
@@ -92,46 +84,12 @@ def train_recipe(
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     start = time.monotonic()
-    if hooks is None and recipe.byteify is not None:
-        raise UserError(
-            "the recipe has a section byteify; train it with hooks=blt.byteify.hooks_of(recipe)"
-        )
-    choose_device(recipe.train.device)  # before anything is written
-    hooks = hooks or Hooks()
-    recipe = hooks.resolve(recipe)
-    begins = recipe.init is not None and not (Path(run_folder) / CHECKPOINT / TRAINER).is_file()
-    if begins or getattr(recipe, SECTIONS[recipe.kind]) is None:
-        recipe = with_shape_of_init(recipe)
-    lora.check(recipe)
-    beginning = begin(recipe) if begins else None
-    entropy_model = find_entropy_model(recipe.entropy_model)
-    if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
-        shape = entropy_model.config
-        recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
-    parallel = parallel_of(recipe.train.device)  # before anything is written
-    template = _template(recipe, Path(run_folder) / CHECKPOINT)
-    sources = open_text(recipe, template)
-    cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
-    check_entropies(sources, recipe, cuts)
+    opened = _open(recipe, run_folder, hooks)
+    recipe, parallel, hooks = opened.recipe, opened.parallel, opened.hooks
     run = open_run(run_folder, recipe, resume=resume, parallel=parallel, change=change)
-    show = on_prepare if parallel.main else None
-    if beginning is None or run.has_checkpoint:  # found again after a kill between two renames
-        model = model_of(recipe, run, sources, entropy_model, show, hooks)
-    else:
-        model = begun_model(beginning, recipe, run, sources, entropy_model, show, say)
-    if template is not None:
-        model.chat_template = template.source
-    hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
-    if recipe.lora is not None and not run.has_checkpoint:
-        lora.begin(model, recipe.lora, str(lora.base_of(recipe)), recipe.seed)
-    make_fast(model, recipe.train, divided=parallel.mesh is not None)
-    parallel.shard(model)
-    if not run.has_checkpoint:
-        run.forget_after(-1)  # of a run that was killed before its first checkpoint
-        for source in sources:
-            run.log({"event": "data", "source": source.name, **source.facts})
+    model = _ready_to_train(opened, run, on_prepare, say)
     batches = Loader(
-        texts_of(sources, recipe.data),
+        texts_of(opened.sources, recipe.data),
         recipe.data.weights,
         batch_bytes=recipe.data.batch_bytes,
         context_bytes=recipe.data.context_bytes,
@@ -149,13 +107,77 @@ def train_recipe(
                 say(line)
     trainer = Trainer(model, batches, recipe.train, parallel, hooks, Compression.of(recipe))
     shown = Pace(trainer.meter, on_progress, recipe.data.batch_bytes)
-    last = Loop(trainer, heldout_by_source(sources), run, shown).run(
+    last = Loop(trainer, heldout_by_source(opened.sources), run, shown).run(
         resume,
         spent=0.0 if run.has_checkpoint else time.monotonic() - start,
         # A BLT's entropy model alone is several times faster than all of it.
         score_after=PATCH_SAMPLE // 4 if isinstance(model, BLT) else PATCH_SAMPLE + SAMPLE_BYTES,
     )
-    _report_patches(model, recipe, run, sources, last.step)
+    _report_patches(model, recipe, run, opened.sources, last.step)
+    return model
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a training is made of, before anything is written."""
+
+    recipe: Recipe
+    hooks: Hooks
+    beginning: Beginning | None  # the model that it begins from
+    entropy_model: CausalTransformer | None
+    parallel: Parallel
+    template: ChatTemplate | None
+    sources: Sequence[Source]
+
+
+def _open(recipe: Recipe, run_folder: str | os.PathLike[str], hooks: Hooks | None) -> _Opened:
+    """Everything that a recipe names, found and checked."""
+    if hooks is None and recipe.byteify is not None:
+        raise UserError(
+            "the recipe has a section byteify; train it with hooks=blt.byteify.hooks_of(recipe)"
+        )
+    choose_device(recipe.train.device)
+    hooks = hooks or Hooks()
+    recipe = hooks.resolve(recipe)
+    begins = recipe.init is not None and not (Path(run_folder) / CHECKPOINT / TRAINER).is_file()
+    if begins or getattr(recipe, SECTIONS[recipe.kind]) is None:
+        recipe = with_shape_of_init(recipe)
+    lora.check(recipe)
+    beginning = begin(recipe) if begins else None
+    entropy_model = find_entropy_model(recipe.entropy_model)
+    if entropy_model is not None and recipe.model is not None and not recipe.learns_table:
+        shape = entropy_model.config
+        recipe = replace(recipe, model=replace(recipe.model, entropy_model=shape))
+    parallel = parallel_of(recipe.train.device)
+    template = _template(recipe, Path(run_folder) / CHECKPOINT)
+    sources = open_text(recipe, template)
+    cuts = entropy_model or _own_entropy_model(recipe, beginning, run_folder)
+    check_entropies(sources, recipe, cuts)
+    return _Opened(recipe, hooks, beginning, entropy_model, parallel, template, sources)
+
+
+def _ready_to_train(
+    opened: _Opened, run: RunFolder, on_prepare: OnPrepare | None, say: Say | None
+) -> LanguageModel:
+    """The model, new, begun or taken up again; compiled and divided, as it is wanted."""
+    recipe, sources, parallel, hooks = opened.recipe, opened.sources, opened.parallel, opened.hooks
+    show = on_prepare if parallel.main else None
+    known = recipe, run, sources, opened.entropy_model, show
+    if opened.beginning is None or run.has_checkpoint:  # found again after a kill between renames
+        model = model_of(*known, hooks)
+    else:
+        model = begun_model(opened.beginning, *known, say)
+    if opened.template is not None:
+        model.chat_template = opened.template.source
+    hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
+    if recipe.lora is not None and not run.has_checkpoint:
+        lora.begin(model, recipe.lora, str(lora.base_of(recipe)), recipe.seed)
+    make_fast(model, recipe.train, divided=parallel.mesh is not None)
+    parallel.shard(model)
+    if not run.has_checkpoint:
+        run.forget_after(-1)  # of a run that was killed before its first checkpoint
+        for source in sources:
+            run.log({"event": "data", "source": source.name, **source.facts})
     return model
 
 
@@ -213,74 +235,6 @@ def make_fast(model: nn.Module, config: TrainConfig, divided: bool = False) -> N
     compiled = compiles and compile_model(model, divided=divided, recompute=config.recompute)
     if config.recompute and not compiled:
         recompute(model)
-
-
-def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Source]:
-    """What a recipe trains on and is evaluated on.
-
-    Args:
-        template: how conversations are laid out; None: as by default.
-    """
-    data = recipe.data
-    opened = weighted_sources if data.weights else open_sources
-    return opened(
-        data.sources,
-        heldout=data.heldout,
-        max_bytes=data.max_bytes,
-        context_bytes=data.context_bytes,
-        heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
-        reading=Reading(data.learn, data.max_broken, template),
-    )
-
-
-def texts_of(sources: Sequence[Source], data: DataConfig) -> list[Segments]:
-    """What batches are made of: the text of each source, a share of it disturbed."""
-    return [with_noise(source.train, data.noise, data.noises) for source in sources]
-
-
-def check_entropies(
-    sources: Sequence[Source], recipe: Recipe, entropy_model: CausalTransformer | None
-) -> None:
-    """Stored entropies must be those that the recipe's entropy model would give.
-
-    Raises:
-        UserError: another model's, with another reset, or of text that is yet to be disturbed;
-            names the folder.
-    """
-    if recipe.model is None or not recipe.model.patching.needs_entropies:
-        return
-    for source in sources:
-        stored = source.train.entropy_model if isinstance(source.train, ShardSegments) else None
-        if stored is None or not isinstance(source.train, ShardSegments):
-            continue
-        if recipe.data.noise:
-            raise UserError(
-                f"{source.name}: holds entropies of its text as it is, and data.noise disturbs "
-                "it; prepare it again without an entropy model, or leave out data.noise"
-            )
-        if entropy_model is None or identity(entropy_model) != stored:
-            raise UserError(
-                f"{source.name}: was prepared with another entropy model than "
-                f"{recipe.entropy_model}; prepare it again with that one, or name the other in the "
-                "recipe"
-            )
-        reset = source.train.manifest["options"]["newline_reset"]
-        if reset != recipe.model.patching.newline_reset:
-            raise UserError(
-                f"{source.name}: was prepared with newline_reset {reset}; prepare it again, or set "
-                "model.patching.newline_reset to the same"
-            )
-
-
-def loader(parts: Split, data: DataConfig, seed: int) -> Loader:
-    """Training batches of documents in memory, as a recipe asks for them."""
-    text = MemorySegments(parts.train, data.context_bytes, parts.cut)
-    return Loader(
-        [with_noise(text, data.noise, data.noises)],
-        batch_bytes=data.batch_bytes,
-        context_bytes=data.context_bytes,
-        seed=seed,
-    )
 
 
 def _report_patches(
