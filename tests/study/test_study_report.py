@@ -16,6 +16,7 @@ import pytest
 from blt.study import Family, Study, read_study
 from blt.study.cells import Compared
 from blt.study.evaluations import Evaluation
+from blt.study.figures import legend, panels
 from blt.study.fit import LEAST_FLOOR, band, fit
 from blt.study.folder import EVALS, SCORES, StudyFolder
 from blt.study.report import write_report
@@ -319,6 +320,15 @@ def test_a_power_law_is_found_its_floor_is_not_zero_and_its_band_holds_it() -> N
         assert (high - low).max() < 0.1
         inside.append((low <= 1.2 + 40 * at**-0.15) & (high >= 1.2 + 40 * at**-0.15))
     assert np.mean(inside) > 0.7
+
+
+def test_a_legend_names_the_lines_of_all_panels_once() -> None:
+    figure, axes_of = panels(2)
+    for axes, names in zip(axes_of, (["flat", "deep"], ["deep", "wide"]), strict=True):
+        for name in names:
+            axes.plot([0, 1], [0, 1], label=name)
+    legend(figure, axes_of)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["flat", "deep", "wide"]
 
 
 def test_tables_need_no_library_of_figures() -> None:

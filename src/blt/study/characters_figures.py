@@ -42,7 +42,7 @@ def _curves(taught: Taught, path: Path) -> None:
         axes.set_xlabel("steps", fontsize=8)
         axes.set_ylabel("share of right answers", fontsize=8)
         axes.set_title(kind or MEAN, loc="left", fontsize=10)
-    legend(figure, axes_of[0])
+    legend(figure, axes_of)
     save_picture(figure, path)
 
 

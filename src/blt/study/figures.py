@@ -62,10 +62,12 @@ def panels(count: int) -> tuple[Figure, list[Any]]:
     return figure, every[:count]
 
 
-def legend(figure: Figure, axes: Any) -> None:
-    """What the lines of one panel, and so of all, are."""
-    handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="outside right upper", fontsize=8)
+def legend(figure: Figure, axes_of: Sequence[Any]) -> None:
+    """What the lines of all panels are, each once."""
+    pairs = [zip(*reversed(axes.get_legend_handles_labels()), strict=True) for axes in axes_of]
+    lines = {label: handle for of in pairs for label, handle in of}
+    how: dict[str, Any] = {"frameon": False, "loc": "outside right upper", "fontsize": 8}
+    figure.legend(lines.values(), lines.keys(), **how)
 
 
 def _curves(compared: Compared, axis: str, folder: Path) -> Path:
@@ -84,7 +86,7 @@ def _curves(compared: Compared, axis: str, folder: Path) -> Path:
         axes.set_xlabel(LABELS[axis], fontsize=8)
         axes.set_ylabel("held-out bits per byte", fontsize=8)
         axes.set_title(kind, loc="left", fontsize=10)
-    legend(figure, axes_of[0])
+    legend(figure, axes_of)
     path = folder / f"bits-over-{axis}.png"
     return save_picture(figure, path)
 
@@ -128,7 +130,7 @@ def _bowls(compared: Compared, path: Path) -> Path:
         axes.set_xlabel("FLOPs of a byte of training, forward and backward", fontsize=8)
         axes.set_ylabel("validation bits per byte", fontsize=8)
         axes.set_title(f"{short(budget)} FLOPs", loc="left", fontsize=10)
-    legend(figure, axes_of[0])
+    legend(figure, axes_of)
     return save_picture(figure, path)
 
 
