@@ -53,9 +53,9 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     read_recipe(path)
 
 
-def test_the_rival_over_tokens_has_the_text_and_the_schedule_of_the_packaged_blt() -> None:
+def test_the_rival_over_tokens_has_the_text_and_the_schedule_of_the_blt_beside_it() -> None:
     ours, rival = (
-        read_recipe(RECIPES / f"{name}.toml") for name in ("blt-pretrained", "bpe-rival")
+        read_recipe(RECIPES / f"{name}.toml") for name in ("blt-beside-bpe", "bpe-rival")
     )
     assert rival.data == ours.data
     assert rival.train == replace(ours.train, steps=None, flops=rival.train.flops)
