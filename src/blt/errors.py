@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from os import PathLike
 from typing import Any
 
 
@@ -48,6 +49,12 @@ def require_within(name: str, value: Any, least: float, most: float) -> None:
         require_whole(name, value, least)
     require_number(name, value)
     require(least <= value <= most, f"{name} must be {least} to {most}, got {value}")
+
+
+def require_list(name: str, value: Any) -> None:
+    """Several names, not a single one: its letters would be taken for names."""
+    single = isinstance(value, str | bytes | PathLike)
+    require(not single, f"{name}: is a single name; give a list, [{str(value)!r}]")
 
 
 def how_to_install(extra: str) -> str:

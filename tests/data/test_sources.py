@@ -18,8 +18,10 @@ from blt.data import python_corpus, read
 from blt.data.files import Found
 from blt.data.form import SourceConfig
 from blt.data.left_out import MAX_BROKEN_LINES
+from blt.data.prepare import Options
 from blt.data.sources import units
 from blt.errors import UserError
+from blt.train import DataConfig
 
 
 def lines(*texts: str) -> bytes:
@@ -178,3 +180,13 @@ def test_every_python_has_its_own_corpus() -> None:
     assert documents == python_corpus(400_000)
     assert b"".join(documents).startswith(b"".join(python_corpus(100_000)))
     assert read(["builtin:python"], 400_000).documents == documents
+
+
+def test_a_single_name_is_not_taken_for_its_letters(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("some text")
+    for name in (str(path), path):
+        for take in (read, DataConfig, Options):
+            with pytest.raises(UserError, match="is a single name; give a list"):
+                take(name)  # type: ignore[operator]
+    assert read([path]).documents == [b"some text"]

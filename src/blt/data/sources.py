@@ -36,7 +36,7 @@ from blt.data.form import HUB, AnySource, Form, Learn, SourceConfig, path_of
 from blt.data.formats import PLAIN
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
 from blt.data.python_corpus import python_corpus
-from blt.errors import UserError, needed, require
+from blt.errors import UserError, needed, require, require_list
 from blt.texts.printable import printable
 
 log = logging.getLogger("blt")
@@ -105,6 +105,7 @@ def read(
     """
     if not sources:
         raise UserError("no text to read: name at least one file, folder or glob")
+    require_list("sources", sources)
     share = None if max_bytes is None else max(1, max_bytes // len(sources))
     broken, documents, endless = Broken(max_broken), list[bytes](), set[int]()
     found = Found(broken.left_out)

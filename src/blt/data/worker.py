@@ -22,7 +22,7 @@ from blt.data.left_out import MAX_BROKEN_LINES, Broken
 from blt.data.segments import MemorySegments, Piece
 from blt.data.shards import HELDOUT, TRAIN, ShardInfo, ShardWriter
 from blt.data.sources import Unit
-from blt.errors import UserError
+from blt.errors import UserError, require_list
 from blt.files import durable
 from blt.machine.precision import autocast, choose_device, choose_dtype
 from blt.model.compiling import compile_model, wants_compiling
@@ -65,6 +65,7 @@ class Options:
     template: str | None = None
 
     def __post_init__(self) -> None:
+        require_list("sources", self.sources)
         if not self.sources:
             raise UserError("no text to prepare: name at least one file, folder or glob")
         if self.template is not None and not converses(self.sources):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blt.data.form import Learn, SourceConfig, converses, weights_of, without_weight
-from blt.errors import nearest, require
+from blt.errors import nearest, require, require_list
 from blt.machine.precision import Precision
 from blt.model.compiling import Compile
 from blt.texts.noises import NOISES, PAPER
@@ -38,6 +38,7 @@ class DataConfig:
     noises: tuple[str, ...] = tuple(PAPER)  # how, each equally often
 
     def __post_init__(self) -> None:
+        require_list("data.sources", self.sources)
         require(bool(self.sources), 'data.sources: name text, such as ["book.txt"]')
         if weights := weights_of(self.sources):
             require(not self.weights, "data.weights: the sources have a weight each already")
