@@ -12,13 +12,18 @@ from blt.errors import UserError, require
 from tools.lines import Line, read_lines
 
 
-def parser(tool: str, about: str | None) -> argparse.ArgumentParser:
-    """Models, where text is and lines go, and where it runs; or a table of lines."""
-    found = argparse.ArgumentParser(
+def bare(tool: str, about: str | None) -> argparse.ArgumentParser:
+    """No arguments yet; the help is the tool's docstring as it stands."""
+    return argparse.ArgumentParser(
         prog=f"python -m {tool}",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def parser(tool: str, about: str | None) -> argparse.ArgumentParser:
+    """Models, where text is and lines go, and where it runs; or a table of lines."""
+    found = bare(tool, about)
     found.add_argument("models", nargs="*", metavar="[LABEL=]FOLDER_OR_NAME")
     found.add_argument("--data", type=Path, help="the folder of corpora")
     found.add_argument("--out", type=Path, help="lines are added to this file")

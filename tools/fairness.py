@@ -32,7 +32,7 @@ from blt.patching.patcher import SAMPLE_BYTES, EntropyModel
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train.mix import training_sample
 from blt.train.sections import DataConfig
-from tools.asked import mistakes_end, wanted
+from tools.asked import bare, mistakes_end, wanted
 from tools.lines import Line, append, read_lines, rounded
 from tools.parallel import Lengths, lengths_of, patch_lengths
 
@@ -152,11 +152,7 @@ def key(line: Line) -> tuple[str, str | None]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    asked = argparse.ArgumentParser(
-        prog="python -m tools.fairness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    asked = bare("tools.fairness", __doc__)
     asked.add_argument("study", type=Path, help="the recipe whose data is the training mix")
     asked.add_argument("entropy_model", help="its folder")
     asked.add_argument("languages", type=Path, help="the folder of parallel sentences")

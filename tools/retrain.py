@@ -23,7 +23,7 @@ from blt.study import Point, Study, read_study
 from blt.study.folder import Line, StudyFolder
 from blt.study.timing import Clock
 from blt.study.training import Training
-from tools.asked import mistakes_end, positive
+from tools.asked import bare, mistakes_end, positive
 from tools.lines import rounded
 
 CLOSE = 0.0005  # bits per byte: half of the third digit
@@ -89,11 +89,7 @@ def measure(given: argparse.Namespace) -> bool:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    asked = argparse.ArgumentParser(
-        prog="python -m tools.retrain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    asked = bare("tools.retrain", __doc__)
     asked.add_argument("study", help="its recipe")
     asked.add_argument("folder", type=Path, help="where its lines are")
     asked.add_argument("runs", nargs="+", metavar="RUN", help="a name from results.jsonl")

@@ -18,7 +18,6 @@ it. What SymSpell's queries ask for is in no other part.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -28,7 +27,7 @@ from typing import NamedTuple
 from blt.evals.phonemes import read_words
 from blt.evals.typos import listed
 from blt.files.durable import write_text
-from tools.asked import mistakes_end
+from tools.asked import bare, mistakes_end
 
 PARTS = ("train", "dev", "test")
 HELD_OUT = 20  # one right word of so many is in dev, and one in test
@@ -94,11 +93,7 @@ def write(name: str, questions: Iterable[tuple[str, Question]], folder: Path) ->
 
 
 def main(words: list[str] | None = None) -> None:
-    asked = argparse.ArgumentParser(
-        prog="python -m tools.words",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    asked = bare("tools.words", __doc__)
     asked.add_argument("out", type=Path, help="the folder to write into")
     asked.add_argument("--g2p", type=Path, required=True, help="the folder of SIGMORPHON's .tsv")
     asked.add_argument("--typos", type=Path, required=True, help="lines 'wrong->right'")

@@ -15,4 +15,4 @@ from tools.texts.build import build
 from tools.texts.fetch import LIST
 
 if __name__ == "__main__":
-    build_asked("python -m tools.texts", __doc__, LIST, build)
+    build_asked("tools.texts", __doc__, LIST, build)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from blt.errors import UserError
-from tools.asked import mistakes_end
+from tools.asked import bare, mistakes_end
 from tools.texts.against import evaluated
 from tools.texts.build import TABLE
 from tools.texts.fetch import Source, sources
@@ -17,16 +16,14 @@ from tools.texts.fetch import Source, sources
 Build = Callable[[Path, Sequence[Source], np.ndarray], object]
 
 
-def build_asked(program: str, about: str | None, listed: Path, build: Build) -> None:
+def build_asked(tool: str, about: str | None, listed: Path, build: Build) -> None:
     """Build what the command line asks for into its folder, and print where the table is.
 
     Args:
         listed: the list of packages.
         build: takes the folder, the sources, and blocks of text that must not be trained on.
     """
-    parser = argparse.ArgumentParser(
-        prog=program, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bare(tool, about)
     parser.add_argument("folder", type=Path, help="where to write")
     parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="PATH")
     parser.add_argument(

@@ -161,4 +161,4 @@ def _build_apart(folder: Path, chosen: Sequence[Source], evaluation: np.ndarray)
 
 
 if __name__ == "__main__":
-    build_asked("python -m tools.texts.whole", __doc__, LIST, _build_apart)
+    build_asked("tools.texts.whole", __doc__, LIST, _build_apart)

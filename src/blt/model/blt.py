@@ -50,7 +50,7 @@ class LocalEncoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         dim, self.k = config.local_dim, config.cross_attention_k
-        gated = gated_features(config)
+        gated = gated_features(config, dim)
         self.embedding = ByteEmbedding(
             dim,
             config.hash_ngram_sizes,

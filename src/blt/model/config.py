@@ -306,7 +306,12 @@ class Config:
         return self.local_dim // self.local_heads
 
 
-def gated_features(config: Config | ByteTransformerConfig | TokenTransformerConfig) -> int | None:
-    """Features of the rows that a gate on hash n-grams reads; None: there is no gate."""
-    dim = config.local_dim if isinstance(config, Config) else config.dim
+def gated_features(
+    config: Config | ByteTransformerConfig | TokenTransformerConfig, dim: int
+) -> int | None:
+    """Features of the rows that a gate on hash n-grams reads; None: there is no gate.
+
+    Args:
+        dim: width of the layers that they are added to.
+    """
     return (config.hash_dim or dim) if config.hash_gate else None

@@ -253,7 +253,7 @@ class TokenByteNgrams(NgramEmbedding):
 def ngrams_of(config: ByteTransformerConfig | TokenTransformerConfig) -> NgramEmbedding | None:
     """The tables of a transformer without patches; None: it has none."""
     c = config
-    sizes, gated = c.hash_ngram_sizes, gated_features(c)
+    sizes, gated = c.hash_ngram_sizes, gated_features(c, c.dim)
     how = (c.dim, sizes, c.hash_functions, c.hash_rows, c.hash_fold, gated)
     if not sizes:
         return None

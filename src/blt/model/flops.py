@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from blt.model.config import Block, ByteTransformerConfig, Config, TokenTransformerConfig
+from blt.model.config import (
+    Block,
+    ByteTransformerConfig,
+    Config,
+    TokenTransformerConfig,
+    gated_features,
+)
 
 TRAINING_FACTOR = 3  # forward, plus backward at twice its cost
 BYTE_VALUES = 256  # the output head as the paper counts it; our 4 special ids are left out
@@ -68,15 +74,14 @@ def cross_attention_flops(dim: int, layers: int, keys: float, kv_per_query: floa
     return attention_flops(dim, layers, keys) + projections
 
 
-def gate_flops(dim: int, rows: int | None, gated: bool) -> float:
+def gate_flops(dim: int, rows: int | None) -> float:
     """FLOPs per position of the two products of a gate on hash n-grams (ours, not the paper's).
 
     Args:
         dim: width of what the rows are added to.
-        rows: width of the rows; None: the same.
-        gated: is there a gate?
+        rows: width of the rows; None: there is no gate.
     """
-    return 4 * dim * (dim if rows is None else rows) * gated
+    return 0 if rows is None else 4 * dim * rows
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def byte_transformer_flops(
     keys = _window(shape.sliding_window, context_bytes)
     ff_dim = shape.ff_dim if ff == "actual" else None
     per_byte = transformer_flops(shape.dim, shape.layers, keys, BYTE_VALUES, ff_dim)
-    return per_byte + gate_flops(shape.dim, shape.hash_dim, shape.hash_gate)
+    return per_byte + gate_flops(shape.dim, gated_features(shape, shape.dim))
 
 
 def token_transformer_flops(
@@ -131,7 +136,7 @@ def token_transformer_flops(
         shape.ff_dim,
         head_widths(shape.dim, shape.heads, shape.block),
     )
-    return (per_token + gate_flops(shape.dim, shape.hash_dim, shape.hash_gate)) / token_size
+    return (per_token + gate_flops(shape.dim, gated_features(shape, shape.dim))) / token_size
 
 
 def flops_per_byte(
@@ -173,7 +178,7 @@ def flops_per_byte(
     return FlopsPerByte(
         global_=per_patch / patch_size,
         encoder=transformer_flops(dim, config.encoder_layers, keys, ff_dim=encoder_ff)
-        + gate_flops(dim, config.hash_dim, config.hash_gate),
+        + gate_flops(dim, gated_features(config, dim)),
         decoder=transformer_flops(dim, config.decoder_layers, keys, BYTE_VALUES, decoder_ff),
         # k queries per patch read its bytes; each byte is one query that reads k slices.
         encoder_cross=cross_attention_flops(dim, config.encoder_crosses, patch_size, patch_size / k)

@@ -50,7 +50,7 @@ class CausalTransformer(nn.Module):
             eps=config.norm_eps,
             window=config.sliding_window,
             rope_scaling=config.rope_scaling,
-            gated=gated_features(config),
+            gated=gated_features(config, config.dim),
             block=config.block,
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)

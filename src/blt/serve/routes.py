@@ -47,6 +47,7 @@ EVENTS = {"text/event-stream": {"schema": EVENT}}
 UNHEALTHY = "The server is shutting down, or its engine has failed"
 SECURITY: dict[str, Any] = {"security": [{"key": []}, {}]}
 ROUTE: dict[str, Any] = {"responses": RESPONSES, "openapi_extra": SECURITY}
+STREAMED = {**ROUTE, "responses": {**RESPONSES, 200: {"content": EVENTS}}}
 
 
 def add_routes(app: FastAPI, service: Service, door: Door) -> None:
@@ -97,12 +98,7 @@ def card_of(service: Service, started: int) -> ModelCard:
 
 
 def _add_writing(app: FastAPI, service: Service, allowed: Allowed) -> None:
-    @app.post(
-        "/v1/completions",
-        response_model=Completion,
-        responses={**RESPONSES, 200: {"content": EVENTS}},
-        openapi_extra=SECURITY,
-    )
+    @app.post("/v1/completions", response_model=Completion, **STREAMED)
     async def completions(body: CompletionRequest, http: Request) -> Any:
         """Continue prompts; OpenAI's, with lengths in bytes."""
         allowed.name(body.model)
@@ -110,12 +106,7 @@ def _add_writing(app: FastAPI, service: Service, allowed: Allowed) -> None:
         allowed.asked(asked)
         return await complete(service, asked, CompletionForm(), http)
 
-    @app.post(
-        "/v1/chat/completions",
-        response_model=ChatCompletion,
-        responses={**RESPONSES, 200: {"content": EVENTS}},
-        openapi_extra=SECURITY,
-    )
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, **STREAMED)
     async def chat_completions(body: ChatRequest, http: Request) -> Any:
         """Answer messages, where the model has a chat template; OpenAI's, with lengths in bytes."""
         allowed.name(body.model)
@@ -125,6 +116,14 @@ def _add_writing(app: FastAPI, service: Service, allowed: Allowed) -> None:
 
 
 def _add_reading(app: FastAPI, service: Service, allowed: Allowed) -> None:
+    def read(body: PatchesRequest | ScoreRequest, http: Request) -> bytes:
+        """The text that is to be analysed, if it may be; the log has its size."""
+        allowed.name(body.model)
+        data = body.data()
+        allowed.sizes(body.source, len(data))
+        http.scope["blt"]["prompt_tokens"] = len(data)
+        return data
+
     @app.post("/v1/embeddings", **ROUTE)
     async def embeddings(body: EmbeddingRequest, http: Request) -> EmbeddingList:
         """Vectors of texts; OpenAI's, with counts in bytes."""
@@ -137,20 +136,14 @@ def _add_reading(app: FastAPI, service: Service, allowed: Allowed) -> None:
     @app.post("/v1/patches", **ROUTE)
     async def patches(body: PatchesRequest, http: Request) -> PatchesResponse:
         """Entropies of a text's bytes, and where rules start patches."""
-        allowed.name(body.model)
-        data = body.data()
-        allowed.sizes(body.source, len(data))
-        http.scope["blt"]["prompt_tokens"] = len(data)  # for the log
+        data = read(body, http)
         work = service.analyse(lambda: service.analysis.patches(data, body.rules))
         return await in_time(service, http, work)
 
     @app.post("/v1/score", **ROUTE)
     async def score(body: ScoreRequest, http: Request) -> ScoreResponse:
         """Bits of each byte of a text under the model."""
-        allowed.name(body.model)
-        data = body.data()
-        allowed.sizes(body.source, len(data))
-        http.scope["blt"]["prompt_tokens"] = len(data)
+        data = read(body, http)
         work = service.analyse(lambda: service.analysis.score(data))
         scored = await in_time(service, http, work)
         http.scope["blt"]["prompt_patches"] = scored.patches
