@@ -20,7 +20,8 @@ from typing import Any
 
 from blt.errors import UserError
 from blt.study import Point, Study, read_study
-from blt.study.folder import Line, StudyFolder
+from blt.study.folder import StudyFolder
+from blt.study.lines import Line
 from blt.study.timing import Clock
 from blt.study.training import Training
 from tools.asked import bare, mistakes_end, positive

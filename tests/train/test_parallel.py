@@ -97,7 +97,7 @@ def test_a_lost_worker_ends_the_training_and_nothing_is_lost(
 ) -> None:
     steps = {"steps": 60, "checkpoint_every_seconds": 0.1}
     recipe, run = write(blt_recipe, tmp_path / "recipe.toml", **steps), tmp_path / "run"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3"}
     process = subprocess.Popen(
         torchrun(recipe, run, processes=2),
         env=env,

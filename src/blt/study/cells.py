@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blt.study.config import Family, Point, Study
-from blt.study.folder import COSTS, HELDOUT, RESULTS, SCORES, Line, StudyFolder
+from blt.study.folder import COSTS, HELDOUT, RESULTS, SCORES, StudyFolder
+from blt.study.lines import Line
 from blt.study.search import Search
 
 DRAWS = 2000

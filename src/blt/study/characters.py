@@ -19,14 +19,13 @@ from blt.evals.characters import ALL_KINDS, KINDS, Words, heldout, questions, st
 from blt.lm import LanguageModel
 from blt.study.evaluations import Evaluation, ask
 from blt.study.finetune import Lesson, Look, finetune, until
-from blt.study.settings import check_same, settings_of
+from blt.study.lines import Line, check_same, settings_of
 from blt.train.recipe import Recipe
 
 MOST_WORDS = 4096
 TEXT_BYTES = 2**24  # of texts, that words are taken from
 FREE = ("name", "families", "budgets", "lrs", "seeds")  # keys that change no line
 BEFORE, AFTER = "before", "after"  # the first step, and the last
-Line = dict[str, Any]
 Part = Literal["search", "test"]
 
 

@@ -12,7 +12,7 @@ from blt.study.characters_report import Taught, asked_of, taught_of
 from blt.study.config import short, slug
 from blt.study.figures import legend, panels, style
 from blt.study.finetune import Look
-from blt.study.folder import Line
+from blt.study.lines import Line
 
 MEAN = "mean of all"
 

@@ -12,7 +12,7 @@ from blt.study.characters import AFTER, BEFORE, best_rate, looks_of
 from blt.study.evaluations import Evaluation
 from blt.study.evaluations_report import evaluation_sections
 from blt.study.finetune import Look, until
-from blt.study.folder import Line
+from blt.study.lines import Line
 from blt.study.markdown import table_head, table_row
 from blt.study.search import Search
 

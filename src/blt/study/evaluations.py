@@ -10,11 +10,10 @@ from typing import Any
 from blt.evals.rows import Measured, Options
 from blt.evals.tasks import find_task
 from blt.lm import LanguageModel
-from blt.study.settings import settings_of
+from blt.study.lines import Line, settings_of
 
 FREE = ("name", "budgets", "beside")  # keys that change no line
 DIGITS = 6  # behind the point, of what a piece or question is worth
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)

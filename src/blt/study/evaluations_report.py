@@ -12,7 +12,8 @@ from typing import Any
 from blt.evals.intervals import Interval, interval, paired
 from blt.evals.rows import Measured, alike, name_of
 from blt.evals.tasks import find_task
-from blt.study.evaluations import Evaluation, Line
+from blt.study.evaluations import Evaluation
+from blt.study.lines import Line
 from blt.study.markdown import table_head, table_row
 
 RATIOS = ("more_bits",)  # columns that are compared as shares, not as differences

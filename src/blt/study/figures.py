@@ -22,7 +22,7 @@ from blt.report.pictures import save_picture
 from blt.study.cells import Compared
 from blt.study.config import Family, short
 from blt.study.fit import band, fit
-from blt.study.folder import Line
+from blt.study.lines import Line
 from blt.study.search import bits_of
 
 STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours

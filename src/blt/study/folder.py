@@ -17,7 +17,7 @@ from blt.files.configs import from_dict, to_dict
 from blt.files.schema import Amount, Count, Schema
 from blt.files.strict_json import parse_object
 from blt.study.config import Point, Study
-from blt.study.settings import check_same
+from blt.study.lines import Line, check_same
 from blt.train.recipe import Recipe, differences
 
 RESULTS, SCORES, COSTS = "results.jsonl", "scores.jsonl", "costs.jsonl"
@@ -30,7 +30,6 @@ ELSEWHERE = "entropy_model"  # may too, but where it is a patcher of the study
 OVER = 1.05  # times its budget of FLOPs: a run that takes more is named
 WAY_OUT = "restore it, or choose another folder"
 AGAIN = f"delete the line and, of a run, its folder in {RUNS}; then it is made again"
-Line = dict[str, Any]
 
 
 class Run(Schema):

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from blt.study.config import Family, Point, Study
+from blt.study.lines import Line
 
-Line = dict[str, Any]
 CLEARLY = 2.0  # standard errors between a family and the best of its group: it is left out
 
 

@@ -16,7 +16,8 @@ from blt.files import checksums
 from blt.lm import LanguageModel, load
 from blt.machine.precision import choose_device, choose_dtype
 from blt.study.config import Point, Study
-from blt.study.folder import Line, StudyFolder, overrun
+from blt.study.folder import StudyFolder, overrun
+from blt.study.lines import Line
 from blt.study.scoring import validation
 from blt.study.search import Search
 from blt.study.timing import Clock, Watch

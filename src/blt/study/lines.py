@@ -1,4 +1,4 @@
-"""What all lines of one name must have in common: settings, written into each of them."""
+"""Lines of a study's results, and what all of one name must have in common: their settings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from blt.errors import require
 from blt.files.configs import to_dict
+
+Line = dict[str, Any]
+"""What stands in a line of JSON."""
 
 
 def settings_of(config: Any, free: Collection[str]) -> dict[str, Any]:

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blt.study import read_study, run_study
+from small_study import written
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study that has run to its end: its file, and the folder ``out`` beside it."""
+    file = written(tmp_path_factory.mktemp("study"))
+    run_study(read_study(file), file.parent / "out")
+    return file
