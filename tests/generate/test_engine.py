@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -170,6 +171,22 @@ def test_a_text_that_was_read_can_be_continued_any_number_of_times() -> None:
     for rest in (b"", b"not to be", b"\xff"):
         expected = lm.generate(b"To be, or " + rest, max_bytes=25)
         assert lm.generate(rest, state=state, max_bytes=25).data == expected.data
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_text_that_was_read_goes_on_beside_others_in_another_precision(precision: Any) -> None:
+    lm = random_blt("static", stride=1)  # both texts have a new patch in every step
+    engine = Engine(lm, max_batch=2, precision=precision, captured=False)
+    reader = engine.submit("not to be", state=lm.read("To be, or "), max_bytes=300)
+    for _ in range(5):
+        engine.step()
+    other = engine.submit(b"Once upon a time there was a man. " * 8, max_bytes=200)
+    while not other.finished:
+        engine.step()
+        memories = [text.patches.memory for text in engine.model.texts if text.patches]
+        assert {memory.dtype for memory in memories} <= {engine.model.dtype}
+    engine.run()
+    assert [reader.result().finish_reason, other.result().finish_reason] == ["length", "length"]
 
 
 def test_logprobs_are_those_of_the_model() -> None:

@@ -51,8 +51,9 @@ class Text:
     open_patch: list[Tensor] = field(default_factory=list)  # states [m, d] of its bytes
     trail: Trail | None = None  # of a text that a router cuts
 
-    def copy(self) -> Text:
-        patches = None if self.patches is None else self.patches.copy()
+    def copy(self, dtype: torch.dtype | None = None) -> Text:
+        """Another with the same bytes, its patches in ``dtype`` or their own."""
+        patches = None if self.patches is None else self.patches.copy(dtype)
         return replace(self, ids=list(self.ids), patches=patches, open_patch=list(self.open_patch))
 
 
@@ -140,7 +141,7 @@ class CachedModel:
     def load(self, state: State) -> None:
         """Continue a saved text in a new row."""
         row = len(self.texts)
-        self.texts.append(state.text.copy())
+        self.texts.append(state.text.copy(self.dtype))
         self._load_rows(row, state.rows, state.logits)
 
     def fork(self, row: int) -> None:

@@ -55,9 +55,10 @@ class PatchMemory:
         self.memory[:, :, :, : new.shape[2]] = new.transpose(2, 3)
         self.length = new.shape[2]
 
-    def copy(self) -> PatchMemory:
+    def copy(self, dtype: torch.dtype | None = None) -> PatchMemory:
+        """Another with the same patches, in ``dtype`` or its own."""
         other = object.__new__(PatchMemory)
-        other.memory = self.memory[:, :, :, : max(self.length, 1)].clone()
+        other.memory = self.memory[:, :, :, : max(self.length, 1)].to(dtype=dtype, copy=True)
         other.length = self.length
         return other
 
@@ -79,6 +80,8 @@ class PatchStep:
     @cached_property
     def layout(self) -> Layout:
         stores = [memory.memory for memory in self.memories]
+        # C++ is told one type for all; another's memory would be read and written beyond its end.
+        assert len({store.dtype for store in stores}) == 1
         return Layout(
             self.positions,
             None,
