@@ -90,6 +90,30 @@ def test_a_refused_body_is_told_what_is_wrong_with_it(
     assert error["param"] == param
 
 
+HALF = '"\\ud83d"'  # what JavaScript sends of an emoji that was cut in two
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        ("/tokenize", f'{{"prompt": {HALF}}}', "prompt"),
+        ("/v1/score", f'{{"text": {HALF}}}', "text"),
+        ("/v1/completions", f'{{"prompt": {HALF}}}', "prompt"),
+        ("/v1/completions", f'{{"prompt": ["a", {HALF}]}}', "prompt.1"),
+        ("/v1/completions", f'{{"prompt": "a", "stop": ["b", {HALF}]}}', "stop"),
+        ("/v1/embeddings", f'{{"input": {HALF}}}', "input"),
+        ("/v1/embeddings", f'{{"input": ["a", {HALF}]}}', "input.1"),
+        ("/v1/score", f'{{"text": "a", {HALF}: 1}}', None),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_where_it_stands(
+    served: Served, route: str, body: str, param: str | None
+) -> None:
+    answer = httpx.post(served.url + route, content=body.encode(), headers=JSON)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == param
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"1"', "[]"])
 def test_numbers_that_are_none_are_refused(served: Served, value: str) -> None:
     for name in ("temperature", "max_tokens", "seed", "top_p"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -219,6 +220,7 @@ def test_messages_that_are_none_are_bad_requests(
     ("change", "param"),
     [
         ({"max_tokens": 501}, "max_tokens"),
+        ({"max_completion_tokens": 501}, "max_completion_tokens"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
         ({"n": 9}, "n"),
         ({"temperature": -1}, "temperature"),
@@ -236,6 +238,17 @@ def test_what_is_impossible_is_refused_by_name(
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         chatting.client().chat.completions.create(**request)
     assert refused.value.param == param
+
+
+def test_a_name_that_no_answer_can_have_is_refused(chatting: Served) -> None:
+    name, part = {"\ud83d": 1}, {"type": "text", "text": "a"}
+    contents = ("a", name), ([part | name], {})
+    for message in ({"role": "user", "content": content, **more} for content, more in contents):
+        body = json.dumps({"messages": [message]})
+        how = {"Content-Type": "application/json"}
+        answer = httpx.post(f"{chatting.url}/v1/chat/completions", content=body, headers=how)
+        assert answer.status_code == 400
+        assert "\\ud83d" in answer.json()["error"]["message"]
 
 
 def test_what_clients_send_along_is_taken_where_it_changes_nothing(chatting: Served) -> None:

@@ -54,6 +54,6 @@ class Allowed:
             param = asked.source if asked.n == 1 else "n"
             raise APIError(422, message, param=param, code="too_many_choices")
         if asked.request.most_bytes > limits.max_bytes:
-            given, most = asked.request.most_bytes, limits.max_bytes
-            message = f"max_tokens {given}; at most {most} bytes are written"
-            raise APIError(422, message, param="max_tokens", code="too_long")
+            given, source = asked.request.most_bytes, asked.request.most_bytes_source
+            message = f"{source} {given}; at most {limits.max_bytes} bytes are written"
+            raise APIError(422, message, param=source, code="too_long")

@@ -58,6 +58,10 @@ class ChatRequest(WritingRequest):
     def most_bytes(self) -> int:
         return self.max_completion_tokens or self.max_tokens or DEFAULT_BYTES
 
+    @property
+    def most_bytes_source(self) -> str:
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
+
     def within(self, most: int) -> ChatRequest:
         """The same; where it says nothing of its length, at most so many bytes."""
         if self.max_tokens or self.max_completion_tokens:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from blt.scoring import embedding
 from blt.serve.errors import APIError
 from blt.serve.neutral import Values, describe, drop
-from blt.serve.schemas import Base64, Strict, bytes_of, decode, refusal
+from blt.serve.schemas import Base64, Strict, bytes_of, decode, refusal, spelled
 from blt.serve.service import Service
 from blt.texts.pieces import groups
 
@@ -56,12 +56,14 @@ class EmbeddingRequest(Strict):
                 decode(one, "input_bytes") for one in ([given] if isinstance(given, str) else given)
             ]
         if isinstance(self.input, str):
-            return [self.input.encode()]
+            return [spelled(self.input, "input")]
         listed: list[Any] = self.input or []
         if listed and isinstance(listed[0], int):
             return [bytes_of(listed, "input", "input")]
         return [
-            one.encode() if isinstance(one, str) else bytes_of(one, f"input.{index}", "input")
+            spelled(one, f"input.{index}")
+            if isinstance(one, str)
+            else bytes_of(one, f"input.{index}", "input")
             for index, one in enumerate(listed)
         ]
 

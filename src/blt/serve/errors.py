@@ -69,7 +69,13 @@ class APIError(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "invalid_request_error")
-        detail = ErrorDetail(message=self.message, type=kind, param=self.param, code=self.code)
+        # A name that a client made up may have half a surrogate pair, which no answer can have.
+        detail = ErrorDetail(
+            message=_sendable(self.message),
+            type=kind,
+            param=None if self.param is None else _sendable(self.param),
+            code=self.code,
+        )
         return ErrorBody(error=detail).model_dump()
 
     def response(self) -> JSONResponse:
@@ -79,6 +85,10 @@ class APIError(Exception):
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # For the OpenAPI schema: what every route of /v1 may answer besides 200.

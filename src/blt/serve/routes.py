@@ -182,7 +182,7 @@ def _add_ids(app: FastAPI, service: Service, allowed: Allowed) -> None:
 
 
 def _ids(body: TokenizeRequest) -> list[int]:
-    return vocab.encode(body.prompt.encode(), bos=body.add_special_tokens).tolist()
+    return vocab.encode(body.data(), bos=body.add_special_tokens).tolist()
 
 
 def _add_watching(app: FastAPI, service: Service, door: Door) -> None:

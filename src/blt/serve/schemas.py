@@ -22,6 +22,9 @@ else:
     Rule = Literal[("model", *(rule.name for rule in OFFERED))]
 
 
+HALF = "half a surrogate pair (of an emoji that was cut in two?)"
+
+
 class Strict(BaseModel):
     """Unknown names, numbers in quotes, NaN and infinity are errors."""
 
@@ -43,6 +46,18 @@ def decode(text: str, param: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise refusal(param, f"not base64: {error}") from None
+
+
+def spelled(text: str, param: str) -> bytes:
+    """The bytes of a text.
+
+    Raises:
+        PydanticCustomError: half a surrogate pair, which JSON may have and UTF-8 has not.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise refusal(param, f"{HALF} at character {error.start}") from None
 
 
 SPECIALS = {vocab.BOS: "<bos>", vocab.EOS: "<eos>"}  # what a prompt of ids may begin with
@@ -90,7 +105,7 @@ class TextIn(Strict):
     def data(self) -> Any:  # bytes; the name is taken by a field
         if self.bytes is not None:
             return decode(self.bytes, "bytes")
-        return (self.text or "").encode()
+        return spelled(self.text or "", "text")
 
 
 class TokenizeRequest(Strict):
@@ -99,6 +114,14 @@ class TokenizeRequest(Strict):
     model: str | None = None
     prompt: str
     add_special_tokens: bool = Field(default=False, description="BOS in front")
+
+    @model_validator(mode="after")
+    def _spelled(self) -> TokenizeRequest:
+        self.data()
+        return self
+
+    def data(self) -> bytes:
+        return spelled(self.prompt, "prompt")
 
 
 class TokenizeResponse(BaseModel):
@@ -195,9 +218,14 @@ class WritingRequest(Strict):
         """Bytes to write at most."""
         raise NotImplementedError
 
+    @property
+    def most_bytes_source(self) -> str:
+        """The parameter that says so."""
+        return "max_tokens"
+
     def stops(self) -> tuple[bytes, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop.encode() for stop in stops)
+        return tuple(spelled(stop, "stop") for stop in stops)
 
 
 class CompletionRequest(WritingRequest):
@@ -239,7 +267,7 @@ class CompletionRequest(WritingRequest):
         if self.prompt_bytes is not None:
             return [decode(prompt, "prompt_bytes") for prompt in self.prompt_bytes]
         return [
-            prompt.encode() if isinstance(prompt, str) else bytes_of(prompt, where)
+            spelled(prompt, where) if isinstance(prompt, str) else bytes_of(prompt, where)
             for where, prompt in self._listed()
         ]
 
