@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import blt
 from blt import cli
@@ -123,6 +124,25 @@ def test_generate_says_how_fast_it_was(capsys: pytest.CaptureFixture[str], blt_m
     error = capsys.readouterr().err
     for part in ("40 bytes in", "bytes/s", "drafted bytes accepted"):
         assert part in error
+
+
+@pytest.mark.parametrize("how", [[], ["--json"], ["--show-patches"]])
+def test_texts_that_were_not_written_to_the_end_are_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, blt_model: Path, how: list[str]
+) -> None:
+    lm = blt.load(blt_model)
+    assert isinstance(lm, blt.BLT)
+    weight = lm.decoder.head.weight
+    with torch.no_grad():
+        weight.copy_(weight.sign() * 3e38)  # sums of which are not finite
+    lm.save(tmp_path / "overflows")
+    command = ["generate", "one", "two", "--model", str(tmp_path / "overflows"), *how]
+    assert cli.main(command) == 2
+    shown = capsys.readouterr()
+    assert "2 of 2 texts not written to the end: the model's output is not finite" in shown.err
+    if how == ["--json"]:
+        errors = [json.loads(line)["error"] for line in shown.out.splitlines()]
+        assert errors == ["the model's output is not finite"] * 2
 
 
 def test_generate_mistakes(

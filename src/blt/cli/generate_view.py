@@ -14,6 +14,7 @@ from rich.text import Text
 
 from blt.cli.generate import Output
 from blt.cli.output import stream
+from blt.errors import UserError
 from blt.generate import Engine, Generation, Handle, Sampling
 from blt.lm import BLT, LanguageModel
 from blt.report.console import Console
@@ -25,13 +26,22 @@ Writer = Callable[[bytes, Handle], None]  # a prompt and its continuation, as it
 
 
 def write_all(engine: Engine, prompts: Sequence[bytes], sampling: Sampling, writer: Writer) -> None:
-    """Write the continuations of all prompts, in their order; prompt i has seed + i."""
+    """Write the continuations of all prompts, in their order; prompt i has seed + i.
+
+    Raises:
+        UserError: some ended with an error, and are not or only half there; says how many, and why.
+    """
     waiting = [
         (prompt, engine.submit(prompt, replace(sampling, seed=sampling.seed + index)))
         for index, prompt in enumerate(prompts)
     ]
     for prompt, handle in waiting:
         writer(prompt, handle)
+    failed = [error for _, handle in waiting if (error := handle.result().error) is not None]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(waiting)} texts not written to the end: {failed[0]}"
+        )
 
 
 def writer_of(output: Output, lm: LanguageModel, prompts: int) -> Writer:
@@ -83,6 +93,7 @@ def to_json(result: Generation) -> dict[str, Any]:
         "text": result.text,
         "base64": base64.b64encode(result.data).decode(),
         "finish_reason": result.finish_reason,
+        "error": result.error,
         "logprobs": result.logprobs,
         "patch_lengths": [len(patch) for patch in result.patches],
         "drafted": result.drafted,
