@@ -79,6 +79,8 @@ def test_a_table_of_counts_needs_no_model_and_cuts_its_text_as_asked(
     assert "1 byte knows no scripts" in fails(capsys, *made, "--fair-scripts")
     assert "--counts" in fails(capsys, "patch", text, "--make-table", table, "--fair-scripts")
     assert "--make-table" in fails(capsys, "patch", text, "--counts")
+    assert "--make-table" in fails(capsys, "patch", text, "--order", 3)
+    assert "--json" in fails(capsys, "patch", text, "--make-table", table, "--json")
     assert "--threshold" in fails(capsys, *made, "--threshold", 2)
     assert "--rule" in fails(capsys, *made, "--rule", "space")
     assert "1 to 3" in fails(capsys, *made[:-1], "4")

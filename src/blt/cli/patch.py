@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blt.patching import Cut
 
 COUNTS_TARGET = 4.5  # bytes per patch, as in recipes
+TABLE_ORDER = 2  # where none is named
 OTHERWISE = " (the BLT in the package cuts by a table instead: --model pretrained)"
 MOST_ROWS = 40  # patches listed one by one; --json has them all
 
@@ -76,8 +77,13 @@ class Needs:
     have --target bytes (4.5 where it is left out)."""
     fair_scripts: bool = False
     """--counts: patches carry the same information in every script, and end with characters."""
-    order: int = 2
-    """--make-table: how many of the last bytes the table looks at, 1 to 3."""
+    order: int | None = None
+    """--make-table: how many of the last bytes the table looks at, 1 to 3. Left out: 2."""
+
+    @property
+    def context(self) -> int:
+        """Bytes that a table looks at."""
+        return TABLE_ORDER if self.order is None else self.order
 
 
 def patch(
@@ -102,6 +108,10 @@ def patch(
     data = _read_input(text, file)
     if model.fair_scripts and not model.counts:
         raise UserError("--fair-scripts is for --make-table FILE --counts")
+    if model.order is not None and model.make_table is None:
+        raise UserError("--order is for --make-table FILE")
+    if json and model.make_table is not None:
+        raise UserError("--json: does nothing with --make-table; leave one of them out")
     if model.counts:
         say(_count_table(data, rule, model))
         return
@@ -111,7 +121,7 @@ def patch(
         whole: Any = {"context_bytes": max(1, len(data)), "sample_bytes": None}
         patcher = patcher.calibrated([data], rule.target, **whole)
     if model.make_table is not None:
-        say(patcher.write_table(data, model.make_table, model.order))
+        say(patcher.write_table(data, model.make_table, model.context))
     elif json:
         print_json(patcher.cut(data))
     else:
@@ -141,7 +151,7 @@ def _count_table(data: bytes, rule: Rule, model: Needs) -> str:
         raise UserError(f"{name}: does nothing with --counts; leave one of them out")
     config = PatchingConfig(
         "lookup",
-        lookup_order=model.order,
+        lookup_order=model.context,
         fair_scripts=model.fair_scripts,
         max_patch_length=rule.max_patch_length,
     )
