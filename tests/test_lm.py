@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
+from blt.errors import UserError
 from blt.model import transformer
 from blt.patching import Patcher
 from shapes import tiny_config
@@ -103,6 +105,16 @@ def test_bits_per_byte_is_the_cross_entropy_of_the_logits(
     pieces = [text[at : at + context] for at in range(0, len(text), context)]
     expected = sum(map(bits, pieces)) / length
     assert math.isclose(lm.bits_per_byte(text, context), expected, rel_tol=1e-4, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("context", [0, -5, 2.5])
+def test_text_is_not_scored_in_pieces_of_no_bytes(lm: blt.BLT, context: Any) -> None:
+    with pytest.raises(UserError, match="context"):
+        lm.bits_per_byte("The old man and the sea.", context)
+
+
+def test_no_texts_have_no_states(lm: blt.BLT) -> None:
+    assert lm.hidden_states([]) == []
 
 
 @pytest.mark.parametrize("rule", ["space", "static", "entropy"])

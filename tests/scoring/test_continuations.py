@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import blt
 from blocks import MIXED, block_blt
+from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.model.prefix_tree import LEAST, PrefixTree
@@ -105,3 +106,12 @@ def test_a_tree_holds_every_document_and_what_they_share_once(texts: list[bytes]
         assert torch.equal(tree.branches.spans.positions[tree.path(index)], torch.arange(len(ids)))
     again = PrefixTree.of([ids for ids in documents for _ in range(3)])
     assert len(again.ids) < len(tree.ids) + 2 * LEAST * len(documents)  # so few are read again
+
+
+@pytest.mark.parametrize("lm", [random_blt(), tokens()], ids=["blt", "token"])
+def test_text_is_worth_what_its_bytes_are(lm: LanguageModel) -> None:
+    texts = [("caf\u00e9 ol", "d man"), ("", "\u20ac")]
+    as_bytes = [(prompt.encode(), rest.encode()) for prompt, rest in texts]
+    assert lm.log_likelihoods(texts) == lm.log_likelihoods(as_bytes)
+    with pytest.raises(UserError, match="a continuation must be str or bytes, got int"):
+        lm.score([("x", 3)])  # type: ignore[list-item]

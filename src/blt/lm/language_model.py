@@ -16,7 +16,7 @@ from blt import vocab
 from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint import adapters, folders
 from blt.checkpoint.adapters import Adapter
-from blt.errors import UserError
+from blt.errors import UserError, require_whole
 from blt.files.configs import to_dict
 from blt.generate import Generation, State
 from blt.model.compiling import compile_model
@@ -147,8 +147,13 @@ class LanguageModel(nn.Module):
 
         Returns:
             bits per byte; 0.0 for an empty text.
+
+        Raises:
+            UserError: a ``context`` below 1.
         """
         data = vocab.to_bytes(text)
+        if context is not None:
+            require_whole("context", context, 1)
         size = context or max(1, len(data))
         pieces = segments([data], size)
         nats = 0.0
@@ -176,15 +181,16 @@ class LanguageModel(nn.Module):
         found = bits.target_nats(self.predict(ready), ready.targets)
         return float(found.sum(dtype=torch.float64)), ready.batch.num_targets
 
-    def log_likelihoods(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[float]:
+    def log_likelihoods(self, pairs: Sequence[tuple[vocab.Text, vocab.Text]]) -> list[float]:
         """Log-probability in nats of each continuation after its prompt.
 
         Args:
-            pairs: prompts and continuations; a document is a BOS, a prompt, and its continuation.
+            pairs: prompts and continuations, ``str`` or bytes-like; a document is a BOS, a prompt,
+                and its continuation.
         """
         return [score.log_p for score in self.score(pairs)]
 
-    def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+    def score(self, pairs: Sequence[tuple[vocab.Text, vocab.Text]]) -> list[Score]:
         """As :meth:`log_likelihoods`, and whether greedy generation would write it.
 
         What texts share at their start, such as the choices of a question, is read once.
@@ -245,7 +251,8 @@ class LanguageModel(nn.Module):
         """
         if isinstance(texts, vocab.Text):
             return states.hidden_states(self, [vocab.to_bytes(texts)])[0]
-        return states.hidden_states(self, [vocab.to_bytes(text) for text in texts])
+        given = [vocab.to_bytes(text) for text in texts]
+        return states.hidden_states(self, given) if given else []
 
     def save(
         self, folder: str | os.PathLike[str], tensors: Mapping[str, Tensor] | None = None

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from blt import vocab
 from blt.model.language import CausalLM, Score
 from blt.model.prefix_tree import PrefixTree, shared_ids
 
 
 @torch.no_grad()
-def score(lm: CausalLM, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+def score(lm: CausalLM, pairs: Sequence[tuple[vocab.Text, vocab.Text]]) -> list[Score]:
     """What ``lm`` says about each continuation after its prompt; see ``lm.score``."""
-    texts = [prompt + rest for prompt, rest in pairs]
-    documents = [lm.ids_of(text) for text in texts]
-    firsts = [lm.first_of(prompt, ids) for (prompt, _), ids in zip(pairs, documents, strict=True)]
+    prompts = [vocab.to_bytes(prompt, "a prompt") for prompt, _ in pairs]
+    rests = [vocab.to_bytes(rest, "a continuation") for _, rest in pairs]
+    documents = [lm.ids_of(prompt + rest) for prompt, rest in zip(prompts, rests, strict=True)]
+    firsts = [lm.first_of(prompt, ids) for prompt, ids in zip(prompts, documents, strict=True)]
     order = sorted(range(len(pairs)), key=lambda index: _sortable(documents[index]))
     found = [Score(0.0, True)] * len(pairs)
     for group in _groups(order, documents, lm):
