@@ -21,7 +21,7 @@ from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.scoring.bits import bits_per_byte
 from blt.texts.noises import NOISES
-from blt.tokens.tokenizer import ByteTokenizer
+from blt.tokens.tokenizer import ByteTokenizer, readable_runs
 from texts import MULTILINGUAL
 
 TEXTS = [MULTILINGUAL, b"the theatre and the other thing " * 20]
@@ -114,6 +114,36 @@ def test_what_cannot_be_is_said(lm: TokenLM, tokenizer: ByteTokenizer, tmp_path:
         TokenLM(TokenTransformerConfig(vocab_size=300), tokenizer)
     with pytest.raises(UserError, match="temperature"):
         lm.generate("x", temperature=-1.0)
+
+
+def test_only_ids_that_are_tokens_are_written(tokenizer: ByteTokenizer) -> None:
+    torch.manual_seed(0)
+    shape = TokenTransformerConfig(vocab_size=2000, dim=16, heads=2, layers=1, ff_dim=32)
+    larger = TokenLM(shape, tokenizer).eval()
+    written = larger.generate(["a", "b", "c"], max_bytes=20, temperature=1.0)
+    assert all(text.data and text.finish_reason == "length" for text in written)
+
+
+PARTS = (b"e", "€".encode(), b"\xe2\x82", b"\xf0\x9f", b"\xff", b"\x80")
+
+
+@given(st.lists(st.sampled_from(PARTS)))
+def test_what_is_no_utf8_is_told_apart_as_python_does(parts: list[bytes]) -> None:
+    data, found = b"".join(parts), []
+    rest = data
+    while rest:
+        try:
+            found, rest = [*found, rest.decode()], b""
+        except UnicodeDecodeError as error:
+            found += [rest[: error.start].decode(), rest[error.start : error.end]]
+            rest = rest[error.end :]
+    assert list(readable_runs(data)) == [run for run in found if run]
+
+
+def test_a_character_that_the_prompt_begins_is_noted(lm: TokenLM) -> None:
+    ended = torch.cat([vocab.encode(b"caf\xc3"), torch.tensor([vocab.EOS])])
+    found = lm.generate([b"caf\xc3", "caf\u00e9", vocab.encode(b"\xe2\x82"), ended], max_bytes=3)
+    assert [text.begun for text in found] == [b"\xc3", b"", b"\xe2\x82", b""]
 
 
 def test_a_sample_depends_on_its_seed_and_on_no_other_text(lm: TokenLM) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,6 +162,10 @@ class TextTokenizer:
     def decode(self, ids: Any) -> bytes:
         text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return text.encode()
+
+    @cached_property
+    def known(self) -> list[int]:
+        return sorted(self._tokenizer.get_vocab().values())
 
     def _text(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)

@@ -51,7 +51,8 @@ class Admission:
             raise UserError(
                 f"a prompt of {prompt_bytes} bytes and max_bytes "
                 f"{request.sampling.max_bytes} can need {decimal(needed)} of caches, more than "
-                f"the budget of {decimal(self.budget)}; shorten it, or raise memory_budget"
+                f"the budget of {decimal(self.budget)}; shorten it, ask for less, or raise "
+                "memory_budget where you make the engine"
             )
 
     def add(self, request: Request) -> None:

@@ -398,7 +398,7 @@ def _byte_model(lm: CausalLM) -> ByteModel:
     """A model that can be written with byte by byte; refuses others."""
     model: Any = lm
     if not isinstance(model, ByteLatentTransformer | CausalTransformer) or lm.kind == "token":
-        raise UserError(f"a {lm.kind} model cannot write yet, only score")
+        raise UserError(f"an engine writes byte by byte; a {lm.kind} model has lm.generate alone")
     return model
 
 

@@ -104,7 +104,7 @@ class Request:
             if self.state is None
             else vocab.decode(torch.tensor(self.state.text.ids, dtype=torch.int64, device="cpu"))
         )
-        self.begun = _begun(before + self.prompt if self.ids is None else self.ids)
+        self.begun = begun_by(before + self.prompt if self.ids is None else self.ids)
         self.chooser = Chooser.begin(self.sampling, before + self.prompt, self.begun)
         self.generator = Numbers(self.sampling.seed)
         if self.sampling.max_bytes == 0:
@@ -183,7 +183,7 @@ class Request:
         )
 
 
-def _begun(before: bytes | list[int]) -> bytes:
+def begun_by(before: bytes | list[int]) -> bytes:
     """The character that bytes, or ids, begin and do not finish; a special id ends every one."""
     if isinstance(before, bytes):
         return vocab.unfinished(before)

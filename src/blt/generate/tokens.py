@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blt import vocab
 from blt.errors import require
-from blt.generate.request import FinishReason, Generation
+from blt.generate.request import FinishReason, Generation, begun_by
 from blt.generate.sampling import Sampling, draw
 from blt.model.language import CausalLM
 from blt.tokens.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def generate(
         while waiting := [text for text in part if text.reason is None]:
             for text, row in zip(waiting, _last(lm, [t.ids for t in waiting]), strict=True):
                 text.push(_choose(row, sampling.temperature, text.chance))
-        results += [Generation(t.data, t.reason or "length", [], [], t.prompt) for t in part]
+        results += [text.result() for text in part]
     return results[0] if one else results
 
 
@@ -72,11 +72,16 @@ class _Text:
     def __init__(self, lm: TokenModel, prompt: bytes | Tensor, sampling: Sampling) -> None:
         self.lm, self.sampling, self.data = lm, sampling, b""
         self.prompt = vocab.decode(prompt) if isinstance(prompt, Tensor) else prompt
+        self.before = prompt.tolist() if isinstance(prompt, Tensor) else prompt
         self.chance = random.Random(sampling.seed)
         read = lm.tokens_of(prompt) if isinstance(prompt, Tensor) else lm.ids_of(prompt)
         self.ids: list[int] = read.tolist()
         self.begun = len(self.ids)
         self.reason: FinishReason | None = None if sampling.max_bytes else "length"
+
+    def result(self) -> Generation:
+        begun = begun_by(self.before)
+        return Generation(self.data, self.reason or "length", [], [], self.prompt, begun=begun)
 
     def push(self, token: int) -> None:
         if token == self.lm.eos:
@@ -94,14 +99,17 @@ class _Text:
 
 @torch.no_grad()
 def _last(lm: TokenModel, texts: Sequence[list[int]]) -> Tensor:
-    """Logits after the last id of each  # [B, V]."""
+    """Logits after the last id of each, of what can be written  # [B, V]."""
     logits = lm.packed_logits(
         [torch.tensor(ids, dtype=torch.int64, device=lm.device) for ids in texts]
     )
     ends = torch.tensor([len(ids) for ids in texts], dtype=torch.int64, device="cpu").cumsum(0) - 1
     last = logits[ends.to(logits.device)].float().cpu()
-    last[:, lm.bos] = last[:, lm.bos] if lm.bos == lm.eos else -torch.inf
-    return last
+    never = torch.ones(last.shape[1], dtype=torch.bool, device="cpu")
+    never[lm.tokenizer.known] = False
+    never[lm.bos] = True
+    never[lm.eos] = False
+    return last.masked_fill(never, -torch.inf)
 
 
 def _choose(logits: Tensor, temperature: float, chance: random.Random) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 from blt.errors import UserError, needed
 
 LEAST_VOCAB = 256  # every byte is a token
+ESCAPED = re.compile("([\udc80-\udcff]+)")  # what surrogateescape makes of other bytes
+LONGEST_CHARACTER = 4  # bytes
 
 
 class Tokenizer(Protocol):
@@ -19,6 +22,10 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """The bytes that were encoded."""
+
+    @property
+    def known(self) -> list[int]:
+        """Ids that stand for a token: a model may have more."""
 
 
 class ByteTokenizer:
@@ -114,21 +121,34 @@ class ByteTokenizer:
         """Bytes of each token in a text, by its id."""
         return list(map(len, self.written()))
 
+    @cached_property
+    def known(self) -> list[int]:
+        return sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def _bytes_of(self, token_id: int) -> bytes:
         values = _values()
         return bytes(values[character] for character in self._tokenizer.id_to_token(token_id))
 
 
 def readable_runs(data: bytes) -> Iterator[str | bytes]:
-    """Text, and between it what is no UTF-8."""
-    while data:
+    """Text, and between it what is no UTF-8: each byte that begins nothing, each character cut."""
+    text = data.decode("utf-8", "surrogateescape")  # which text has none of
+    for index, run in enumerate(ESCAPED.split(text)):
+        if index % 2:
+            yield from _pieces_of(run.encode("utf-8", "surrogateescape"))
+        elif run:
+            yield run
+
+
+def _pieces_of(wrong: bytes) -> Iterator[bytes]:
+    """What is no UTF-8, as Python's decoder finds it, piece by piece."""
+    at = 0
+    while at < len(wrong):
         try:
-            yield data.decode()
-            return
+            wrong[at : at + LONGEST_CHARACTER].decode()
         except UnicodeDecodeError as error:
-            yield data[: error.start].decode()
-            yield data[error.start : error.end]
-            data = data[error.end :]
+            yield wrong[at : at + error.end]
+            at += error.end
 
 
 @cache
