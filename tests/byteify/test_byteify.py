@@ -21,6 +21,8 @@ from blt.byteify.cuts import tokens_of
 from blt.byteify.hooks import Byteify
 from blt.byteify.start import LAYERS
 from blt.cli import main
+from blt.data.form import SourceConfig
+from blt.data.prepare import Options, prepare
 from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM
 from blt.model.flops import flops_per_byte
@@ -32,6 +34,7 @@ from blt.train.hooks import Extra
 from blt.train.loop import OnProgress
 from blt.train.optim import LR_SHARE, MatrixOptimizer, optimizers
 from blt.train.recipe import read_recipe
+from conversations import CHAT, CHATS, PAIR, PAIRS, write
 from shapes import TOKEN_SHAPE
 
 
@@ -320,6 +323,35 @@ def test_a_table_is_taught_by_the_tokenizer_and_nothing_else(
     tables = [model.state_dict()["lookup_table"] for model in models]
     assert tables[0].any()
     assert torch.equal(*tables)
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["plain", "prepared"])
+@pytest.mark.parametrize("kind", ["conversations", "answers"])
+def test_text_of_which_only_some_is_learned_is_refused_before_anything_is_written(
+    recipe: Recipe, kind: str, prepared: bool, tmp_path: Path
+) -> None:
+    """Else special ids would move all cuts behind them, and bytes be scored that nobody learns."""
+    keys, rows = (CHAT, CHATS) if kind == "conversations" else (PAIR, PAIRS)
+    source: str | SourceConfig = SourceConfig(write(tmp_path, "jsonl", rows), **keys)
+    if prepared:
+        prepare(tmp_path / "shards", Options((source,), heldout=0.3))
+        source = str(tmp_path / "shards")
+    recipe = replace(recipe, data=replace(recipe.data, sources=(source,), heldout=0.3))
+    for scratch in (False, True):
+        one = changed(recipe, byteify={"scratch": scratch, "distill": 0.0})
+        with pytest.raises(UserError, match="has conversations, or answers of which alone"):
+            train_hooked(one, tmp_path / "run")
+        with pytest.raises(UserError, match="has conversations, or answers of which alone"):
+            byteify(one, tmp_path / "run", show=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_questions_with_answers_that_are_learned_whole_are_plain_text(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    source = SourceConfig(write(tmp_path, "jsonl", PAIRS), **PAIR)
+    data = replace(recipe.data, sources=(source,), heldout=0.3, learn="all")
+    assert byteify(changed(replace(recipe, data=data), steps=1), tmp_path / "run", show=quiet)
 
 
 def test_what_cannot_be_is_said_before_anything_is_written(

@@ -29,6 +29,15 @@ class Source:
     heldout: list[bytes]  # documents, or a sample of them
     facts: dict[str, Any]  # counts, for the metrics
 
+    @property
+    def learned_whole(self) -> bool:
+        """Is all of its text bytes, and each of them learned?"""
+        if isinstance(self.train, ShardSegments):
+            return self.train.learn is None
+        assert isinstance(self.train, MemorySegments)
+        documents = (*self.train.documents, *self.heldout)
+        return not any(isinstance(document, Marked) for document in documents)
+
     def sample(self, max_bytes: int) -> list[bytes]:
         """Text to train on: all documents, or of shards about so many bytes from everywhere."""
         if isinstance(self.train, ShardSegments):

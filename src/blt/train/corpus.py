@@ -12,7 +12,7 @@ from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments, Segments
 from blt.data.shards import ShardSegments
 from blt.data.text import Reading, Source, open_sources, weighted_sources
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.model.transformer import CausalTransformer
 from blt.train.recipe import Recipe
 from blt.train.sections import DataConfig
@@ -25,10 +25,13 @@ def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Sour
 
     Args:
         template: how conversations are laid out; None: as by default.
+
+    Raises:
+        UserError: as of :func:`blt.data.text.open_sources`, or text that byteify cannot learn.
     """
     data = recipe.data
     opened = weighted_sources if data.weights else open_sources
-    return opened(
+    sources = opened(
         data.sources,
         heldout=data.heldout,
         max_bytes=data.max_bytes,
@@ -36,6 +39,20 @@ def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Sour
         heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
         reading=Reading(data.learn, data.max_broken, template),
     )
+    if recipe.byteify is not None:
+        _check_learned_whole(sources)
+    return sources
+
+
+def _check_learned_whole(sources: Sequence[Source]) -> None:
+    """A token model has no ids between turns, and is scored on whole texts."""
+    for source in sources:
+        require(
+            source.learned_whole,
+            f"{source.name}: has conversations, or answers of which alone is learned, and byteify "
+            "learns and compares text as a whole; byteify with plain text, then train on this one "
+            "with init",
+        )
 
 
 def texts_of(sources: Sequence[Source], data: DataConfig) -> list[Segments]:

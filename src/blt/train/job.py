@@ -22,7 +22,7 @@ from blt.data.text import (
     heldout_by_source,
     template_of_shards,
 )
-from blt.errors import UserError, require
+from blt.errors import UserError
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.hardware import device_name
 from blt.machine.precision import choose_device, choose_dtype, settle_bfloat16
@@ -188,11 +188,6 @@ def _template(recipe: Recipe, checkpoint: Path) -> ChatTemplate | None:
     prepared = template_of_shards(recipe.data.sources)
     if prepared is None and not recipe.data.converses:
         return None
-    require(
-        recipe.byteify is None or not recipe.byteify.distill,
-        "byteify.distill: not with conversations, whose turns end with ids that the teacher does "
-        "not have",
-    )
     begins = recipe.init not in (None, PRETRAINED)
     folders = [checkpoint] * checkpoint.is_dir() + [init_folder(str(recipe.init))] * begins
     found = ChatTemplate.from_folder(folders[0]) if folders else None

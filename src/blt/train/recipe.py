@@ -142,11 +142,6 @@ class Recipe:
             self.train.stale_patches == 0 or self.kind == "blt",
             f"train.stale_patches: only for kind 'blt', this is {self.kind!r}",
         )
-        require(
-            self.byteify is None or not self.byteify.distill or not self.data.converses,
-            "byteify.distill: not with sources of messages, whose turns end with ids that the "
-            "teacher does not have",
-        )
         learned = self.model is not None and self.model.patching.is_learned
         require(
             self.train.stale_patches == 0 or not learned,
