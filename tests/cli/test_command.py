@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import blt
 from blt import cli
@@ -89,3 +91,42 @@ def test_interrupt_ends_in_130(
     monkeypatch.setattr(command, "_run", interrupted)
     assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == f"blt: {said or 'interrupted'}\n"
+
+
+def run_out() -> None:
+    torch.empty(2**55)
+
+
+def run_out_on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+
+def run_out_of_python_s() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("out", [run_out, run_out_on_a_gpu, run_out_of_python_s])
+@pytest.mark.parametrize(
+    ("verb", "helps"), [("train", "data.batch_bytes"), ("generate", "give it less at once")]
+)
+def test_running_out_of_memory_is_one_line_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: Callable[[], None],
+    verb: str,
+    helps: str,
+) -> None:
+    monkeypatch.setattr(command, "_run", lambda _: out())
+    said = fails(capsys, verb)
+    assert said.startswith("blt: out of memory; ")
+    assert helps in said
+    assert "or a larger machine" in said
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(_: list[str]) -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(command, "_run", mistaken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        cli.main(["train"])

@@ -22,6 +22,12 @@ WAYS_OUT = {
     IsADirectoryError: "give a file, not a folder",
     NotADirectoryError: "give a folder, not a file",
 }
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # PyTorch's words
+TRAIN = ("train", "byteify", "study")
+TRAIN_ON_LESS = (
+    "`blt plan RECIPE` tells what a step takes: try a smaller data.batch_bytes (train.accumulate "
+    "makes up for it), train.recompute=true, a smaller model"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"blt {__version__}")
         return 0
     print_anything()
+    args = args or ["--help"]
     try:
-        status = _run(args or ["--help"])
+        status = _run(args)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as interrupt:
@@ -43,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has left: so do we, without a word at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, ValueError, MemoryError, RecursionError) as error:
-        if os.environ.get("BLT_DEBUG"):
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        if os.environ.get("BLT_DEBUG") or not _is_known(error):
             raise
-        say(f"blt: {_one_line(error)}", file=sys.stderr)
+        say(f"blt: {_one_line(error, args[0])}", file=sys.stderr)
         return 2
 
 
@@ -92,12 +99,25 @@ def _changes_last(args: list[str]) -> list[str]:
     return rest + [args[index] for index in sorted(changed)]
 
 
-def _one_line(error: Exception) -> str:
+def _is_known(error: Exception) -> bool:
+    """Can a line tell the user all about it? Other errors of a run are mistakes of this program."""
+    is_other = isinstance(error, RuntimeError) and not isinstance(error, RecursionError)
+    return not is_other or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also as PyTorch says it, in words alone on a CPU; asking for its class would load it."""
+    says_so = isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
+    return says_so or isinstance(error, MemoryError)
+
+
+def _one_line(error: Exception, verb: str) -> str:
     """What, where and the way out."""
     if isinstance(error, OSError) and error.filename is not None:
         way_out = WAYS_OUT.get(type(error))
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"
         return f"{message}; {way_out}" if way_out else message
-    if isinstance(error, MemoryError):
-        return "out of memory; give it less at once, or a larger machine"
+    if _is_out_of_memory(error):
+        less = TRAIN_ON_LESS if verb in TRAIN else "give it less at once"
+        return f"out of memory; {less}, or a larger machine"
     return " ".join(str(error).split()) or type(error).__name__
