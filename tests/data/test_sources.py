@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -46,6 +47,50 @@ def test_zstandard_is_unpacked_frame_after_frame(tmp_path: Path) -> None:
     packed = zstandard.compress(lines("one") * 50_000) + zstandard.compress(lines("two"))
     (tmp_path / "a.jsonl.zst").write_bytes(packed)
     assert read([tmp_path]).documents == [b"one"] * 50_000 + [b"two"]
+
+
+@pytest.mark.parametrize("number", [0x184D2A50, 0x184D2A5F])
+def test_zstandard_may_have_frames_to_skip(tmp_path: Path, number: int) -> None:
+    """pzstd begins each file with one."""
+    skipped = struct.pack("<II", number, 9000) + bytes(9000)
+    packed = skipped + zstandard.compress(lines("one")) + skipped + zstandard.compress(lines("two"))
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(packed)
+    assert read([path]).documents == [b"one", b"two"]
+    path.write_bytes(packed[:8000])
+    with pytest.raises(UserError, match="damaged Zstandard"):
+        read([path])
+    path.rename(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"is Zstandard, .*; name it NAME\.zst"):
+        read([tmp_path / "a.txt"])
+
+
+@pytest.mark.parametrize("log", [28, 31])
+def test_zstandard_may_have_a_long_window(tmp_path: Path, log: int) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(wide(lines("one"), log))
+    assert read([path]).documents == [b"one"]
+
+
+def test_a_window_that_is_too_long_is_not_called_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    packed = bytearray(wide(lines("one"), 31))
+    packed[WINDOW_AT] += 1 << 3  # the next power of two
+    path.write_bytes(packed)
+    with pytest.raises(UserError, match=r"window of more than 2\.1 GB") as caught:
+        read([path])
+    assert "damaged" not in str(caught.value)
+    assert "`zstd --long=31`" in str(caught.value)
+
+
+WINDOW_AT = 5  # behind the frame's four first bytes and its descriptor
+
+
+def wide(data: bytes, log: int) -> bytes:
+    """Packed as a stream is, with a window of 2**log bytes."""
+    options = zstandard.ZstdCompressionParameters.from_level(1, window_log=log, hash_log=10)
+    stream = zstandard.ZstdCompressor(compression_params=options).compressobj()
+    return bytes(stream.compress(data) + stream.flush())
 
 
 def test_parquet_is_one_document_per_row(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from blt.errors import UserError, needed
 
 CHUNK = 2**17  # bytes read at once
 SLICE = 2**13  # of packed Zstandard, which may unpack to 32,768 times as much
+MAX_WINDOW = 31  # log2 of bytes that unpacking Zstandard looks back at, as `zstd --long=31` writes
+TOO_WIDE = "Frame requires too much memory"  # what the library says of more
 MAX_UNPACKED = 2**31  # bytes of one document, or line, in a packed file
 
 
@@ -74,6 +76,11 @@ def text_of(path: Path) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> NoReturn:
+    if TOO_WIDE in str(error):
+        raise UserError(
+            f"{path}: is packed with a window of more than {2**MAX_WINDOW / 1e9:.1f} GB, the most "
+            "that is read; pack it again with `zstd --long=31` or less"
+        ) from None
     kind = name_of(path).packing or "file"
     raise UserError(f"{path}: damaged {kind} ({error}); restore it or leave it out") from None
 
@@ -146,7 +153,8 @@ class _Zstandard(io.RawIOBase):
                 raise EOFError("it ends in the middle of a frame")
             return False
         if self._frame is None:
-            self._frame = self._library.ZstdDecompressor().decompressobj()
+            most = 2 ** min(MAX_WINDOW, self._library.WINDOWLOG_MAX)
+            self._frame = self._library.ZstdDecompressor(max_window_size=most).decompressobj()
         self._ready = memoryview(self._frame.decompress(self._packed))
         self._packed = self._frame.unused_data if self._frame.eof else b""
         self._frame = None if self._frame.eof else self._frame

@@ -26,6 +26,8 @@ TABLE, WRITE = "write it as Parquet or JSON lines", "write its text into a file"
 SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x1f\x8b", "gzip", "name it NAME.gz"),
     (0, b"\x28\xb5\x2f\xfd", "Zstandard", "name it NAME.zst"),
+    # What is to be skipped may come first: pzstd notes the size of the frame behind it there.
+    *((0, bytes([n]) + b"\x2a\x4d\x18", "Zstandard", "name it NAME.zst") for n in range(80, 96)),
     (0, b"\xfd7zXZ\0", "xz", "name it NAME.xz"),
     (0, b"BZh", "bzip2", "name it NAME.bz2"),
     (0, b"\x04\x22\x4d\x18", "lz4", UNPACK),
