@@ -22,8 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blt
-from blt import patching, vocab
+from blt import cli, patching, vocab
 from blt.data import Loader, cluster, split
+from blt.data.heldout import content_hash
 from blt.data.manifest import MANIFEST
 from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
@@ -340,6 +341,39 @@ def test_ray_writes_the_same(tmp_path: Path, sources: tuple[str, ...], entropy_f
     assert content(tmp_path / "ray") == content(tmp_path / "here")
 
 
+def test_a_file_that_was_edited_is_prepared_again_and_no_other(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    """Also where it is as long as before."""
+    out, options = tmp_path / "out", Options(sources, heldout=0.0)
+    prepare(out, options)
+    before = sorted(out.glob("units/0*/*.arrow"))
+    times = [path.stat().st_mtime_ns for path in before]
+    edited = Path(sources[1])
+    edited.write_text(edited.read_text().replace("text ", "next "))
+    prepare(out, options)
+    texts = b" ".join(rows(ShardSegments(out))).split()
+    assert (texts.count(b"text"), texts.count(b"next")) == (2 * 66, 66)
+    again = [path.stat().st_mtime_ns for path in before]
+    assert [old == new for old, new in zip(times, again, strict=True)] == [True, False, True]
+    prepare(tmp_path / "whole", options)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_what_is_held_out_follows_an_edited_file(tmp_path: Path) -> None:
+    """Where hashes alone held out nothing, and now do, no other file keeps what was held out."""
+    sources = tuple(write_lines(tmp_path / f"{n}.jsonl", [f"text {n}"] * 9) for n in range(3))
+    options = Options(sources, heldout=0.02)
+    prepare(tmp_path / "out", options)
+    last = max(range(3), key=lambda n: content_hash(b"text %d" % n))  # another one is held out
+    held = next(text for n in range(999) if content_hash((text := f"{n:06}").encode()) < 0.02)
+    write_lines(Path(sources[last]), [held] * 9)
+    prepare(tmp_path / "out", options)
+    assert rows(ShardSegments(tmp_path / "out", HELDOUT)) == [held.encode()] * 9
+    prepare(tmp_path / "whole", options)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
 def test_other_options_and_foreign_folders_are_refused(
     tmp_path: Path, sources: tuple[str, ...]
 ) -> None:
@@ -362,6 +396,49 @@ def test_a_source_without_documents_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty\.jsonl: no text"):
         prepare(tmp_path / "out", Options((str(tmp_path / "empty.jsonl"),)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_documents_beside_others_is_an_error_as_in_training(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.jsonl").write_text('{"body": "no text"}\n')
+    (empty / "b.txt").write_text("")
+    with pytest.raises(UserError, match=r"empty: no text in there.*a\.jsonl:1: .*out") as caught:
+        prepare(tmp_path / "out", Options((*sources, str(empty))))
+    assert "empty files: 1" in str(caught.value)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_after_too_many_broken_lines_more_may_be_broken_in_the_same_folder(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    broken = tmp_path / "d.jsonl"
+    broken.write_text('{"text": "good"}\n' + "{\n" * 3)
+    options = Options((*sources, str(broken)), heldout=0.0, max_broken=2)
+    with pytest.raises(UserError, match="more may be broken with"):
+        prepare(tmp_path / "out", options)
+    done = sorted((tmp_path / "out").glob("units/0*/*"))
+    times = [path.stat().st_mtime_ns for path in done]
+    assert done
+    manifest = prepare(tmp_path / "out", replace(options, max_broken=3))
+    assert (manifest["broken"], manifest["options"]["max_broken"]) == (3, 3)
+    assert [path.stat().st_mtime_ns for path in done] == times  # what was done is kept
+
+
+def test_options_that_would_do_nothing_are_refused(
+    tmp_path: Path, sources: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for options, message in (
+        (["--newline-reset"], "newline_reset: there is no model"),
+        (["--engine", "ray", "--workers", "0"], "workers must be at least 1"),
+        (["--workers", "3"], "--workers: files are prepared one after another without"),
+    ):
+        assert cli.main(["prepare", sources[0], "--out", str(out), *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
 
 
 def test_a_full_disk_loses_nothing_that_was_whole(

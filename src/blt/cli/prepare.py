@@ -11,7 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import Positional
 
 from blt.cli.device import Device, chosen
+from blt.errors import require
 from blt.report.console import Console
+
+RAY_WORKERS = 2
 
 if TYPE_CHECKING:
     from blt.data.prepare import OnProgress, Outcome
@@ -33,7 +36,7 @@ def prepare(
     learn: Literal["all", "completions"] | None = None,
     template: str = "",
     engine: Literal["local", "ray"] = "local",
-    workers: int = 2,
+    workers: int | None = None,
 ) -> None:
     """Turn text into shards to train on: read once, divided, entropies computed ahead.
 
@@ -57,7 +60,7 @@ def prepare(
         template: Of conversations: file of a chat template, or a model folder that has one. Left
             out: the default one. Models trained on the shards get it.
         engine: local, or ray: on the Ray cluster of RAY_ADDRESS, or one started here.
-        workers: ray: so many files at the same time.
+        workers: ray: so many files at the same time. Left out: 2.
     """
     from blt.chat import ChatTemplate
     from blt.data.form import parsed_source
@@ -65,8 +68,9 @@ def prepare(
     from blt.data.prepare import prepare as run
     from blt.machine.precision import reading_dtype
 
-    ray_workers = workers if engine == "ray" else None
-    place = chosen("cpu" if ray_workers else device)  # Ray's workers have devices of their own
+    ray_workers = _ray_workers(engine, workers)
+    # Ray's workers have devices of their own.
+    place = chosen(device if ray_workers is None else "cpu")
     dtype = reading_dtype(place, precision)
     options = Options(
         tuple(map(parsed_source, sources)),
@@ -83,6 +87,14 @@ def prepare(
     with preparing() as show:
         manifest = run(out, options, ray_workers=ray_workers, device=device, on_progress=show)
     print_manifest(out, manifest)
+
+
+def _ray_workers(engine: Literal["local", "ray"], workers: int | None) -> int | None:
+    """None: Ray is not asked for."""
+    if engine == "ray":
+        return RAY_WORKERS if workers is None else workers
+    require(workers is None, "--workers: files are prepared one after another without --engine ray")
+    return None
 
 
 @contextmanager

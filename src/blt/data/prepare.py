@@ -25,8 +25,18 @@ from blt.data.left_out import Tally
 from blt.data.manifest import FORMAT, MANIFEST, MARKED_FORMAT, Shard, read_manifest
 from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
-from blt.data.worker import UNIT, Options, Outcome, Task, Worker, nobody, place_of, template_of
-from blt.errors import UserError
+from blt.data.worker import (
+    UNIT,
+    Options,
+    Outcome,
+    Task,
+    Worker,
+    nobody,
+    place_of,
+    stamp_of,
+    template_of,
+)
+from blt.errors import UserError, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
 from blt.files.lock import LOCK, held
@@ -67,20 +77,25 @@ def prepare(
             goes on.
     """
     out, found = Path(folder), Found()
-    if ray_workers and device not in RAY_DEVICES:
-        raise UserError(f"device: a worker on Ray has {' or '.join(RAY_DEVICES)}, not {device!r}")
+    if ray_workers is not None:
+        require(ray_workers >= 1, f"workers must be at least 1, got {ray_workers}")
+        known = " or ".join(RAY_DEVICES)
+        require(device in RAY_DEVICES, f"device: a worker on Ray has {known}, not {device!r}")
     tasks = list(_tasks(options.sources, found))
     # Before anything is written: it may not find its model.
-    worker = Worker(out, options, "cpu" if ray_workers else device)
-    writes = partial(_on_ray, ray_workers, device) if ray_workers else _here
+    worker = Worker(out, options, device if ray_workers is None else "cpu")
+    writes = _here if ray_workers is None else partial(_on_ray, ray_workers, device)
     work = partial(writes, worker, len(tasks), on_progress or nobody)
     _make(out)
     with held(out):
         _begin(out, options, worker.identity, tasks)
-        work([task for task in tasks if not (place_of(out, task.number) / UNIT).is_file()])
-        if to_hold := to_json(_division(out, tasks, options.heldout)):
-            again = [task for task in tasks if _outcome(out, task).division != to_hold]
-            work([replace(task, division=to_hold) for task in again])
+        undone = [task for task in tasks if not _is_done(out, task)]
+        if undone:
+            (out / MANIFEST).unlink(missing_ok=True)  # of files that have changed since
+        work(undone)
+        to_hold = to_json(_division(out, tasks, options.heldout))
+        again = [task for task in tasks if _outcome(out, task).division != to_hold]
+        work([replace(task, division=to_hold) for task in again])
         return _finish(out, options, worker.identity, tasks, found.left_out)
 
 
@@ -134,6 +149,13 @@ def _outcome(out: Path, task: Task) -> Outcome:
     return outcome
 
 
+def _is_done(out: Path, task: Task) -> bool:
+    """Was a unit written whole, of the source file as it is now?"""
+    if not (place_of(out, task.number) / UNIT).is_file():
+        return False
+    return _outcome(out, task).stamp in ([], stamp_of(task.unit))  # earlier versions noted none
+
+
 def _make(out: Path) -> None:
     """Make the folder, unless it is there and holds nothing but what this made."""
     if out.is_dir():
@@ -154,7 +176,7 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
     }
     path = out / PLAN
     if path.is_file():
-        if _read(path, out) != json.loads(json.dumps(plan)):
+        if _job(_read(path, out)) != _job(json.loads(json.dumps(plan))):
             raise UserError(
                 f"{path}: this folder is being written with other sources, options or entropy "
                 "model; use those again, or choose another folder"
@@ -165,6 +187,14 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
     durable.write_json(path, plan)
 
 
+def _job(plan: dict[str, Any]) -> dict[str, Any]:
+    """What must stay: how many lines may be broken changes nothing of what is written."""
+    options = plan.get("options")
+    if not isinstance(options, dict):
+        return plan
+    return {**plan, "options": {k: v for k, v in options.items() if k != "max_broken"}}
+
+
 def _plain(options: Options) -> dict[str, Any]:
     """As JSON; of a folder without conversations as earlier versions wrote it."""
     found = to_dict(options)
@@ -172,7 +202,7 @@ def _plain(options: Options) -> dict[str, Any]:
 
 
 def _size(unit: str) -> int | None:
-    """A source file that has changed since belongs to another plan."""
+    """A source file of another size belongs to another plan."""
     path = Path(unit)
     return path.stat().st_size if path.is_file() else None
 
@@ -187,11 +217,13 @@ def _finish(
     shards = [shard for outcome in outcomes for shard in outcome.shards]
     if not shards:
         shutil.rmtree(out, ignore_errors=True)  # it holds nothing; some systems keep the lock
-        lines = [line for outcome in outcomes for line in outcome.broken_lines]
-        parts = [f"{', '.join(map(path_of, options.sources))}: no text in there"]
-        parts += [f"the first line left out is {line}" for line in lines[:1]]
-        parts += [f"left out: {left_out}"] if left_out else []
-        raise UserError("; ".join([*parts, "name files that have some"]))
+        names = ", ".join(map(path_of, options.sources))
+        raise _no_text(names, outcomes, left_out, "name files that have some")
+    for name in map(path_of, options.sources):
+        own = [outcome for outcome in outcomes if outcome.source == name]
+        if not any(outcome.documents for outcome in own):
+            way_out = f"leave it out, or name files that have some, with another folder than {out}"
+            raise _no_text(name, own, _left_out(own), way_out)
     infos = [ShardInfo(**shard) for shard in shards]
     lengths = write_lengths(out, infos)
     marked = any(outcome.marked for outcome in outcomes)
@@ -219,10 +251,27 @@ def _finish(
     return read_manifest(out)
 
 
+def _left_out(outcomes: Sequence[Outcome]) -> Tally:
+    found = Tally()
+    for outcome in outcomes:
+        found.add_facts(outcome.left_out)
+    return found
+
+
+def _no_text(name: str, outcomes: Sequence[Outcome], left_out: Tally, way_out: str) -> UserError:
+    """Says what there was instead."""
+    lines = [line for outcome in outcomes for line in outcome.broken_lines]
+    parts = [f"{name}: no text in there"]
+    parts += [f"the first line left out is {line}" for line in lines[:1]]
+    parts += [f"left out: {left_out}"] if left_out else []
+    return UserError("; ".join([*parts, way_out]))
+
+
 def _listed(outcome: Outcome) -> dict[str, Any]:
     """A unit in the manifest."""
     found = {**asdict(outcome), "shards": len(outcome.shards)}
-    inside = ("census", "division", *(("marked", "nothing_to_learn") if not outcome.marked else ()))
+    unmarked = () if outcome.marked else ("marked", "nothing_to_learn")
+    inside = ("census", "division", "stamp", *unmarked)
     return {name: value for name, value in found.items() if name not in inside}
 
 

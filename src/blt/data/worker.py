@@ -73,6 +73,10 @@ class Options:
                 "template: none of the sources is of conversations; name their key, as in "
                 """'{path = "chat.jsonl", messages = "messages"}'"""
             )
+        if self.newline_reset and self.entropy_model is None:
+            raise UserError(
+                "newline_reset: there is no model that would forget; name entropy_model"
+            )
         if not 0 <= self.heldout < 1:
             raise UserError(f"heldout must be at least 0 and below 1, got {self.heldout}")
         for name in ("segment_bytes", "shard_bytes"):
@@ -114,6 +118,7 @@ class Outcome:
     nothing_to_learn: int = 0  # segments that were left out
     census: dict[str, Any] = field(default_factory=dict)
     division: str = ""
+    stamp: list[int] = field(default_factory=list)  # of the file that was read; none: not known
     shards: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -146,10 +151,9 @@ class Worker:
                 compile_model(self.entropy_model)
 
     def __call__(self, task: Task) -> Outcome:
-        place, outcome = (
-            place_of(self.out, task.number),
-            Outcome(task.source, task.unit, division=task.division),
-        )
+        place = place_of(self.out, task.number)
+        stamp = stamp_of(task.unit)
+        outcome = Outcome(task.source, task.unit, division=task.division, stamp=stamp)
         place.parent.mkdir(exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
@@ -160,7 +164,7 @@ class Worker:
                     for shard in self._write(new, task, outcome)
                 ]
                 (new / UNIT).write_text(json.dumps(asdict(outcome)))
-                if place.exists():  # divided otherwise
+                if place.exists():  # divided otherwise, or of a file that has changed since
                     os.replace(place, Path(beside) / "old")
                 durable.replace(new, place)
         except OSError as error:
@@ -264,3 +268,10 @@ def template_of(options: Options) -> ChatTemplate | None:
 
 def place_of(out: Path, number: int) -> Path:
     return out / "units" / f"{number:05d}"
+
+
+def stamp_of(unit: str) -> list[int]:
+    """Size and time of a source file, of which one at least changes with it; else nothing."""
+    path = Path(unit)
+    about = path.stat() if path.is_file() else None
+    return [] if about is None else [about.st_size, about.st_mtime_ns]
