@@ -16,6 +16,7 @@ import pytest
 import blt
 from blt import cli
 from blt.train.recipe import read_recipe
+from commands import fails
 from texts import write_documents
 
 
@@ -91,6 +92,20 @@ def test_train_mistakes(tmp_path: Path, text: Path, capsys: pytest.CaptureFixtur
     assert "missing.toml" in capsys.readouterr().err
     assert cli.main(["train", str(recipe), "--resume"]) == 2
     assert "--run" in capsys.readouterr().err
+
+
+def test_a_run_and_another_run_to_write_into_are_refused(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a"
+    run.mkdir()
+    write_recipe(tmp_path, text).rename(run / "recipe.toml")
+    for more in (["--resume"], []):
+        said = fails(capsys, "train", run, "--run", tmp_path / "b", *more)
+        assert f"{run} is the folder of a run, and --run {tmp_path / 'b'} another one" in said
+    assert not (tmp_path / "b").exists()
+    same = f"{tmp_path}/b/../a"
+    assert "no run to resume" in fails(capsys, "train", run, "--run", same, "--resume")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

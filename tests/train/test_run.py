@@ -216,6 +216,18 @@ def test_as_many_checkpoints_are_kept_as_asked(byte_recipe: Recipe, tmp_path: Pa
     assert int(next(blt.load(older[0]).parameters()).unique()) == 2
 
 
+def test_a_step_that_is_saved_again_takes_no_place_of_an_older_one(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    """As at the end of a run that had ended before, and is resumed."""
+    run = open_run(tmp_path / "run", byte_recipe)
+    for step in (1, 2, 3, 3, 3):
+        save(run, step, keep=3)
+    older = sorted((run.path / "checkpoints").iterdir())
+    assert [path.name for path in older] == ["step-000000001", "step-000000002"]
+    assert step_of(run) == 3
+
+
 def test_metrics_after_the_checkpoint_are_forgotten(byte_recipe: Recipe, tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", byte_recipe)
     for step in range(4):

@@ -341,6 +341,31 @@ def test_a_budget_in_flops_ends_it(
     assert values["flops"] == reports[-1].flops
 
 
+def test_a_training_of_a_single_step_learns(byte_recipe: Recipe, tmp_path: Path) -> None:
+    """It has no warm-up, of which it would be the first step, with a rate of 0."""
+    reports: list[Report] = []
+    recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=1))
+    train_recipe(recipe, tmp_path / "run", on_progress=reports.append)
+    assert reports[-1].lr == recipe.train.lr
+    longer = replace(recipe, train=replace(recipe.train, steps=2, log_every=1))
+    train_recipe(longer, tmp_path / "longer", on_progress=reports.append)
+    assert reports[1].lr == 0.0  # as ever
+
+
+def test_a_budget_that_ends_with_a_first_step_without_a_rate_says_so(
+    byte_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, budget, warned in (
+        ("one", {"flops": 1.0}, True),
+        ("at once", {"flops": 1.0, "warmup": 0.0}, False),
+        ("two", {"steps": 2}, False),
+    ):
+        caplog.clear()
+        train = replace(byte_recipe.train, **{"steps": None, **budget})
+        train_recipe(replace(byte_recipe, train=train), tmp_path / name)
+        assert ("the only step had a learning rate of 0" in caplog.text) == warned
+
+
 def test_a_budget_in_seconds_ends_it(byte_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=None, seconds=1.0))
     reports: list[Report] = []

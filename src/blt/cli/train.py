@@ -47,6 +47,11 @@ def train(
     if change and not resume:
         raise UserError("--change is for a run that goes on; a new one takes section.key=value")
     if recipe is not None and (recipe / RECIPE).is_file():  # of a run
+        if run is not None and run.resolve() != recipe.resolve():
+            raise UserError(
+                f"{recipe} is the folder of a run, and --run {run} another one: go on with one of "
+                f"them (--resume), or train anew by {recipe / RECIPE}"
+            )
         recipe, run = None, run or recipe
     if resume and run is None:
         raise UserError("--resume needs a run: --resume FOLDER, or a recipe with --run FOLDER")

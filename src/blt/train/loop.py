@@ -173,6 +173,11 @@ class Loop:
                 self.folder.finish_saving()
         trainer.model.eval()
         report = self._finish()
+        if trainer.steps == 1 and report.lr == 0 and report.ended_by is None:
+            log.warning(
+                "the only step had a learning rate of 0, where warming up begins: nothing was "
+                "learned; give it a larger budget, or train.steps=1 to do without warming up"
+            )
         self._checkpoint()
         return report
 

@@ -190,18 +190,21 @@ class RunFolder:
             checksums.record(new, [TRAINER, *begun, *_parts(new)])
             durable.sync(self.path / METRICS)
             move_into_place(new, self.checkpoint)
-            self._keep(next((old for old in beside.iterdir() if old.is_dir()), None), keep - 1)
+            before = next((old for old in beside.iterdir() if old.is_dir()), None)
+            self._keep(before, keep - 1, step=state.values["step"])
             shutil.rmtree(beside)
         parallel.barrier(parallel.writers)
 
-    def _keep(self, old: Path | None, count: int) -> None:
-        """Put the checkpoint before this one among the ``count`` older ones."""
+    def _keep(self, old: Path | None, count: int, step: int) -> None:
+        """Put the checkpoint before this one among the ``count`` older ones, unless it is of the
+        same ``step``, as where a run ends or is stopped once more."""
         kept = self.path / OLDER
         if count and old is not None and (old / TRAINER).is_file():
-            kept.mkdir(exist_ok=True)
-            step = read_object(old / TRAINER)["step"]
-            if not (kept / f"step-{step:09d}").exists():
-                durable.replace(old, kept / f"step-{step:09d}")
+            before = read_object(old / TRAINER)["step"]
+            place = kept / f"step-{before:09d}"
+            if before != step and not place.exists():
+                kept.mkdir(exist_ok=True)
+                durable.replace(old, place)
         for path in sorted(kept.glob("step-*"))[: -count or None]:
             shutil.rmtree(path)
 

@@ -146,7 +146,8 @@ class Trainer:
         batches = [next(self.feed) for _ in range(config.accumulate)]
         waited = self.loader.waited - waited
         decay = config.decay if config.schedule == "wsd" else None
-        lr = learning_rate(progress, config.lr, config.warmup, config.min_lr_ratio, decay)
+        warmup = 0.0 if config.steps == 1 else config.warmup  # the only step would have a rate of 0
+        lr = learning_rate(progress, config.lr, warmup, config.min_lr_ratio, decay)
         nats, patch_size, num_bytes, extra_flops = self._gradients(batches, progress)
         norm = total_norm(self.parameters, rows_once=True)
         out = self.guard.leaves_out(nats, norm)
