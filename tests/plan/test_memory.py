@@ -117,6 +117,23 @@ def test_the_peak_is_that_of_a_real_step(
     assert memory.peak == pytest.approx(real, rel=0.05)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("config", [TINY, WIDE, DEEP, UNCROSSED])
+def test_the_peak_of_a_model_that_learns_where_to_cut_is_that_of_a_real_step(
+    config: blt.Config, precision: str
+) -> None:
+    config = replace(config, patching=blt.PatchingConfig(rule="learned", max_patch_length=4))
+    torch.manual_seed(0)
+    trainer = trainer_of(config, 512, 512, precision=precision)
+    real, size = second_step(trainer), trainer.step(0.5).patch_size  # of one much like it
+    known = {"batch_bytes": 512, "context_bytes": 512, "patch_size": size}
+    memory = step_memory(config, **known, dtype=getattr(torch, precision))
+    assert memory.peak == pytest.approx(real, rel=0.05)
+    states = [s for optimizer in trainer.optimizers for s in optimizer.state.values()]
+    moments = [x for state in states for x in state.values() if x.dim()]  # no counts of steps
+    assert memory.optimizer == 4 * sum(x.numel() for x in moments)
+
+
 @pytest.mark.parametrize("options", [{"recompute": True}, {"optimizer": "muon"}])
 def test_recomputing_and_muon_need_what_they_take(options: dict[str, Any]) -> None:
     memory = step_memory(

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+import blt
 from blt.cli import main
 from blt.errors import UserError
 from blt.machine.shares import expected_share
+from blt.patching import PatchingConfig
 from blt.plan import find_hardware, make_plan
 from blt.plan.memory import meta_model
 from blt.plan.plan import parameters
-from blt.train import DataConfig, Recipe, TrainConfig, read_recipe
-from shapes import TINY
+from blt.train import DataConfig, Recipe, TrainConfig, read_recipe, write_recipe
+from blt.train.sections import LoraConfig
+from commands import fails
+from shapes import TINY, tiny_config
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
 
@@ -49,6 +53,52 @@ def test_time_and_cost_follow_from_flops() -> None:
     assert make_plan(timed, hardware, mfu=0.5).total_bytes == pytest.approx(
         60 * plan.bytes_per_second
     )
+
+
+LIMITS = {
+    "steps": {"steps": 1000},
+    "bytes": {"bytes": 512 * 7 + 1},
+    "flops": {"flops": 1.0},
+    "seconds": {"seconds": 1e-9},
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps"), [("steps", 1000), ("bytes", 8), ("flops", 1), ("seconds", None)]
+)
+def test_steps_are_those_until_the_first_limit(
+    limit: str, steps: int | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = DataConfig(("nowhere.txt",), context_bytes=128, batch_bytes=512)
+    train = TrainConfig(**(LIMITS["steps"] | LIMITS[limit]))
+    recipe = Recipe("byte", data, train, byte_model=TINY)
+    plan = make_plan(recipe, find_hardware("H100"))
+    assert (plan.steps, plan.ended_by) == (steps, limit)
+    write_recipe(tmp_path / "r.toml", recipe)
+    assert main(["plan", str(tmp_path / "r.toml"), "--hardware", "H100"]) == 0
+    assert f"train.{limit}" in capsys.readouterr().out
+
+
+def test_a_router_is_counted_and_never_compiled() -> None:
+    learned = PatchingConfig(rule="learned")
+    config = tiny_config(patching=learned, entropy_model=None)
+    data = DataConfig(("nowhere.txt",), context_bytes=128, batch_bytes=512)
+    recipe = Recipe("blt", data, TrainConfig(steps=9), model=config)
+    plan = make_plan(recipe, find_hardware("H100"))
+    model = blt.BLT(config)
+    assert sum(plan.parameters.values()) == sum(p.numel() for p in model.parameters())
+    assert plan.parameters["router"] == 2 * config.local_dim**2
+    assert not plan.compiled
+    static = replace(config, patching=PatchingConfig(rule="static"))
+    assert make_plan(replace(recipe, model=static, routing=None), find_hardware("H100")).compiled
+
+
+def test_adapters_are_refused_rather_than_planned_as_a_training_of_all_weights() -> None:
+    data = DataConfig(("nowhere.txt",), context_bytes=128, batch_bytes=512)
+    train = TrainConfig(steps=9)
+    recipe = Recipe("byte", data, train, byte_model=TINY, init="some", lora=LoraConfig())
+    with pytest.raises(UserError, match="lora: blt plan knows trainings of all weights"):
+        make_plan(recipe, find_hardware("H100"))
 
 
 def test_the_share_of_the_peak_is_what_was_measured_unless_it_is_given(
@@ -89,3 +139,9 @@ def test_blt_plan_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> 
     assert found["mfu"] == 0.4
     assert found["mfu_from"].startswith("assumed")
     assert main(["plan", recipe, *more, "--mfu", "2"]) == 2
+
+
+@pytest.mark.parametrize("price", ["-5", "nan", "inf"])
+def test_a_price_is_a_number_of_dollars(price: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "blt-laptop.toml"
+    assert "--price must be a number of dollars" in fails(capsys, "plan", recipe, "--price", price)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ def plan(
 
     if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"--mfu must be above 0 and at most 1, got {mfu}")
+    if price is not None and not (price >= 0 and math.isfinite(price)):
+        raise UserError(f"--price must be a number of dollars, 0 or more, got {price}")
     devices = find_hardware(hardware)
     made = make_plan(read_recipe(recipe, overrides), devices, mfu, price)
     (print_json if json else print_plan)(made, devices)
@@ -90,6 +93,7 @@ def print_plan(plan: Plan, hardware: Hardware) -> None:
         [
             ("bytes in a step", f"{plan.batch_bytes:,}"),
             ("steps", "as time allows" if plan.steps is None else f"{plan.steps:,}"),
+            ("ended by", f"train.{plan.ended_by}"),
             ("text", _bytes(plan.total_bytes)),
             ("speed", f"{_bytes(plan.bytes_per_second)}/s"),
             ("wall clock", duration(plan.seconds)),

@@ -17,6 +17,7 @@ from blt.model.blt import GlobalTransformer, LocalDecoder, LocalEncoder
 from blt.model.embedding import NgramTables
 from blt.model.kernels.rows import FF_CHUNK
 from blt.model.layers import NgramGate, Transformer, TransformerLayer
+from blt.model.routing import REMEMBERED, Router
 from blt.vocab import VOCAB_SIZE
 
 FLOAT, INT = 4, 8  # bytes of a number
@@ -57,9 +58,13 @@ class Activations:
         if isinstance(model, BLT):
             yield self._embedding(model.encoder.embedding)
             yield from self._layers(model.encoder.transformer, self.rows)
+            if model.router is not None:
+                yield self._router(model.router)
             yield from self._pooling(model.encoder)
             yield from self._global(model.global_transformer)
-            yield from self._decoder(model.decoder)
+            if model.router is not None:
+                yield self._smoothing(model.global_transformer)
+            yield from self._decoder(model.decoder, routed=model.router is not None)
         elif isinstance(model, ByteLM):
             yield Part([nn.ParameterList([model.byte])], INT * self.rows)
             if model.tables is not None:
@@ -127,6 +132,18 @@ class Activations:
         # gate, up and their product.
         return 2 * FLOAT * dim + self.width * (3 * dim + 6 * heads + 3 * wide) + 2 * FLOAT
 
+    def _router(self, router: Router) -> Part:
+        """Two projections of each byte's state, as they are and of length 1."""
+        dim, narrow = router.query.in_features, self.width < FLOAT
+        read = (2 if narrow else 1) * self.width * dim  # one byte later; cast both times
+        kept = self.rows * (read + 4 * FLOAT * dim) + self._casts(router)
+        return Part([router], kept, backward=self.rows * 4 * FLOAT * dim)
+
+    def _smoothing(self, model: GlobalTransformer) -> Part:
+        """Patches, and what each round makes of them: it doubles how far they reach back."""
+        size = FLOAT * self.patches * model.transformer.dim
+        return Part([], REMEMBERED.bit_length() * size, backward=2 * size)
+
     def _pooling(self, encoder: LocalEncoder) -> Iterator[Part]:
         """Maxima over patches, and their cross-attention to bytes."""
         dim, projection = encoder.patch_projection.in_features, encoder.patch_projection
@@ -157,13 +174,15 @@ class Activations:
                 part = Part(part.modules, stream, casts, part.kept + part.backward)
             yield part
 
-    def _decoder(self, decoder: LocalDecoder) -> Iterator[Part]:
+    def _decoder(self, decoder: LocalDecoder, routed: bool) -> Iterator[Part]:
+        """``routed``: a router's confidence scales what each byte sees."""
         projection, crosses = decoder.patch_projection, decoder.cross_attention
         # What is projected; and of each cross-attention the norm, k and v, the latter copied.
         read = self.patches * self.width * projection.out_features * len(crosses)
         kept = self.patches * self.width * projection.in_features + 3 * read
         yield Part([projection], kept + self._casts(projection), forward=2 * read)
-        yield from (Part([cross], self._cross(cross, decoder.k)) for cross in crosses)
+        scaled = self.rows * self.width * decoder.head.in_features if routed else 0
+        yield from (Part([cross], self._cross(cross, decoder.k) + scaled) for cross in crosses)
         yield from self._layers(decoder.transformer, self.rows)
         yield self._head(decoder.norm, decoder.head)
 

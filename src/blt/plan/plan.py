@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from blt.model.flops import TRAINING_FACTOR, byte_transformer_flops, flops_per_b
 from blt.patching import PatchingConfig
 from blt.plan.memory import StepMemory, meta_model, step_memory
 from blt.train.recipe import Recipe
+from blt.train.sections import TrainConfig
 
 OTHER_MEMORY = 1e9  # bytes of a GPU: its context, libraries and buffers for exchange
 
@@ -38,6 +40,8 @@ class Plan:
         needed: bytes of a device, with what is not tensors.
         batch_bytes: ids of one step, on all devices.
         steps: None: the recipe's time decides.
+        ended_by: the limit of the recipe that is reached first: steps, bytes, seconds or flops;
+            epochs may be over before, which the text alone tells.
         mfu: share of the devices' peak that training reaches.
         mfu_from: how that is known.
         total_bytes: of text, over all steps.
@@ -55,6 +59,7 @@ class Plan:
     fits: bool
     batch_bytes: int
     steps: int | None
+    ended_by: str
     mfu: float
     mfu_from: str
     total_bytes: float
@@ -74,7 +79,16 @@ def make_plan(
         mfu: share of the devices' peak that training reaches; None: as
             :func:`blt.machine.shares.expected_share` has it.
         price: dollars per device and hour; None: the catalogue's.
+
+    Raises:
+        UserError: a recipe of which nothing is known before it runs: of a token model, of an
+            adapter, or that epochs alone end.
     """
+    require(
+        recipe.lora is None,
+        "lora: blt plan knows trainings of all weights, and adapters take less memory; to see the "
+        "most that it can be, plan the recipe without this section",
+    )
     recipe = hooks_of(recipe).resolve(recipe)
     config = shape_of(recipe)
     data, train = recipe.data, recipe.train
@@ -82,7 +96,8 @@ def make_plan(
     inference, entropy = _flops(config, patch_size, data.context_bytes)
     training = TRAINING_FACTOR * inference
     kind = "cpu" if hardware.shared_memory else "cuda"
-    compiled = wants_compiling(train.compile, torch.device(kind))
+    learns = recipe.model is not None and recipe.model.patching.is_learned  # where patches start
+    compiled = wants_compiling(train.compile, torch.device(kind)) and not learns
     dtype = torch.float32 if train.precision == "float32" else torch.bfloat16
     memory = step_memory(
         config,
@@ -101,21 +116,9 @@ def make_plan(
     if mfu is not None:
         share = Share(mfu, "given")
     speed = hardware.count * hardware.flops * share.mfu / (training + entropy)
-    limits: list[float] = []  # bytes
-    if train.steps is not None:
-        limits.append(train.steps * batch)
-    if train.bytes is not None:
-        limits.append(train.bytes)
-    if train.seconds is not None:
-        limits.append(train.seconds * speed)
-    if train.flops is not None:
-        limits.append(train.flops / (training + entropy))
-    require(
-        bool(limits),
-        "blt plan reads no text, so train.epochs alone does not tell how long; give train.bytes, "
-        "the bytes of the text times the epochs, as well",
-    )
-    total = min(limits)
+    limits = _limits(train, batch, speed, training + entropy)
+    limit = min(limits, key=limits.__getitem__)
+    total = limits[limit]
     seconds = total / speed
     needed = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY
     hourly = hardware.price if price is None else price
@@ -128,7 +131,8 @@ def make_plan(
         needed=needed,
         fits=needed <= hardware.memory,
         batch_bytes=batch,
-        steps=train.steps,
+        steps=None if limit == "seconds" else math.ceil(total / batch),
+        ended_by=limit,
         mfu=share.mfu,
         mfu_from=share.source,
         total_bytes=total,
@@ -138,6 +142,29 @@ def make_plan(
         compiled=compiled,
         recomputes=train.recompute,
     )
+
+
+def _limits(
+    train: TrainConfig, step_bytes: int, speed: float, flops_per_byte: float
+) -> dict[str, float]:
+    """Bytes of text after which each limit of a training ends it.
+
+    Raises:
+        UserError: there are epochs alone, which end with a text that is not read here.
+    """
+    after = {
+        "steps": train.steps and train.steps * step_bytes,
+        "bytes": train.bytes,
+        "seconds": train.seconds and train.seconds * speed,
+        "flops": train.flops and train.flops / flops_per_byte,
+    }
+    found = {name: float(size) for name, size in after.items() if size is not None}
+    require(
+        bool(found),
+        "blt plan reads no text, so train.epochs alone does not tell how long; give train.bytes, "
+        "the bytes of the text times the epochs, as well",
+    )
+    return found
 
 
 def _patch_size(recipe: Recipe) -> float:
@@ -177,6 +204,7 @@ def parameters(model: LanguageModel) -> dict[str, int]:
     parts = {
         "global transformer": _numbers(model.global_transformer),
         "local encoder": _numbers(model.encoder) - table,
+        "router": _numbers(model.router) if model.router is not None else 0,
         "local decoder": _numbers(model.decoder),
         "hash tables": table,
         "entropy model": _numbers(model.entropy_model) if model.entropy_model else 0,
