@@ -93,6 +93,8 @@ def test_bad_numbers_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--text", str(empty)], "empty: no text"),
         (["--entropy-model", str(tmp_path / "none")], "none: no such folder"),
         (["--pretrained", "--entropy-model", "pretrained"], "it has no --entropy-model"),
+        (["--pretrained", "--minutes", "9"], "it has no --minutes"),
+        (["--pretrained", "--patch-size", "4.5"], "it has no --patch-size"),
     ):
         to = [] if "--pretrained" in args else ["--run", str(run)]
         assert cli.main(["demo", *to, *args]) == 2
