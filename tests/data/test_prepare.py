@@ -384,6 +384,9 @@ def test_other_options_and_foreign_folders_are_refused(
         prepare(tmp_path / "out", replace(options, heldout=0.5))
     assert content(tmp_path / "out") == before
     assert prepare(tmp_path / "out", options) == before[1]  # finished: nothing to do
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/.plan.json.new").write_text("{")  # and nothing else
+    assert prepare(tmp_path / "killed", options)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else"):

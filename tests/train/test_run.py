@@ -171,6 +171,13 @@ time.sleep(600)
     assert not (path / ".checkpoint.writing").exists()
 
 
+def test_a_kill_before_anything_is_written_leaves_a_folder_that_is_taken(
+    byte_recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / ".recipe.toml.new").write_text("[da")
+    assert open_run(tmp_path, byte_recipe)
+
+
 def test_other_folders_and_files_are_left_alone(byte_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -39,7 +39,7 @@ from blt.data.worker import (
 from blt.errors import UserError, require
 from blt.files import durable
 from blt.files.configs import from_dict, to_dict
-from blt.files.lock import LOCK, held
+from blt.files.lock import held, holds_nothing
 from blt.files.strict_json import parse_object
 
 __all__ = ["OnProgress", "Options", "Outcome", "Task", "Worker", "prepare"]
@@ -158,11 +158,8 @@ def _is_done(out: Path, task: Task) -> bool:
 
 def _make(out: Path) -> None:
     """Make the folder, unless it is there and holds nothing but what this made."""
-    if out.is_dir():
-        known = (out / PLAN).is_file() or all(inside.name == LOCK for inside in out.iterdir())
-    else:
-        known = not out.exists()
-    if not known:  # not even a lock is left in there
+    known = out.is_dir() and ((out / PLAN).is_file() or holds_nothing(out))
+    if out.exists() and not known:  # not even a lock is left in there
         raise UserError(f"{out}: holds something else; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
 

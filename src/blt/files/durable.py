@@ -13,11 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NEW = ".new"  # behind the name of what is being written
+
+
+def is_left_over(path: Path) -> bool:
+    """Is it a file that a kill has left before it took its place?"""
+    return path.name.startswith(".") and path.name.endswith(NEW)
+
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A place to write a file to; at the end it takes that of ``path``, after an error nothing."""
-    new = path.with_name(f".{path.name}.new")
+    new = path.with_name(f".{path.name}{NEW}")
     try:
         yield new
         replace(new, path)

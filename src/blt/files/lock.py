@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from blt.errors import UserError
+from blt.files import durable
 
 LOCK = ".lock"  # no content of the folder, and hidden from whoever reads text there
 
@@ -31,6 +32,11 @@ def hold(folder: Path) -> BaseFileLock:
             "another folder"
         ) from None
     return lock
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Is there nothing in it but what a killed program leaves before it has written anything?"""
+    return all(path.name == LOCK or durable.is_left_over(path) for path in folder.iterdir())
 
 
 @contextmanager

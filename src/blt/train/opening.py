@@ -11,7 +11,7 @@ from typing import Any
 from blt.checkpoint.folders import TRAINER
 from blt.errors import UserError, require
 from blt.files import durable
-from blt.files.lock import LOCK
+from blt.files.lock import holds_nothing
 from blt.train.parallel import Parallel
 from blt.train.recipe import Recipe, differences, read_recipe, values, write_recipe
 from blt.train.run import CHANGES, RECIPE, RunFolder
@@ -129,7 +129,7 @@ def _open(
 ) -> None:
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"{path}: is a file; choose another run folder")
-    if run.path.is_dir() and any(left.name != LOCK for left in run.path.iterdir()):
+    if run.path.is_dir() and not holds_nothing(run.path):
         if not (run.path / RECIPE).is_file():
             raise UserError(f"{path}: is not a run folder, and is not empty; choose another")
         if not resume:
