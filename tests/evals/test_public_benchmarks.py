@@ -14,7 +14,7 @@ import pytest
 import blt
 from blt import cli
 from blt.errors import UserError
-from blt.evals.benchmarks import blimp, hellaswag, lambada, read_lines
+from blt.evals.benchmarks import blimp, hellaswag, lambada, placed_lines
 from blt.evals.rows import Options
 from blt.lm import LanguageModel
 from blt.model.language import Score
@@ -130,10 +130,42 @@ def test_lines_that_are_no_questions_are_named(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
-            read_lines(path, ("text",))
+            placed_lines(path, ("text",))
     (tmp_path / "bad.zip").write_bytes(b"PK no")
     with pytest.raises(UserError, match="is no zip"):
-        read_lines(tmp_path / "bad.zip", ("text",))
+        placed_lines(tmp_path / "bad.zip", ("text",))
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        (blimp, {"sentence_good": 3}, "'sentence_good' must be a string, and not empty"),
+        (blimp, {"UID": None}, "'UID' must be a string"),
+        (lambada, {"text": None}, "'text' must be a string"),
+        (lambada, {"text": "half a pair \ud83d"}, "'text' has half a surrogate pair"),
+        (hellaswag, {"ctx": ["A man"]}, "'ctx' must be a string"),
+        (hellaswag, {"endings": []}, "'endings' must be a list of 4 strings"),
+        (hellaswag, {"endings": "four"}, "'endings' must be a list of 4 strings"),
+        (hellaswag, {"endings": ["a", "b", "c", 4]}, "each of 'endings' must be a string"),
+        (hellaswag, {"label": ""}, "'label' must be 0 to 3, got ''; name a file with answers"),
+        (hellaswag, {"label": 4}, "'label' must be 0 to 3, got 4"),
+        (hellaswag, {"label": True}, "'label' must be 0 to 3, got True"),
+    ],
+)
+def test_what_cannot_be_asked_is_named_with_its_line_and_key(
+    tmp_path: Path, task: Any, change: dict[str, Any], message: str
+) -> None:
+    plain = {"text": "One two", "ctx": "A man", "endings": [*"abcd"], "label": "3"}
+    lines = [row | pair("one", "syntax", "It is.", "It are.") for row in (plain, plain)]
+    path = tmp_path / "asked.jsonl"
+    path.write_text("\n".join(map(json.dumps, [lines[0], {**lines[1], **change}])))
+    with pytest.raises(UserError, match=rf"asked\.jsonl:2: {message}"):
+        list(task(Scripted(lambda *_: -1.0), path, Options()))
+
+
+def test_an_archive_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.zip: cannot be read .*check the path"):
+        placed_lines(tmp_path / "none.zip", ("text",))
 
 
 def test_the_commands_take_real_models(

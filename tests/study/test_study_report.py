@@ -283,7 +283,8 @@ def test_a_variant_has_numbers_from_the_budget_on_that_it_joins(tmp_path: Path) 
 def test_no_family_of_the_study_lacks_what_another_has() -> None:
     """Each with and without tables, of equal rows; sizes, rates and text are the same."""
     made = read_study(ROOT / "recipes" / "study" / "tables-or-patches.toml")
-    rows = {family.name: tables_of(made, family) for family in made.families}
+    points = [made.point(family, made.budgets[0], 0, made.lrs[0], 0) for family in made.families]
+    rows = {point.family: tables_of([point]) for point in points}
     plain = [name for name, of in rows.items() if of == "none"]
     for name in plain:
         if name != "BPE 4096":  # a smaller vocabulary; the larger one has all variants
@@ -335,3 +336,19 @@ def test_tables_need_no_library_of_figures() -> None:
     """A bare machine with a GPU runs studies, and may lack it."""
     code = "import sys; sys.modules['matplotlib'] = None; import blt.study, blt.study.tables"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tables_are_those_of_the_runs_that_are_compared(tmp_path: Path) -> None:
+    """Sizes and budgets may have tables of their own."""
+    out, plain = StudyFolder(folder(tmp_path)), study()
+    tables = "byte_model.hash_ngram_sizes=[3]", "byte_model.hash_rows=5000"
+    sizes = (SIZES[0], (*SIZES[1], *tables), SIZES[2])  # the middle one is the best
+    sized = replace(plain, families=(replace(plain.families[0], sizes=sizes), plain.families[1]))
+    at_budget = replace(plain, changes=((), tables))
+    for made, shown in (
+        (plain, "none"),
+        (sized, "5,000 rows, n = 3 bytes"),
+        (at_budget, "none at 1e+09 FLOPs; 5,000 rows, n = 3 bytes at 1e+10 FLOPs"),
+    ):
+        rows = bits_table(Compared.read(made, out), "books").splitlines()
+        assert rows[2].startswith(f"| flat | {shown} | ")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from blt.cli.device import Device, chosen
-from blt.errors import UserError, require, require_whole
 
 
 def eval(
@@ -70,28 +68,24 @@ def eval(
     from blt.evals.compare import compare
     from blt.evals.recut import check_choice
     from blt.evals.rows import Options
-    from blt.evals.tasks import find_task
+    from blt.evals.tasks import check_options, check_paths, find_task
 
     asked = find_task(task)
-    if not paths and task != "utf8":
-        hint = "; those after --model are taken for models" if len(model) > 1 else ""
-        raise UserError(f"{task}: name its texts or data{hint}")
+    check_paths(task, paths, "; those after --model are taken for models" if len(model) > 1 else "")
     if plot is not None:
         check_figure(plot)
     counts = {"context_bytes": context_bytes, "max_bytes": max_bytes, "limit": limit}
     given: dict[str, Any] = {name: count for name, count in counts.items() if count is not None}
-    for name, count in given.items():
-        require_whole(_option(name), count, 1)
-    flags = {
+    others = {
         "generate": generate,
         "zero_shot": zero_shot,
         "noise": noise,
-        "precision": precision != "auto",
-        "typos": typos is not None,
-        "target_patch_size": target_patch_size is not None,
+        "precision": None if precision == "auto" else precision,
+        "typos": typos,
+        "target_patch_size": target_patch_size,
     }
     check_choice(threshold, target_patch_size)
-    _refuse_idle(task, [*given, *(name for name in flags if flags[name])], asked.takes)
+    check_options(task, given | others, _option)
     options = Options(
         **given,
         generate=generate,
@@ -107,14 +101,6 @@ def eval(
     found = (print_json if json else print_table)(rows)
     if plot is not None:
         draw(found, asked.shown, plot)
-
-
-def _refuse_idle(task: str, given: Collection[str], takes: Collection[str]) -> None:
-    """Refuse options that would do nothing."""
-    others = ", ".join(map(_option, takes))
-    for name in given:
-        means = f"{_option(name)}: means nothing for {task}, which takes {others}"
-        require(name in takes, means)
 
 
 def _option(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +74,7 @@ def study(
                 only_characters=alone,
                 on_point=show,
             )
-    # Processes of one study end at the same time; what is only drawn has no others.
-    alone_there = nullcontext() if figures else StudyFolder(folder).lock("report")
-    with alone_there:
+    with StudyFolder(folder).drawing():
         paths = _written(made, folder)
     for path in paths:
         say(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blt.errors import require
-from blt.evals.benchmarks import placed_lines
+from blt.evals.benchmarks import placed_lines, string
 from blt.evals.choices import evenly
 from blt.evals.rows import Measured, Options, Row, mean_of
 from blt.lm import LanguageModel
@@ -42,12 +42,10 @@ def read_questions(paths: Sequence[str]) -> dict[str, list[Asked]]:
     found: dict[str, list[Asked]] = {}
     for path in map(Path, paths):
         for place, row in placed_lines(path, (PROMPT, COMPLETION)):
-            for key in (PROMPT, COMPLETION):
-                there = isinstance(row[key], str) and bool(row[key])
-                require(there, f"{place}: {key!r} must be a string, and not empty")
+            asked = Asked(*(string(row, key, place) for key in (PROMPT, COMPLETION)))
             kind = row.get(KIND, path.name)
             require(isinstance(kind, str), f"{place}: {KIND!r} must be a string")
-            found.setdefault(kind, []).append(Asked(row[PROMPT], row[COMPLETION]))
+            found.setdefault(kind, []).append(asked)
     return found
 
 

@@ -6,12 +6,13 @@ import json
 import math
 import statistics
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blt.data.compressed import text_of
+from blt.data.compressed import text_of, unreadable
 from blt.errors import UserError, require
 from blt.evals.choices import Question, credits_of, evenly, option_values
 from blt.evals.noise import PAPER, disturb
@@ -20,20 +21,18 @@ from blt.evals.rows import Measured, Options, Row, accuracy
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
 
-CHANCE = 0.25  # of HellaSwag's four endings
+PAIR = ("sentence_good", "sentence_bad", "field", "UID")  # keys of a line of BLiMP
+ENDINGS = 4  # of a question of HellaSwag
+CHANCE = 1 / ENDINGS
 
 
-def read_lines(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Objects of a ``.jsonl`` file, packed or not, or of all of them in a ``.zip``.
+def placed_lines(path: Path, keys: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Objects of a ``.jsonl`` file, packed or not, or of all of them in a ``.zip``; each behind
+    its place, ``FILE:LINE``. Empty lines are passed over.
 
     Raises:
         UserError: unreadable, none in it, or a line without one of ``keys``; names file and line.
     """
-    return [row for _, row in placed_lines(path, keys)]
-
-
-def placed_lines(path: Path, keys: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """As :func:`read_lines`, each behind its place, ``FILE:LINE``; empty lines are passed over."""
     texts = _members(path) if path.suffix == ".zip" else {str(path): text_of(path)}
     found = []
     for name, text in texts.items():
@@ -50,8 +49,10 @@ def _members(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jsonl"))
             return {f"{path}: {name}": archive.read(name).decode() for name in names}
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{path}: is no zip of .jsonl files ({error}); fetch it again") from None
+    except OSError as error:
+        unreadable(error)
 
 
 def _object(line: str, keys: Sequence[str], where: str) -> dict[str, Any]:
@@ -65,10 +66,29 @@ def _object(line: str, keys: Sequence[str], where: str) -> dict[str, Any]:
     return found
 
 
+def string(row: Mapping[str, Any], key: str, place: str) -> str:
+    """The text of a line under a key that it has.
+
+    Raises:
+        UserError: something else, nothing, or what UTF-8 cannot say; names place and key.
+    """
+    return _string(row[key], f"{place}: {key!r}")
+
+
+def _string(value: Any, where: str) -> str:
+    require(isinstance(value, str) and bool(value), f"{where} must be a string, and not empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} has half a surrogate pair, which UTF-8 has not") from None
+    return str(value)
+
+
 def blimp(lm: LanguageModel, path: Path, options: Options) -> Iterator[Measured]:
     """Is the good sentence likelier than the bad one? A row for each field, and all together."""
-    keys = ("sentence_good", "sentence_bad", "field", "UID")
-    rows = evenly(read_lines(path, keys), options.limit)
+    lines = placed_lines(path, PAIR)
+    pairs = [{key: string(row, key, place) for key in PAIR} for place, row in lines]
+    rows = evenly(pairs, options.limit)
     asked = [
         Question.plain(b"", [row["sentence_good"].encode(), row["sentence_bad"].encode()], 0)
         for row in rows
@@ -92,9 +112,9 @@ def _pairs(field: str, credits: Sequence[float], strata: Sequence[int]) -> Measu
 
 def lambada(lm: LanguageModel, path: Path, options: Options) -> Iterator[Measured]:
     """The last word of each passage: is it what greedy generation would write? Its bits?"""
-    texts = [row["text"] for row in evenly(read_lines(path, ("text",)), options.limit)]
+    texts = [string(row, "text", place) for place, row in placed_lines(path, ("text",))]
     pairs = []
-    for text in texts:
+    for text in evenly(texts, options.limit):
         before, _, word = text.rpartition(" ")
         pairs.append((before.encode(), f" {word}".encode()))
     with autocast(lm.device, options.dtype(lm)):
@@ -120,11 +140,27 @@ class Ending:
     endings: tuple[str, ...]
     label: int
 
+    @classmethod
+    def read(cls, row: Mapping[str, Any], place: str) -> Ending:
+        """That of a line.
+
+        Raises:
+            UserError: not four endings, or none that is right; names place and key.
+        """
+        endings, label = row["endings"], row["label"]
+        four = isinstance(endings, list) and len(endings) == ENDINGS
+        require(four, f"{place}: 'endings' must be a list of {ENDINGS} strings")
+        texts = tuple(_string(one, f"{place}: each of 'endings'") for one in endings)
+        way_out = "name a file with answers, such as that of the validation split"
+        known = str(label) in map(str, range(ENDINGS))
+        require(known, f"{place}: 'label' must be 0 to {ENDINGS - 1}, got {label!r}; {way_out}")
+        return cls(string(row, "ctx", place), texts, int(label))
+
 
 def hellaswag(lm: LanguageModel, path: Path, options: Options) -> Iterator[Measured]:
     """Which of four endings follows? Clean, and with the paper's five noises in the context."""
-    rows = evenly(read_lines(path, ("ctx", "endings", "label")), options.limit)
-    items = [Ending(row["ctx"], tuple(row["endings"]), int(row["label"])) for row in rows]
+    lines = placed_lines(path, ("ctx", "endings", "label"))
+    items = evenly([Ending.read(row, place) for place, row in lines], options.limit)
     clean = _noised(lm, items, None, options)
     yield clean
     if not options.noise:

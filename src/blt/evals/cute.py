@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blt.data.compressed import text_of
 from blt.errors import UserError, require
 from blt.evals.cute_prompts import TASKS, WORDING, prompt
+from blt.evals.lines import lines_of
 from blt.lm import LanguageModel
 
 ROOM = 8  # bytes more than the longest answer, for spaces that are taken off
@@ -51,7 +51,7 @@ def read_task(path: Path) -> list[Item]:
     Raises:
         UserError: unreadable, or a row of another width; names it.
     """
-    rows = [line.split("\t") for line in text_of(path).splitlines()]
+    rows = [line.split("\t") for line in lines_of(path)]
     if not rows or rows[0][-1] != "label":
         raise UserError(f"{path}: the last column of its head must be called label")
     for number, row in enumerate(rows, 1):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from blt.data.compressed import text_of
 from blt.errors import UserError, require
 from blt.evals.answers import write
 from blt.evals.choices import evenly
+from blt.evals.lines import lines_of
 from blt.evals.rows import Measured, Options, Row, mean_of, with_edges
 from blt.lm import LanguageModel
 from blt.machine.precision import autocast
@@ -27,7 +27,7 @@ def read_words(path: Path) -> list[Word]:
         UserError: unreadable, empty, or a line of another kind; names it.
     """
     found = []
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(lines_of(path), 1):
         word, tab, sounds = line.partition("\t")
         require(bool(tab and word and sounds.strip()), f"{path}:{number}: no word, tab, phonemes")
         found.append((word, sounds.strip()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from blt.data import read
-from blt.errors import UserError
+from blt.errors import UserError, require, require_whole
 from blt.evals import answers as answers_task
 from blt.evals import benchmarks, cute_pairs, languages, phonemes, robustness, samples
 from blt.evals import cute as cute_task
@@ -62,7 +63,7 @@ def noise(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
 
 def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Every task of CUTE: matched pairs by likelihood, or answers that the model writes."""
-    folder = Path(only(paths, "the folder of CUTE's .tsv files"))
+    folder = _one("cute", paths)
     rows: list[Measured] = []
     for task, items in cute_task.read_folder(folder).items():
         about: Row = {"task": task}
@@ -80,8 +81,7 @@ def cute(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
 
 def parallel(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Bits per byte, and bytes per patch, of the same sentences in many languages."""
-    folder = Path(only(paths, "a folder with one file per language"))
-    return languages.compare(lm, folder, options)
+    return languages.compare(lm, _one("languages", paths), options)
 
 
 def utf8(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
@@ -99,26 +99,27 @@ def answers(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
 
 def g2p(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """Grapheme to phoneme: bits of the right answer, and what the model writes."""
-    return phonemes.rows(lm, Path(only(paths, "a folder of SIGMORPHON's .tsv files")), options)
+    return phonemes.rows(lm, _one("g2p", paths), options)
 
 
 def blimp(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """BLiMP: is the good sentence of each pair likelier?"""
-    return benchmarks.blimp(lm, Path(only(paths, "BLiMP's .zip or .jsonl file")), options)
+    return benchmarks.blimp(lm, _one("blimp", paths), options)
 
 
 def lambada(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """LAMBADA: the last word of each passage."""
-    return benchmarks.lambada(lm, Path(only(paths, "LAMBADA's .jsonl file")), options)
+    return benchmarks.lambada(lm, _one("lambada", paths), options)
 
 
 def hellaswag(lm: LanguageModel, paths: Sequence[str], options: Options) -> Rows:
     """HellaSwag: which of four endings follows?"""
-    return benchmarks.hellaswag(lm, Path(only(paths, "HellaSwag's .jsonl file")), options)
+    return benchmarks.hellaswag(lm, _one("hellaswag", paths), options)
 
 
 # options of tasks that score whole texts
 TEXT = ("max_bytes", "context_bytes", "precision", "target_patch_size")
+COUNTS = ("context_bytes", "max_bytes", "limit")  # options that are at least 1
 Measure = Callable[[LanguageModel, Sequence[str], Options], Rows]
 
 
@@ -129,6 +130,7 @@ class Task:
     rows: Measure
     shown: tuple[str, ...]
     takes: tuple[str, ...] = ("limit",)  # which options mean something
+    one: str = ""  # what its only path names; of a task that takes several, or none: nothing
 
 
 TASKS: dict[str, Task] = {
@@ -138,18 +140,32 @@ TASKS: dict[str, Task] = {
         parallel,
         ("bits_per_byte", "bytes_per_patch", "patches_vs_english"),
         ("limit", "context_bytes", "precision"),
+        "a folder with one file per language",
     ),
     "utf8": Task(utf8, ("invalid_characters", "masked_per_byte")),
     "answers": Task(
         answers, ("exact", "character_errors", "bits_per_byte"), ("limit", "precision")
     ),
     "g2p": Task(
-        g2p, ("bits_per_byte", "phoneme_errors", "exact"), ("limit", "generate", "precision")
+        g2p,
+        ("bits_per_byte", "phoneme_errors", "exact"),
+        ("limit", "generate", "precision"),
+        "a folder of SIGMORPHON's .tsv files",
     ),
-    "blimp": Task(blimp, ("acc", "guess"), ("limit", "precision")),
-    "lambada": Task(lambada, ("value",), ("limit", "precision")),
-    "hellaswag": Task(hellaswag, ("acc", "robustness"), ("limit", "noise", "precision")),
-    "cute": Task(cute, ("acc", "guess"), ("limit", "generate", "zero_shot", "precision")),
+    "blimp": Task(blimp, ("acc", "guess"), ("limit", "precision"), "BLiMP's .zip or .jsonl file"),
+    "lambada": Task(lambada, ("value",), ("limit", "precision"), "LAMBADA's .jsonl file"),
+    "hellaswag": Task(
+        hellaswag,
+        ("acc", "robustness"),
+        ("limit", "noise", "precision"),
+        "HellaSwag's .jsonl file",
+    ),
+    "cute": Task(
+        cute,
+        ("acc", "guess"),
+        ("limit", "generate", "zero_shot", "precision"),
+        "the folder of CUTE's .tsv files",
+    ),
 }
 
 HARNESS = {"piqa": "piqa"}  # asked for here, and what lm-evaluation-harness calls it
@@ -169,3 +185,39 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def check_paths(task: str, paths: Sequence[str], hint: str = "") -> None:
+    """Refuse a task without its texts or data, or with more than it takes.
+
+    Args:
+        hint: what else may be wrong: the end of the error's message.
+    """
+    if not paths and task != "utf8":
+        raise UserError(f"{task}: name its texts or data{hint}")
+    if TASKS[task].one:
+        only(paths, TASKS[task].one)
+
+
+def check_options(
+    task: str, options: Mapping[str, Any], called: Callable[[str], str] = str
+) -> None:
+    """Refuse options that would do nothing for a task, and counts of nothing.
+
+    Args:
+        options: by their names in :class:`Options`; those left out are None, or False.
+        called: what an option is called where it is given.
+    """
+    takes = TASKS[task].takes
+    given = [name for name, value in options.items() if value is not None and value is not False]
+    for name in COUNTS:
+        if name in given:
+            require_whole(called(name), options[name], 1)
+    for name in given:
+        means = f"{called(name)}: means nothing for {task}, which takes "
+        require(name in takes, means + ", ".join(map(called, takes)))
+
+
+def _one(task: str, paths: Sequence[str]) -> Path:
+    """The one path of a task that takes no more."""
+    return Path(only(paths, TASKS[task].one))

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from blt.data.compressed import text_of
 from blt.errors import UserError
+from blt.evals.lines import lines_of
 from blt.evals.noise import Noise, chosen
 from blt.texts.noises import Choice
 
@@ -42,7 +42,7 @@ def listed(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     Raises:
         UserError: unreadable, or a line of another kind; names it.
     """
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(lines_of(path), 1):
         if line.strip():
             yield line, _entries(line, f"{path}:{number}")
 

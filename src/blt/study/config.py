@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from blt.errors import UserError, nearest, require
+from blt.errors import UserError, nearest, require, require_whole
 from blt.files.configs import from_dict
 from blt.study.characters import Characters
 from blt.study.evaluations import Evaluation
@@ -149,11 +149,19 @@ class Study:
             require(few, f"{name}: 1, 2 or 3 each")
         require(min(self.climb, default=0) >= 0, "climb must not be negative")
         require(not any(self.climb[:1]), "climb: nothing lies below the first budget; let it be 0")
+        self._check_scored()
+        self._check_names()
+
+    def _check_scored(self) -> None:
+        """There is text to search by, and some of each kind to score."""
+        require_whole("validation_bytes", self.validation_bytes, 1)
         require(bool(self.heldout), "heldout: name at least one kind of text to score")
-        for kind in self.heldout_bytes:
+        for kind, texts in self.heldout.items():
+            require(bool(texts), f"heldout.{kind}: names no text; name one, or leave the kind out")
+        for kind, size in self.heldout_bytes.items():
             known = kind in self.heldout
             require(known, f"heldout_bytes.{kind}: no such kind; {nearest(kind, [*self.heldout])}")
-        self._check_names()
+            require_whole(f"heldout_bytes.{kind}", size, 1)
 
     def _check_names(self) -> None:
         named = {

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blt.errors import named
 from blt.evals.rows import Measured, Options
-from blt.evals.tasks import find_task
+from blt.evals.tasks import check_options, check_paths, find_task
 from blt.lm import LanguageModel
 from blt.study.lines import Line, settings_of
 
 FREE = ("name", "budgets", "beside")  # keys that change no line
+OPTIONS = ("limit", "max_bytes", "typos", "generate", "zero_shot", "noise")
 DIGITS = 6  # behind the point, of what a piece or question is worth
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task, on what, and of which budgets' models."""
+    """A task, on what, and of which budgets' models.
+
+    Raises:
+        UserError: no such task, or what it cannot be asked; says what.
+    """
 
     task: str
     paths: tuple[str, ...] = ()
@@ -36,6 +42,9 @@ class Evaluation:
         find_task(self.task)
         if not self.name:
             object.__setattr__(self, "name", self.task)
+        with named(self.name):
+            check_paths(self.task, self.paths)
+            check_options(self.task, {name: getattr(self, name) for name in OPTIONS})
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -45,7 +54,7 @@ class Evaluation:
     @property
     def files(self) -> tuple[str, ...]:
         """What it reads."""
-        return (*self.paths, *([self.typos] if self.typos else []))
+        return (*self.paths, *([] if self.typos is None else [self.typos]))
 
     @property
     def options(self) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +227,11 @@ class StudyFolder:
             if not path.is_file():
                 durable.write_text(path, train())
         return path
+
+    def drawing(self) -> AbstractContextManager[object]:
+        """One process at a time draws: those of a study end together, and others look on. Where
+        only the lines of a study were kept, nobody else is at work."""
+        return self.lock("report") if (self.path / LOCKS).is_dir() else nullcontext()
 
     def lock(self, name: str, timeout: float = -1) -> BaseFileLock:
         return FileLock(self.path / LOCKS / name, timeout=timeout)

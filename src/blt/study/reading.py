@@ -10,8 +10,11 @@ from typing import Any
 
 from blt.errors import UserError, require
 from blt.files.configs import from_dict
-from blt.study.config import Study
-from blt.train.recipe import override
+from blt.study.config import Study, short
+from blt.train.recipe import Recipe, override
+from blt.train.sections import DataConfig
+
+TEXT = ("sources", "weights", "heldout", "max_bytes", "learn", "max_broken")  # the text, of data
 
 
 def read_study(
@@ -26,7 +29,8 @@ def read_study(
         characters: a file whose ``[[characters]]`` stand for those of the study.
 
     Raises:
-        UserError: missing or damaged file, unknown key, impossible value; names file and key.
+        UserError: missing or damaged file, unknown key, impossible value, a recipe with a text of
+            its own; names file and key.
     """
     data = _read(path, "a study (recipes/study/*.toml)")
     if characters is not None:
@@ -41,14 +45,31 @@ def read_study(
     for family in study.families:
         there = family.joins in (0, *study.budgets)
         require(there, f"{path}: {family.name}: joins {family.joins:g} is none of the budgets")
+    text = from_dict(DataConfig, study.base.get("data", {}), f"{path}: base.data")
     for budget in study.budgets:
+        at = f"at {short(budget)} FLOPs"
         for patcher in study.patchers:
-            kind = study.patcher_point(patcher.name, budget).recipe.kind
-            require(kind == "byte", f"{path}: patcher {patcher.name}: its kind must be 'byte'")
+            recipe = study.patcher_point(patcher.name, budget).recipe
+            here = f"{path}: patcher {patcher.name}"
+            require(recipe.kind == "byte", f"{here}: its kind must be 'byte'")
+            _check_text(recipe, text, f"{here} {at}")
         for family in study.families:
             for size in range(len(family.sizes)):
-                study.point(family, budget, size, study.lrs[0], 0)
+                recipe = study.point(family, budget, size, study.lrs[0], 0).recipe
+                _check_text(recipe, text, f"{path}: {family.name} {at}")
     return study
+
+
+def _check_text(recipe: Recipe, text: DataConfig, where: str) -> None:
+    """Models are compared, and searched for, on one text.
+
+    Raises:
+        UserError: a recipe has another one than the base; names the key.
+    """
+    for key in TEXT:
+        same = getattr(recipe.data, key) == getattr(text, key)
+        way_out = "all runs of a study read the same text: change it in base.data"
+        require(same, f"{where}: has another data.{key} than base.data; {way_out}")
 
 
 def _read(path: str | os.PathLike[str], what: str) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from blt.errors import UserError
 from blt.files import durable
 from blt.study.cells import Cell, Compared
 from blt.study.characters_report import characters_sections, compared_lines
-from blt.study.config import Family, Study
+from blt.study.config import Family, Point, Study
 from blt.study.evaluations_report import evaluation_sections
 from blt.study.folder import CHARACTERS, EVALS, OVERLAP, StudyFolder, overrun
 from blt.study.markdown import table_head, table_row
 from blt.study.search import CLEARLY
+from blt.train.recipe import Recipe
 
 TABLE, RUNS_CSV = "table.md", "runs.csv"
 INTERVALS = "In brackets: the middle 95 % of a bootstrap over seeds and pieces of text."
@@ -84,13 +85,22 @@ def bits_table(compared: Compared, kind: str) -> str:
             _shown(of[family.name], of) if family.name in of else _missing(compared, family, budget)
             for budget, of in columns.items()
         ]
-        lines.append(table_row(family.name, tables_of(compared.study, family), *row))
+        points = [p for b in compared.budgets for p in compared.points.get((family.name, b), ())]
+        lines.append(table_row(family.name, tables_of(points), *row))
     return "\n".join(lines) + "\n"
 
 
-def tables_of(study: Study, family: Family) -> str:
-    """The n-gram tables of a family, from its recipe."""
-    recipe = study.point(family, study.budgets[0], 0, study.lrs[0], 0).recipe
+def tables_of(points: Sequence[Point]) -> str:
+    """The n-gram tables of a family's runs, from their recipes; if they differ, at which budget."""
+    found: dict[str, dict[str, None]] = {}
+    for point in points:
+        found.setdefault(_tables(point.recipe), {})[f"{point.budget:g}"] = None
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{tables} at {', '.join(at)} FLOPs" for tables, at in found.items())
+
+
+def _tables(recipe: Recipe) -> str:
     config = recipe.model or recipe.byte_model or recipe.token_model
     assert config is not None
     sizes = config.hash_ngram_sizes

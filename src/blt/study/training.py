@@ -35,7 +35,8 @@ LESS = "give its patcher a smaller model or smaller batches, or the study larger
 
 
 class Training:
-    """The runs of a study in its folder; all read the same text, which is opened once.
+    """The runs of a study in its folder; all read the same text, which is opened once for all
+    that read it alike.
 
     Args:
         clock: told how long runs take.
@@ -46,7 +47,7 @@ class Training:
         self, study: Study, out: StudyFolder, clock: Clock, on_point: OnPoint | None
     ) -> None:
         self.study, self.out, self.clock, self.on_point = study, out, clock, on_point
-        self._sources: list[Source] | None = None
+        self._sources: dict[tuple[int, int], list[Source]] = {}  # by how recipes read the text
 
     def has_weights(self, point: Point) -> bool:
         """Is a run's checkpoint there? It is not where only the lines of a study were kept."""
@@ -109,10 +110,12 @@ class Training:
         return recipe
 
     def sources(self, recipe: Recipe) -> list[Source]:
-        """The text that all runs share, opened once."""
-        if self._sources is None:
-            self._sources = open_text(recipe)
-        return self._sources
+        """The text that all runs share, opened once for each length of a segment, and of what is
+        evaluated; which text it is, :func:`blt.study.read_study` has seen to be the same."""
+        how = recipe.data.context_bytes, recipe.train.eval_bytes
+        if how not in self._sources:
+            self._sources[how] = open_text(recipe)
+        return self._sources[how]
 
     def model(self, name: str, recipe: Recipe) -> LanguageModel:
         """What a run of that name has trained, on the device that its recipe names."""
