@@ -15,6 +15,7 @@ from blt.checkpoint.open import open_checkpoint
 from blt.checkpoint.push import push_to_hub
 from blt.errors import UserError
 from blt.files import checksums
+from blt.files.configs import to_dict
 from blt.report.verify import verify
 from checkpoints import equal_weights
 
@@ -97,6 +98,27 @@ def test_where_a_model_lay_is_not_pushed(hub: Path, tmp_path: Path, lm: blt.BLT)
     assert (pushed["init"], pushed["changed"][0]["is"]) == ("old", "new")
     assert verify(hub / "me/mine").faults == []
     assert "began from `old`, which had 2.000" in (hub / "me/mine/README.md").read_text()
+
+
+def test_what_a_training_goes_on_with_stays_here(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:
+    lm.save(tmp_path / "ours")
+    (tmp_path / "ours/trainer").mkdir()
+    of_training = ["trainer.json", "trainer/0.safetensors", "notes.txt"]
+    for name in of_training:
+        (tmp_path / "ours" / name).write_text("{}")
+    checksums.record(tmp_path / "ours", ["trainer.json", "notes.txt"])
+    noted = checksums.read(tmp_path / "ours")
+    digests = noted.sha256 | {"trainer/0.safetensors": "0" * 64}
+    crc32 = noted.crc32 | {"trainer/0.safetensors": {"step": "0" * 8}}
+    everything = to_dict(checksums.Checksums(digests, crc32))
+    (tmp_path / "ours/checksums.json").write_text(json.dumps(everything))
+    push_to_hub(tmp_path / "ours", "me/mine")
+    pushed = {path.name for path in (hub / "me/mine").rglob("*") if path.is_file()}
+    assert pushed == {"config.json", "model.safetensors", "checksums.json", "README.md"}
+    left = checksums.read(hub / "me/mine")
+    assert left.sha256.keys() == noted.sha256.keys() - {*of_training}
+    assert left.crc32 == noted.crc32
+    assert verify(hub / "me/mine").faults == []
 
 
 def test_the_code_on_the_card_runs(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blt.checkpoint.card import write_card
-from blt.checkpoint.folders import CARD, INIT, Checkpoint
+from blt.checkpoint.folders import CARD, INIT, TRAINER, Checkpoint
+from blt.checkpoint.layouts.meta import INSIDE
 from blt.checkpoint.open import layout_of, open_checkpoint
 from blt.checkpoint.origin import published
 from blt.errors import UserError, require
 from blt.files import checksums
+from blt.files.checksums import CHECKSUMS, Checksums
 from blt.files.configs import to_dict
 from blt.files.hub import HUB_ID, WANTED, failures, library, local_folder
 from blt.files.stored import inside
+
+Contents = dict[str, bytes | Path]  # of files, by their names on the hub
 
 
 def push_to_hub(
@@ -29,7 +32,8 @@ def push_to_hub(
     token: str | None = None,
 ) -> str:
     """Upload a model folder of any layout: its JSON and safetensors files, its chat
-    template, and a card.
+    template, and a card; of a training's checkpoint the model alone, not what the training goes on
+    with.
 
     Args:
         folder: its README.md, if there is one, is the card; or else one is generated.
@@ -51,7 +55,8 @@ def push_to_hub(
     card: bytes | Path = source / CARD
     if not (source / CARD).is_file():
         card = write_card(found, layout_of(source), repo_id, license).encode()
-    contents: dict[str, bytes | Path] = {CARD: card, **_files(source), **_without_places(found)}
+    contents: Contents = {CARD: card, **_files(source), **_without_places(found)}
+    contents |= _checksums(source, contents)
     operations = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
     api = hub.HfApi(token=token)
     try:
@@ -68,12 +73,25 @@ def _without_places(found: Checkpoint) -> dict[str, bytes]:
     begun = found.files.get(INIT)
     if begun is None or (clean := published(begun, found.where)) == begun:
         return {}
-    replaced, noted = _json(clean), checksums.read(Path(found.where))
-    if INIT not in noted.sha256:
-        return {INIT: replaced}
-    digests = noted.sha256 | {INIT: hashlib.sha256(replaced).hexdigest()}
-    sums = to_dict(replace(noted, sha256=digests))
-    return {INIT: replaced, checksums.CHECKSUMS: _json(sums)}
+    return {INIT: _json(clean)}
+
+
+def _checksums(folder: Path, contents: Contents) -> Contents:
+    """Checksums instead of those that tell of files that stay here, or change on the way."""
+    found: Contents = {}
+    for name in contents.keys() & {CHECKSUMS, f"{INSIDE}/{CHECKSUMS}"}:
+        place = Path(name).parent
+        noted, sha256 = checksums.read(folder / place), dict[str, str]()
+        for own, digest in noted.sha256.items():
+            content = contents.get((place / own).as_posix())
+            if isinstance(content, bytes):
+                sha256[own] = hashlib.sha256(content).hexdigest()
+            elif content is not None:
+                sha256[own] = digest
+        if sha256 != noted.sha256:
+            crc32 = {own: of for own, of in noted.crc32.items() if own in sha256}
+            found[name] = _json(to_dict(Checksums(sha256, crc32)))
+    return found
 
 
 def _json(data: dict[str, Any]) -> bytes:
@@ -84,9 +102,10 @@ def _files(folder: Path) -> dict[str, Path]:
     """Files of the model by their names there: of the folder, and of Meta's entropy model."""
     found = [
         path.relative_to(folder).as_posix()
-        for place in (folder, folder / "entropy_model")
+        for place in (folder, folder / INSIDE)
         for pattern in WANTED
         for path in sorted(place.glob(pattern))
+        if path.name != TRAINER
     ]
     require(
         any(name.endswith(".safetensors") for name in found),
