@@ -14,6 +14,7 @@ from torch import Tensor
 
 import blt
 from blt.checkpoint.convert import convert
+from blt.checkpoint.layouts import meta_config
 from blt.errors import UserError
 from checkpoints import (
     SCALING,
@@ -281,6 +282,15 @@ def test_without_its_entropy_model_the_way_out_is_named(tmp_path: Path) -> None:
     convert(tmp_path / "blt", tmp_path / "out", entropy_model=tmp_path / "entropy")
     config = blt.load(tmp_path / "out").config
     assert config.patching.threshold == 1.5
+
+
+@pytest.mark.parametrize("threshold", [None, 1.5])
+def test_the_longest_patch_is_read_among_the_models_arguments_too(threshold: float | None) -> None:
+    given = {"patching_threshold": threshold, "max_patch_length": 6}
+    found = meta_config.read_patching([Path("nowhere")], given)
+    assert found.max_patch_length == 6
+    assert found.threshold == (threshold or blt.PatchingConfig.threshold)
+    assert meta_config.read_patching([Path("nowhere")], {}) == blt.PatchingConfig()
 
 
 def test_scaled_rope_is_not_written_for_meta(tmp_path: Path) -> None:

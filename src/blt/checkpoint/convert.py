@@ -98,11 +98,13 @@ def convert(
 def _changed(
     found: Checkpoint, precision: str | None, merge: str | os.PathLike[str] | None
 ) -> Checkpoint:
-    """A model in another precision, after an adapter was added to its weights."""
+    """A model in another precision, after an adapter was added to its weights; rounded once."""
+    if merge is not None:
+        if precision is not None:
+            found = replace(found, tensors=Cast(found.tensors, torch.float32))
+        found = adapters.merged(found, local_folder(merge))
     if precision is not None:
         found = replace(found, tensors=Cast(found.tensors, PRECISIONS[precision]))
-    if merge is not None:
-        found = adapters.merged(found, local_folder(merge))
     return replace(found, tensors=Quantised(found.tensors)) if precision == INT8 else found
 
 

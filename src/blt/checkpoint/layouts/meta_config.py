@@ -78,6 +78,7 @@ def read_patching(folders: Sequence[Path], args: dict[str, Any]) -> PatchingConf
     }
     if args.get("patching_threshold") is None:
         found = {}
+    found["max_patch_length"] = args.get("max_patch_length")
     for path in (folder / name for folder in folders for name in (PARAMS, TRAIN_ARGS)):
         data = read_object(path).get("data") if path.is_file() else None
         if isinstance(data, dict) and isinstance(data.get("patcher_args"), dict):
