@@ -98,3 +98,12 @@ def test_what_has_no_reports_is_named(tmp_path: Path) -> None:
         report_runs([log(tmp_path / "early", [])])
     with pytest.raises(UserError, match="at least one"):
         report_runs([])
+
+
+def test_a_prompt_that_no_model_would_continue_is_refused(tmp_path: Path) -> None:
+    runs = [log(tmp_path / name, [2.0]) for name in ("one", "two")]
+    with pytest.raises(UserError, match="--prompt: is for a single run; leave it out"):
+        report_runs(runs, prompt=b"The ")
+    with pytest.raises(UserError, match=r"--prompt: .*one: has no checkpoint yet; wait"):
+        report_runs(runs[:1], prompt=b"The ")
+    assert not [*tmp_path.rglob("*.html")]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.lm import load
 from blt.report.html import Curve, ReportData, Scored, Written, write_report
 from blt.report.progress import clock
@@ -54,7 +54,8 @@ def report_runs(
         device: where it does so.
 
     Raises:
-        UserError: not a run folder, or one that has no report yet.
+        UserError: not a run folder, or one that has no report yet, or no model to continue a
+            prompt.
     """
     if not folders:
         raise UserError("name at least one run folder")
@@ -63,6 +64,8 @@ def report_runs(
     runs = [
         read_run(folder, folder.resolve().name if unique else str(folder)) for folder in folders
     ]
+    if prompt:
+        _check_continued(folders)
     data = _one(runs[0], prompt, device) if len(runs) == 1 else _several(runs)
     own = "report.html" if len(runs) == 1 else "compared.html"  # beside the report of the first
     return write_report(out or runs[0].path / own, data)
@@ -87,6 +90,17 @@ def read_run(folder: Path, name: str) -> RunData:
     if not run.reports:
         raise UserError(f"{path}: no step has been reported yet; wait a little")
     return run
+
+
+def _check_continued(folders: Sequence[Path]) -> None:
+    """A prompt is for one run, whose model is there.
+
+    Raises:
+        UserError: several runs, or one without a checkpoint.
+    """
+    require(len(folders) == 1, "--prompt: is for a single run; leave it out, or name one run")
+    there = RunFolder(folders[0]).has_checkpoint
+    require(there, f"--prompt: {folders[0]}: has no checkpoint yet; wait, or leave it out")
 
 
 def _one(run: RunData, prompt: bytes, device: str | torch.device) -> ReportData:
@@ -179,7 +193,7 @@ def _samples(run: RunData, prompt: bytes, device: str | torch.device) -> list[Wr
         Written(event["text"].encode(), event["prompt"].encode(), f"After {event['step']:,} steps")
         for event in logged[::-1][::every][::-1]
     ]
-    if prompt and RunFolder(run.path).has_checkpoint:
+    if prompt:
         options: dict[str, Any] = {"max_bytes": SAMPLE_BYTES, "temperature": 0.8}
         written = load(run.path / "checkpoint", device).generate(prompt, **options)
         samples.append(Written(written.data, prompt, "Now"))
