@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from blt.files import durable
 from blt.files.strict_json import parse_object
 
@@ -26,10 +28,12 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def append(path: Path, line: Line) -> None:
-    """Add a line, its numbers rounded to four digits behind the point, whole or not at all."""
+    """Add a line, its numbers rounded to four digits behind the point, whole or not at all; other
+    processes may add theirs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text() if path.is_file() else ""
-    durable.write_text(path, before + json.dumps(rounded(line), ensure_ascii=False) + "\n")
+    with FileLock(path.with_name(f".{path.name}.lock.tmp")):  # it stays; git passes over .tmp
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        durable.write_text(path, before + json.dumps(rounded(line), ensure_ascii=False) + "\n")
 
 
 def rounded(line: Line) -> Line:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from blt.checkpoint.folders import PATCHING
 from blt.checkpoint.pretrained import read_patching, shipped
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.files.checksums import BLOCK_BYTES
+from blt.files.hub import local_folder
 from blt.lm import BLT, ByteLM, load
 from blt.patching import Patcher
 
@@ -45,7 +46,7 @@ def open_model(given: str, device: str = "cpu") -> Model:
     Without a label it is called as its folder, or as its run.
 
     Raises:
-        UserError: no model there, or one over tokens.
+        UserError: no model there, or one over tokens, or without files to know its weights by.
     """
     label, named, place = given.rpartition("=")
     with _folder(place) as folder:
@@ -57,9 +58,15 @@ def open_model(given: str, device: str = "cpu") -> Model:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of a folder's weights: of one file that of the file."""
-    found = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    """SHA-256 of a folder's weights: of one file that of the file.
+
+    Raises:
+        UserError: there are none; that of nothing would be the same for all models.
+    """
+    found, files = hashlib.sha256(), sorted(folder.glob("*.safetensors"))
+    way_out = f"convert it with `blt convert`, or name one of {', '.join(PACKAGED)}"
+    require(bool(files), f"{folder}: holds no safetensors to know its weights by; {way_out}")
+    for path in files:
         with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 found.update(block)
@@ -67,7 +74,8 @@ def weights_digest(folder: Path) -> str:
 
 
 def _folder(place: str) -> AbstractContextManager[Path]:
-    return shipped(place) if place in PACKAGED else nullcontext(Path(place))
+    """Where its files are: of a run, or of the hub, the model's own folder."""
+    return shipped(place) if place in PACKAGED else nullcontext(local_folder(place))
 
 
 def _label(place: str) -> str:

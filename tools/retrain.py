@@ -5,8 +5,9 @@
 
 Each time has a folder of its own in ``--out``, where its patcher and its tokenizer are made anew
 too; a training that was stopped goes on there. A line for each says the validation bits of before
-and now, and by how much the source that differs most does. Exit status 1 where a mean differs by
-half of its third digit behind the point, or by more.
+and now, and by how much the source that differs most does; one that gave up, before or now, has no
+bits, and ``gave_up`` says which. Exit status 1 where a mean differs by half of its third digit
+behind the point, or by more, or where only one of the two gave up.
 """
 
 from __future__ import annotations
@@ -63,15 +64,26 @@ def _patcher(study: Study, point: Point) -> list[Point]:
 
 def compared(before: Line, now: Line, time: int) -> dict[str, Any]:
     """What is said of one training."""
-    apart = [abs(bits - now["validation"][of]) for of, bits in before["validation"].items()]
+    known = [(bits, now["validation"].get(of)) for of, bits in before["validation"].items()]
+    apart = [abs(a - b) for a, b in known if a is not None and b is not None]
+    ended = {"published": before["validation_bits"], "again": now["validation_bits"]}
+    gave_up = [which for which, bits in ended.items() if bits is None]
     return {
         "name": before["name"],
         "time": time,
-        "published": before["validation_bits"],
-        "again": now["validation_bits"],
-        "source_apart": max(apart),
+        **ended,
+        "source_apart": max(apart, default=None),
         "bytes_seen": now["bytes_seen"],
+        **({"gave_up": gave_up} if gave_up else {}),
     }
+
+
+def came_out_alike(line: Line) -> bool:
+    """Is a training, as of :func:`compared`, close to what was published, or did both give up?"""
+    before, now = line["published"], line["again"]
+    if before is None or now is None:
+        return before is now
+    return bool(abs(before - now) < CLOSE)
 
 
 def measure(given: argparse.Namespace) -> bool:
@@ -84,7 +96,7 @@ def measure(given: argparse.Namespace) -> bool:
         training = Training(study, out, Clock(None), None)  # opens the text once
         for point, before in runs:
             line = compared(before, trained(training, point), time)
-            close = close and abs(line["published"] - line["again"]) < CLOSE
+            close = came_out_alike(line) and close
             print(json.dumps(rounded(line)), flush=True)
     return close
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from blt.files.checksums import digest
 from blt.patching import PatchingConfig
 from tools import fairness, heldout, score
 from tools.heldout import Text, texts
-from tools.models import open_model
+from tools.models import open_model, weights_digest
 from tools.parallel import lengths_of
 
 KINDS = ["PEPs", "logs", "JSON", "CSV", "FLORES"]
@@ -151,6 +152,24 @@ def test_models_are_called_by_their_label_their_folder_or_their_run(
     names = [f"mine={folders['byte']}", str(folders["byte"]), str(folders["lookup"])]
     assert [open_model(name).label for name in names] == ["mine", "byte", "lookup"]
     assert open_model("entropy_model").label == "entropy_model"
+
+
+def test_a_run_is_its_model_with_its_weights_and_its_rule(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    inside = tmp_path / "run/checkpoint"
+    shutil.copytree(folders["byte"], inside)
+    of_run, of_model = (open_model(str(place)) for place in (inside.parent, inside))
+    assert of_run.about == of_model.about
+    assert (of_run.label, of_run.sha256) == ("run", digest(inside / "model.safetensors"))
+    assert "5" in of_run.patcher.describe()  # not θ as it is where nobody has calibrated it
+
+
+def test_weights_that_cannot_be_known_again_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pretrained: holds no safetensors .* blt, entropy_model"):
+        open_model("pretrained")
+    with pytest.raises(UserError, match="holds no safetensors"):
+        weights_digest(tmp_path)
 
 
 @pytest.mark.parametrize(
