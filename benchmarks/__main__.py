@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
+from benchmarks.report import check_output
 from blt.cli.output import say
 from blt.errors import UserError
 
@@ -193,7 +195,7 @@ def loop(file: File = None, names: Positional[tuple[str, ...]] = (), /) -> None:
     """Measure what the training loop costs beside its bare steps.
 
     Args:
-        file: Write the results to this file, as JSON.
+        file: Add the results to those in this file, as JSON.
         names: Only these shapes, such as "4 x 2048".
     """
     from benchmarks.loop import main as run
@@ -246,8 +248,22 @@ def utf8(
     run(file, json, model, characters, turns)
 
 
-VERBS: dict[str, Callable[..., int | None]] = {
-    verb.__name__: verb
+Verb = Callable[..., int | None]
+
+
+def checked(verb: Verb) -> Verb:
+    """The same benchmark, which ends before it begins where its results could not be written."""
+
+    @wraps(verb)
+    def run(file: Path | None = None, /, *others: Any, **options: Any) -> int | None:
+        check_output(file)
+        return verb(file, *others, **options)
+
+    return run
+
+
+VERBS: dict[str, Verb] = {
+    verb.__name__: verb if verb is gpu else checked(verb)  # gpu makes a folder of its own
     for verb in (
         cpu, attention, generate, serve, gpu, convert, released, harness, loader, loop, lora,
         plan_memory, prepare, utf8,

@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 import blt
-from benchmarks.report import write
+from benchmarks.report import earlier, write
 from benchmarks.shape import CONFIG
 from blt.data import Loader
 from blt.data.segments import MemorySegments
+from blt.errors import require
 from blt.model.language import Batch
 from blt.train import DataConfig, Recipe, Report, TrainConfig, fit, open_run
 from blt.train.run import RunFolder
@@ -127,11 +128,11 @@ def measured(made: Recipe) -> dict[str, float]:
 
 
 def main(file: Path | None, names: Sequence[str]) -> None:
-    results = {}
-    for batch_bytes, context_bytes in SHAPES:
-        name = f"{batch_bytes // context_bytes} x {context_bytes}"
-        if names and name not in names:
-            continue
-        results[name] = measured(recipe(batch_bytes, context_bytes))
+    shapes = {f"{batch // context} x {context}": (batch, context) for batch, context in SHAPES}
+    for name in names:
+        require(name in shapes, f"unknown shape {name!r}; known: {', '.join(shapes)}")
+    results = earlier(file)
+    for name in names or shapes:
+        results[name] = measured(recipe(*shapes[name]))
         print(name, results[name], flush=True)
-    write(file, results)
+        write(file, results)

@@ -30,7 +30,6 @@ def report(
         file: also write JSON here.
         as_json: print JSON, unless there is a file, and the tables to standard error.
     """
-    check_output(file)
     console = Console(stderr=as_json and file is None)
     results = collect(console)
     write(file, results)  # before they are shown: an error there must not lose hours of work
@@ -44,6 +43,8 @@ def check_output(file: Path | None) -> None:
     """Fail before hours of work, not after."""
     if file is not None and not file.absolute().parent.is_dir():
         raise UserError(f"{file}: its folder does not exist; make it first")
+    if file is not None and file.is_dir():
+        raise UserError(f"{file}: is a folder; name a file in it")
 
 
 def write(file: Path | None, results: Results) -> None:

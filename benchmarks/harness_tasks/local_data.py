@@ -83,7 +83,7 @@ def blimp(limit: int | None = None, **_: Any) -> Splits:
     rows = []
     with zipfile.ZipFile(next(_folder().glob("bench-blimp/*.zip"))) as archive:
         for name in sorted(n for n in archive.namelist() if n.endswith(".jsonl")):
-            lines = io.TextIOWrapper(archive.open(name), "utf-8").read().splitlines()
+            lines = list(io.TextIOWrapper(archive.open(name), "utf-8"))
             rows += [json.loads(line) for line in lines[:limit]]
     keys = ("sentence_good", "sentence_bad", "UID")
     return {"test": datasets.Dataset.from_list([{key: row[key] for key in keys} for row in rows])}

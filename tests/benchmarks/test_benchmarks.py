@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cpu, cpu_jobs, generate, generate_jobs, machine, report, serve, shape
+from benchmarks import cpu, cpu_jobs, generate, generate_jobs, loop, machine, report, serve, shape
 from blt.errors import UserError
 from blt.machine.runtime import WAITING
 
@@ -47,8 +47,18 @@ def test_a_file_runs_as_well_from_anywhere(name: str, tmp_path: Path) -> None:
 def test_a_users_mistake_ends_in_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert command.main(["cpu", "--only", "nonsense"]) == 2
     assert "unknown benchmark 'nonsense'; known: train 4 x 2048, " in capsys.readouterr().err
-    assert command.main(["generate", str(tmp_path / "none" / "results.json")]) == 2
-    assert "its folder does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(command.VERBS.keys() - {"gpu"}))
+def test_nothing_is_measured_that_could_not_be_written(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for file, message in (
+        (tmp_path / "none" / "results.json", "its folder does not exist"),
+        (tmp_path, "is a folder; name a file"),
+    ):
+        assert command.main([name, str(file)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_threads_wait_in_a_measurement_as_they_do_under_the_command(
@@ -291,3 +301,18 @@ def test_results_are_added_to_those_of_before(tmp_path: Path) -> None:
     report.write(file, {"a": 1})
     report.write(None, {"b": 1})
     assert report.earlier(file) == {"a": 1}
+
+
+def test_shapes_of_the_loop_are_measured_beside_those_of_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loop, "measured", lambda made: {"bare": made.data.context_bytes})
+    file = tmp_path / "results.json"
+    for names in ([], ["4 x 2048"]):
+        assert command.main(["loop", str(file), *names]) == 0
+        assert report.earlier(file) == {"4 x 2048": {"bare": 2048}, "1 x 8192": {"bare": 8192}}
+        file.write_text(json.dumps(report.earlier(file) | {"4 x 2048": {"bare": 0}}))
+    before = file.read_bytes()
+    assert command.main(["loop", str(file), "4x2048"]) == 2
+    assert "unknown shape '4x2048'; known: 4 x 2048, 1 x 8192" in capsys.readouterr().err
+    assert file.read_bytes() == before
