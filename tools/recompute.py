@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 DRAWS = 1000
-CELL = re.compile(r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**")
+CELL = re.compile(
+    r"\**(\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\]\**(?: \((?P<seeds>\d+) of \d+ seeds\))?"
+)
 TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
 ASKED_TAUGHT = re.compile(r"(.+): (.+) (before|after)")
 ASKED = re.compile(r"(.+) at (\S+) FLOPs: (\w+)(?:, (ratio|difference) to (.+))?")
@@ -339,8 +341,10 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
         return asked(lines, of, row[0], column, text)
     else:
         return None
+    if cell["seeds"] not in (None, str(len(names))):
+        return f"{len(names)} seeds"
     value, draws = lines.value(names, kind, texts), lines.draws(names, kind, texts)
-    return _differs(tuple(map(float, cell.groups())), value, draws)
+    return _differs(tuple(map(float, cell.groups()[:3])), value, draws)
 
 
 def _more(lines: Lines, row: list[str], kind: str, shown: tuple[float, ...]) -> str:

@@ -6,8 +6,10 @@
 Each time has a folder of its own in ``--out``, where its patcher and its tokenizer are made anew
 too; a training that was stopped goes on there. A line for each says the validation bits of before
 and now, and by how much the source that differs most does; one that gave up, before or now, has no
-bits, and ``gave_up`` says which. Exit status 1 where a mean differs by half of its third digit
-behind the point, or by more, or where only one of the two gave up.
+bits, and ``gave_up`` says which. With ``--score`` each is scored as the study scores what it
+compares, and the line is added to the study's folder, where that has none of it: so a run that the
+search did not choose can be looked at too. Exit status 1 where a mean differs by half of its third
+digit behind the point, or by more, or where only one of the two gave up.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.study import Point, Study, read_study
-from blt.study.folder import StudyFolder
+from blt.study.folder import HELDOUT, SCORES, StudyFolder
+from blt.study.heldout import Heldout
 from blt.study.lines import Line
+from blt.study.scoring import score_line
 from blt.study.timing import Clock
 from blt.study.training import Training
 from tools.asked import bare, mistakes_end, positive
@@ -55,6 +59,32 @@ def trained(training: Training, point: Point) -> Line:
         if each.name not in {line["name"] for line in out.lines()}:
             training.train(each)
     return next(line for line in out.lines() if line["name"] == point.name)
+
+
+def heldout_of(study: Study, folder: StudyFolder) -> Heldout:
+    """What a study scores, as it did when the lines of ``folder`` were written.
+
+    Raises:
+        UserError: it is other text by now.
+    """
+    heldout = Heldout.read(study)
+    same = folder.json(HELDOUT) == heldout.facts
+    require(same, f"{folder.path / HELDOUT}: is not what {study.where} scores; restore its texts")
+    return heldout
+
+
+def score_into(folder: StudyFolder, training: Training, point: Point, heldout: Heldout) -> None:
+    """Add the scores of a run that was trained again, where the folder has none of it.
+
+    Raises:
+        UserError: another search has removed its weights since.
+    """
+    known = {line["name"] for line in folder.lines(SCORES)}
+    if point.name not in known:
+        there, where = training.has_weights(point), training.out.path
+        require(there, f"{where}: the weights of {point.name} are gone; train into a new --out")
+        model = training.model(point.name, point.recipe)
+        folder.append(score_line(point, model, heldout), SCORES)
 
 
 def _patcher(study: Study, point: Point) -> list[Point]:
@@ -90,6 +120,8 @@ def measure(given: argparse.Namespace) -> bool:
     """Train all; does each come out as before?"""
     study = read_study(given.study)
     runs, close = list(published(study, given.folder, given.runs)), True
+    folder = StudyFolder(given.folder)
+    heldout = heldout_of(study, folder) if given.score else None
     for time in range(1, given.times + 1):
         out = StudyFolder(given.out / str(time))
         out.make()
@@ -98,6 +130,8 @@ def measure(given: argparse.Namespace) -> bool:
             line = compared(before, trained(training, point), time)
             close = came_out_alike(line) and close
             print(json.dumps(rounded(line)), flush=True)
+            if heldout is not None:
+                score_into(folder, training, point, heldout)
     return close
 
 
@@ -108,6 +142,8 @@ def main(words: Sequence[str] | None = None) -> None:
     asked.add_argument("runs", nargs="+", metavar="RUN", help="a name from results.jsonl")
     asked.add_argument("--out", type=Path, required=True, help="trainings go there")
     asked.add_argument("--times", type=positive, default=1, help="how often each is trained")
+    score = "score them, and add the lines to FOLDER where it has none"
+    asked.add_argument("--score", action="store_true", help=score)
     with mistakes_end():
         close = measure(asked.parse_args(words))
     sys.exit(0 if close else 1)

@@ -128,21 +128,27 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert same.low == same.high == 0
 
 
+def recomputes(out: Path) -> tuple[int, str]:
+    """The exit status of tools/recompute.py, and what it says."""
+    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
 def test_every_published_cell_recomputes_and_a_changed_one_is_found(tmp_path: Path) -> None:
     out = folder(tmp_path)
     write_report(study(), out)
-    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    cells = int(done.stdout.splitlines()[-1].split()[0])
+    status, said = recomputes(out)
+    assert status == 0, said
+    cells = int(said.splitlines()[-1].split()[0])
     assert cells >= 2 * 2 * 2 + 4  # families, budgets, kinds, and texts
     text = (out / "table.md").read_text()
     value = f"{Compared.read(study(), StudyFolder(out)).cell('flat', 1e9, 'books').value:.3f}"
     assert value in text
     (out / "table.md").write_text(text.replace(value, f"{float(value) - 0.004:.3f}", 1))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "flat" in done.stdout
+    status, said = recomputes(out)
+    assert status == 1
+    assert "flat" in said
 
 
 def asked(out: Path) -> Study:
@@ -257,6 +263,29 @@ def test_a_study_that_is_not_done_is_reported_as_far_as_it_is(tmp_path: Path) ->
     assert "| flat | 1e+09 | 0 to 2 of 3 | 1 | 0.002 | 2.000 |" in text
     assert "1e+10" not in text
     assert "deep" not in text
+
+
+def test_a_family_is_compared_with_the_seeds_that_have_ended_and_its_cell_says_so(
+    tmp_path: Path,
+) -> None:
+    out = folder(tmp_path)
+    gone = study().point(study().families[1], 1e10, 1, 2e-3, 2).name
+    for file in ("results.jsonl", "scores.jsonl"):
+        lines = (out / file).read_text().splitlines(keepends=True)
+        (out / file).write_text("".join(line for line in lines if gone not in line))
+    write_report(study(), out)
+    table = (out / "table.md").read_text()
+    assert table.count("(2 of 3 seeds)") == len(KINDS)
+    (row, *_) = [line for line in table.splitlines() if line.startswith("| deep |")]
+    assert row.endswith("(2 of 3 seeds) |")
+    assert recomputes(out)[0] == 0
+    (out / "table.md").write_text(table.replace("(2 of 3 seeds)", "(1 of 3 seeds)"))
+    status, said = recomputes(out)
+    assert status == 1
+    assert "recomputed: 2 seeds" in said
+    search = Compared.read(study(), StudyFolder(out)).search
+    left = [point for point in search.chosen() if point not in search.chosen(whole=True)]
+    assert {(point.family, point.budget) for point in left} == {("deep", 1e10)}
 
 
 def test_a_variant_has_numbers_from_the_budget_on_that_it_joins(tmp_path: Path) -> None:

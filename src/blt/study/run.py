@@ -16,7 +16,6 @@ from functools import partial
 
 from blt.checkpoint.pretrained import find_entropy_model
 from blt.errors import UserError, named
-from blt.evals.patch_size import patch_size
 from blt.study.characters import Model, Turn, teach, turns, words_for
 from blt.study.config import Point, Study, slug
 from blt.study.costs import costs_of
@@ -30,7 +29,7 @@ from blt.study.folder import (
     StudyFolder,
 )
 from blt.study.heldout import Heldout, warn_of_overlap
-from blt.study.scoring import score
+from blt.study.scoring import score_line
 from blt.study.search import Search
 from blt.study.timing import Clock
 from blt.study.training import OnPoint, Training
@@ -145,7 +144,8 @@ class Runner:
         """What can be done now; nothing: all is done. Timing comes last, on a quiet machine."""
         search = self.search()
         chosen = [point for point in search.chosen() if self.training.has_weights(point)]
-        characters = self._characters(chosen)
+        whole = {point.name for point in search.chosen(whole=True)}
+        characters = self._characters([point for point in chosen if point.name in whole])
         if self.only_characters:
             return self._left(characters)
         scores = [_job("score", SCORES, p.name, partial(self._score, p)) for p in chosen]
@@ -201,10 +201,7 @@ class Runner:
         if self.on_point is not None:
             self.on_point(f"scoring {point.name}")
         model = self.training.model(point.name, point.recipe)
-        context = point.recipe.data.context_bytes
-        size = patch_size(model, self.heldout.all[::16], context)
-        line = {"name": point.name, "patch_size": size, "bits": score(model, self.heldout.pieces)}
-        self.out.append(line, SCORES)
+        self.out.append(score_line(point, model, self.heldout), SCORES)
 
     def _evaluate(self, one: Evaluation, point: Point) -> None:
         if self.on_point is not None:

@@ -9,14 +9,24 @@ from typing import Any
 import torch
 
 from blt.data.text import Source
+from blt.evals.patch_size import patch_size
 from blt.lm import LanguageModel
 from blt.scoring.bits import measured, piece_bits
+from blt.study.config import Point
+from blt.study.heldout import Heldout
+from blt.study.lines import Line
 from blt.texts.marked import Marked
 from blt.texts.pieces import choose
 from blt.train.recipe import Recipe
 
 Pieces = Mapping[str, Mapping[str, Sequence[bytes]]]  # of each text of each kind
 DIGITS = 1  # behind the point: a tenth of a bit, of a piece of thousands
+
+
+def score_line(point: Point, model: LanguageModel, heldout: Heldout) -> Line:
+    """What is kept of a run that is compared: bytes per patch, and bits of every piece."""
+    size = patch_size(model, heldout.all[::16], point.recipe.data.context_bytes)
+    return {"name": point.name, "patch_size": size, "bits": score(model, heldout.pieces)}
 
 
 def score(model: LanguageModel, kinds: Pieces) -> dict[str, dict[str, list[float]]]:

@@ -65,9 +65,13 @@ class Search:
                 return list({point.name: point for point in points}.values())
         return []
 
-    def chosen(self) -> list[Point]:
-        """What is compared: each family's best size and rate, once all its seeds have ended."""
-        return [point for budget in self.study.budgets for point in self._finals(budget)]
+    def chosen(self, *, whole: bool = False) -> list[Point]:
+        """What is compared: of each family's best size and rate the seeds that have ended.
+
+        Args:
+            whole: only of families of which all have.
+        """
+        return [point for budget in self.study.budgets for point in self._finals(budget, whole)]
 
     def beaten(self) -> list[Point]:
         """Runs of searches that have ended which found something better."""
@@ -151,11 +155,12 @@ class Search:
             if self.best(family, budget) is not None:
                 yield from self._seeds(family, budget)
 
-    def _finals(self, budget: float) -> Iterator[Point]:
+    def _finals(self, budget: float, whole: bool) -> Iterator[Point]:
         for family in self.families(budget):
             seeds = [] if self.best(family, budget) is None else self._seeds(family, budget)
-            if all(point.name in self.by_name for point in seeds):
-                yield from seeds
+            ended = [point for point in seeds if point.name in self.by_name]
+            if ended == seeds or not whole:
+                yield from ended
 
     def _seeds(self, family: Family, budget: float) -> list[Point]:
         best = self.best(family, budget)

@@ -82,7 +82,9 @@ def bits_table(compared: Compared, kind: str) -> str:
     lines = [table_head("family", "tables", *(f"{budget:g} FLOPs" for budget in columns))]
     for family in compared.families:
         row = [
-            _shown(of[family.name], of) if family.name in of else _missing(compared, family, budget)
+            _shown(of[family.name], of) + _fewer(compared, family, budget)
+            if family.name in of
+            else _missing(compared, family, budget)
             for budget, of in columns.items()
         ]
         points = [p for b in compared.budgets for p in compared.points.get((family.name, b), ())]
@@ -110,6 +112,13 @@ def _tables(recipe: Recipe) -> str:
     rows = config.hash_rows * config.hash_functions * len(sizes)
     wide = "" if config.hash_dim is None else f" of {config.hash_dim}"
     return f"{rows:,} rows{wide}, n = {', '.join(map(str, sizes))} {unit}"
+
+
+def _fewer(compared: Compared, family: Family, budget: float) -> str:
+    """How many seeds there are, where there will be more."""
+    study, seeds = compared.study, len(compared.points[family.name, budget])
+    wanted = study.seeds[study.budgets.index(budget)]
+    return "" if seeds == wanted else f" ({seeds} of {wanted} seeds)"
 
 
 def _missing(compared: Compared, family: Family, budget: float) -> str:
