@@ -293,6 +293,14 @@ def test_the_longest_patch_is_read_among_the_models_arguments_too(threshold: flo
     assert meta_config.read_patching([Path("nowhere")], {}) == blt.PatchingConfig()
 
 
+def test_a_rule_without_a_threshold_is_read_as_it_is_or_refused() -> None:
+    """Spaces need none; that of a rule which is not here must not become entropy."""
+    given = {"patching_mode": "space", "patching_threshold": None, "max_patch_length": 6}
+    assert meta_config.read_patching([Path("nowhere")], given).rule == "space"
+    with pytest.raises(UserError, match="patching_mode 'bpe' is not supported"):
+        meta_config.read_patching([Path("nowhere")], {**given, "patching_mode": "bpe"})
+
+
 def test_scaled_rope_is_not_written_for_meta(tmp_path: Path) -> None:
     blt.BLT(replace(random_config(0), global_rope_scaling=SCALING)).save(tmp_path / "ours")
     with pytest.raises(UserError, match="no scaled RoPE"):

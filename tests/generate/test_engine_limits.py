@@ -10,7 +10,7 @@ import torch
 
 import blt
 from blt.errors import UserError
-from blt.generate import Engine, RefusedError
+from blt.generate import ClosedError, Engine, RefusedError
 from blt.generate.captured.writer import CapturedWriter
 from shapes import TINY, TINY_BLT, random_blt
 
@@ -258,7 +258,7 @@ def test_whatever_fails_in_the_engine_ends_all_requests_with_its_cause(
         engine.close()
     assert {result.finish_reason for result in results} == {"error"}
     assert all("no such thing" in str(result.error) for result in results)
-    with pytest.raises(UserError, match=r"no such thing.*make another"):
+    with pytest.raises(ClosedError, match=r"no such thing.*make another"):
         engine.submit("too late")
 
 

@@ -223,6 +223,10 @@ def test_an_engine_that_has_failed_is_told_and_seen(monkeypatch: pytest.MonkeyPa
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
         assert httpx.get(f"{server.url}/healthz").status_code == 503
         assert server.post("/v1/completions", {"prompt": "x"}).status_code == 503
+        # Its thread may end a moment after it has failed.
+        monkeypatch.setattr(type(server.service.engine), "alive", property(lambda _: True))
+        answer = server.post("/v1/completions", {"prompt": "x"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
 
 
 # --- metrics and logs ----------------------------------------------------------------------------

@@ -227,3 +227,23 @@ def test_what_is_drawn_beside_a_running_study_is_drawn_alone(
         assert cli.main([*command, str(tmp_path / name)]) == 0
     assert alone == [True]
     assert not [*(tmp_path / "kept").iterdir()]
+
+
+def test_a_source_that_holds_nothing_out_is_refused_before_a_run(
+    done: Path, tmp_path: Path
+) -> None:
+    """Nothing has no bits: as 0 of them it would flatter every mean alike."""
+    copy, out = copied(done, tmp_path)
+    short = tmp_path / "short.txt"
+    short.write_text("one short text that says little")
+    prepared = tmp_path / "prepared"
+    assert cli.main(["prepare", str(short), "--out", str(prepared)]) == 0
+    text = copy.read_text()
+    source = next(line for line in text.splitlines() if line.startswith("sources = "))
+    copy.write_text(
+        text.replace(source, f"{source[:-1]}, {str(prepared)!r}]\nweights = [1.0, 1.0]")
+    )
+    study = read_study(copy)
+    training = Training(study, StudyFolder(out), Clock(None), None)
+    with pytest.raises(UserError, match="prepared holds nothing out"):
+        training.sources(study.point(study.families[0], 1e8, 0, 2e-3, 0).recipe)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blt import vocab
 from blt.errors import require_whole
-from blt.generate.engine import Engine, RefusedError
+from blt.generate.engine import ClosedError, Engine, RefusedError
 from blt.generate.incremental import State
 from blt.generate.request import Generation, Handle
 from blt.generate.sampling import Sampling
@@ -18,6 +18,7 @@ from blt.generate.weights import Precision
 from blt.model.language import CausalLM
 
 __all__ = [
+    "ClosedError",
     "Engine",
     "Generation",
     "Handle",

@@ -15,6 +15,10 @@ class RefusedError(UserError):
     """The queue is full: try again later."""
 
 
+class ClosedError(UserError):
+    """The engine has been closed, or has failed: make another."""
+
+
 class Admission:
     """The queue. Whoever calls a method but :meth:`check` holds the engine's lock.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blt import vocab
 from blt.errors import UserError, require, require_whole
-from blt.generate.admission import Admission, RefusedError
+from blt.generate.admission import Admission, ClosedError, RefusedError
 from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.captured.writer import CapturedWriter, refusal
 from blt.generate.compiled import compiled_forward
@@ -33,7 +33,7 @@ from blt.model.compiling import is_compiled
 from blt.model.language import ByteModel, CausalLM
 from blt.model.transformer import CausalTransformer
 
-__all__ = ["Engine", "RefusedError"]
+__all__ = ["ClosedError", "Engine", "RefusedError"]
 
 log = logging.getLogger("blt")
 
@@ -142,6 +142,7 @@ class Engine:
 
         Raises:
             RefusedError: ``max_queue`` requests are waiting.
+            ClosedError: it has been closed, or has failed.
             UserError: an impossible parameter, or a request that can need more memory than there
                 is; the message says how much.
         """
@@ -163,7 +164,8 @@ class Engine:
         request.working = self._working_of(size + 1)
         self._admission.check(request, length - sampling.max_bytes)
         with self._changed:
-            require(not self._stopping, self._closed())
+            if self._stopping:
+                raise ClosedError(self._closed())
             self._admission.add(request)
             self._accepted[id(request)] = request
             self._changed.notify_all()

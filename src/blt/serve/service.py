@@ -17,7 +17,7 @@ from torch import Tensor
 from blt import vocab
 from blt.chat import ChatTemplate
 from blt.checkpoint.pretrained import PRETRAINED
-from blt.generate import Engine, Handle, RefusedError
+from blt.generate import ClosedError, Engine, Handle, RefusedError
 from blt.generate.request import Piece
 from blt.lm import BLT, LanguageModel
 from blt.serve.analysis import Analysis
@@ -129,6 +129,9 @@ class Service:
             message = "the queue is full; try again later"
             again = self.pace.retry_after(self.engine.waiting)
             raise APIError(429, message, code="queue_full", retry_after=again) from None
+        except ClosedError as error:  # since it was asked above
+            _cancel(handles)
+            raise APIError(503, str(error), code="engine_failed") from None
         except BaseException:
             _cancel(handles)
             raise

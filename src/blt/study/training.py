@@ -11,7 +11,7 @@ from functools import partial
 
 from blt.byteify import hooks_of
 from blt.data.text import Source
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.files import checksums
 from blt.lm import LanguageModel, load
 from blt.machine.precision import choose_device, choose_dtype
@@ -111,10 +111,18 @@ class Training:
 
     def sources(self, recipe: Recipe) -> list[Source]:
         """The text that all runs share, opened once for each length of a segment, and of what is
-        evaluated; which text it is, :func:`blt.study.read_study` has seen to be the same."""
+        evaluated; which text it is, :func:`blt.study.read_study` has seen to be the same.
+
+        Raises:
+            UserError: a source that holds nothing out.
+        """
         how = recipe.data.context_bytes, recipe.train.eval_bytes
         if how not in self._sources:
-            self._sources[how] = open_text(recipe)
+            opened = open_text(recipe)
+            for source in opened:
+                none = f"{self.study.where}: base.data.sources: {source.name} holds nothing out"
+                require(any(source.heldout), f"{none}, and searches go by that: prepare it again")
+            self._sources[how] = opened
         return self._sources[how]
 
     def model(self, name: str, recipe: Recipe) -> LanguageModel:

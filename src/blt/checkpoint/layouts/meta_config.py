@@ -76,8 +76,8 @@ def read_patching(folders: Sequence[Path], args: dict[str, Any]) -> PatchingConf
         for key in ("patching_mode", "patching_threshold", "patching_threshold_add", "monotonicity")
         if key in args
     }
-    if args.get("patching_threshold") is None:
-        found = {}
+    if args.get("patching_threshold") is None and args.get("patching_mode") is None:
+        found = {}  # nobody has said how it cuts
     found["max_patch_length"] = args.get("max_patch_length")
     for path in (folder / name for folder in folders for name in (PARAMS, TRAIN_ARGS)):
         data = read_object(path).get("data") if path.is_file() else None
