@@ -1,20 +1,10 @@
-"""Prepared shards hold all text once, cut like live text, survive kills, and notice damage."""
+"""Prepared shards hold all text once, cut like live text, and say what was left out."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import subprocess
-import sys
-import tracemalloc
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -24,50 +14,13 @@ from hypothesis import strategies as st
 import blt
 from blt import cli, patching, vocab
 from blt.data import Loader, cluster, split
-from blt.data.heldout import content_hash
 from blt.data.manifest import MANIFEST
-from blt.data.order import Permutation
 from blt.data.prepare import Options, prepare
-from blt.data.shards import HELDOUT, ShardSegments, ShardWriter
-from blt.data.sources import units
+from blt.data.shards import HELDOUT, ShardSegments
 from blt.data.worker import Task, Worker
 from blt.errors import UserError
-from blt.files.lock import LOCK, held
-from blt.model.config import ByteTransformerConfig
+from prepared import content, rows, write_lines
 from texts import MULTILINGUAL
-
-TINY = ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=32, sliding_window=32)
-
-
-def write_lines(path: Path, documents: list[str]) -> str:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
-    return str(path)
-
-
-def rows(segments: ShardSegments) -> list[bytes]:
-    return [segments.read(i, 0, segments.length(i)).data for i in range(len(segments))]
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> tuple[str, ...]:
-    """Three files of a few documents."""
-    names = []
-    for name in "abc":
-        documents = [f"{name} {n} " + "text ü " * n for n in range(12)]
-        names.append(write_lines(tmp_path / f"{name}.jsonl", documents))
-    return tuple(names)
-
-
-@pytest.fixture
-def entropy_folder(tmp_path: Path) -> str:
-    torch.manual_seed(0)
-    blt.ByteLM(TINY).save(tmp_path / "entropy")
-    return str(tmp_path / "entropy")
-
-
-def content(folder: Path) -> tuple[list[str], Any]:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return [shard["sha256"] for shard in manifest["shards"]], manifest
 
 
 @given(
@@ -136,28 +89,6 @@ def test_of_few_documents_some_are_held_out_whole(tmp_path: Path) -> None:
     assert content(out) == before
 
 
-def test_a_kill_while_text_is_divided_anew_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources = tuple(write_lines(tmp_path / f"{n}.jsonl", [f"text {n}"] * 9) for n in range(3))
-    options = Options(sources, heldout=1e-4)
-    prepare(tmp_path / "whole", options)
-    replace_folder = os.replace
-
-    def killed(old: Any, new: Any) -> None:
-        replace_folder(old, new)
-        if str(old).endswith("00001"):  # the first division has been moved away
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path / "cut", options)
-    monkeypatch.setattr(os, "replace", replace_folder)
-    assert not (tmp_path / "cut/units/00001").exists()
-    prepare(tmp_path / "cut", options)
-    assert content(tmp_path / "cut") == content(tmp_path / "whole")
-
-
 def test_what_a_single_short_file_holds_out_has_no_end_in_training(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"word " * 20_000)
     manifest = prepare(tmp_path / "out", Options((str(tmp_path / "a.txt"),), heldout=0.1))
@@ -199,101 +130,6 @@ def test_stored_entropies_cut_like_live_ones(
             )
             expected = patching.decide(config, ids, live)
             assert torch.equal(patching.decide(config, ids, torch.cat(stored)), expected)
-
-
-def test_work_that_was_killed_goes_on_and_ends_the_same(
-    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = Options(sources, heldout=0.2, segment_bytes=16, shard_bytes=64)
-    prepare(tmp_path / "whole", options)
-    write = ShardWriter.write
-
-    def killed(self: ShardWriter, path: Path, split: str) -> Any:
-        if ".00001." in str(path) and "00002.arrow" in path.name:
-            raise KeyboardInterrupt
-        return write(self, path, split)
-
-    monkeypatch.setattr(ShardWriter, "write", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path / "cut", options)
-    assert not (tmp_path / "cut" / MANIFEST).exists()
-    monkeypatch.setattr(ShardWriter, "write", write)
-    (tmp_path / "cut/units/.00001.left/new").mkdir(parents=True)  # as SIGKILL leaves it
-    finished = sorted((tmp_path / "cut/units").glob("0*/*"))
-    times = [path.stat().st_mtime_ns for path in finished]
-    assert finished
-    prepare(tmp_path / "cut", options)
-    assert content(tmp_path / "cut") == content(tmp_path / "whole")
-    assert [path.stat().st_mtime_ns for path in finished] == times  # not written again
-    assert not list((tmp_path / "cut/units").glob(".*"))
-
-
-def test_a_folder_in_work_is_refused_to_other_programs_until_it_ends_or_is_killed(
-    tmp_path: Path, sources: tuple[str, ...]
-) -> None:
-    out = tmp_path / "out"
-    code = f"""
-import time
-from blt.data.prepare import Options, prepare
-def begun(*_):
-    print("begun", flush=True)
-    time.sleep(600)
-prepare({str(out)!r}, Options({sources!r}), on_progress=begun)
-"""
-    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"begun\n"
-        (out / "units/.00001.at_work/new").mkdir(parents=True)  # as if it were in the next file
-        with pytest.raises(
-            UserError, match=r"/out: is being written into by another program; wait"
-        ):
-            prepare(out, Options(sources))
-        assert (out / "units/.00001.at_work/new").is_dir()
-    finally:
-        other.kill()
-        other.communicate()
-    prepare(out, Options(sources))
-    prepare(tmp_path / "whole", Options(sources))
-    assert content(out) == content(tmp_path / "whole")
-    assert not list((out / "units").glob(".*"))
-
-
-def test_a_folder_is_free_again_behind_an_end_or_an_error(
-    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To another thread, to which a lock of this one is another program's."""
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with ThreadPoolExecutor(1) as other, monkeypatch.context() as patch:
-        patch.setattr(ShardWriter, "write", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(tmp_path / "out", Options(sources))
-        patch.undo()
-        found = other.submit(prepare, tmp_path / "out", Options(sources)).result()
-        assert prepare(tmp_path / "out", Options(sources)) == found
-        with held(tmp_path / "out"):
-            refused = other.submit(prepare, tmp_path / "out", Options(sources))
-            with pytest.raises(UserError, match="another program"):
-                refused.result()
-
-
-def test_a_lock_is_no_content_of_a_folder(tmp_path: Path, sources: tuple[str, ...]) -> None:
-    """As a kill before anything else was written leaves it."""
-    texts = tmp_path / "texts"
-    texts.mkdir()
-    (texts / LOCK).touch()
-    with pytest.raises(UserError, match="no text in it"):
-        prepare(tmp_path / "out", Options((str(texts),)))
-    prepare(texts, Options(sources))
-    assert (texts / LOCK).is_file()
-    named = [unit.name for unit in units(f"{tmp_path}/**")]
-    assert named == sorted(sources)
-    whole = prepare(tmp_path / "out", Options(sources))
-    assert rows(ShardSegments(texts)) == rows(ShardSegments(tmp_path / "out"))
-    assert prepare(texts, Options(sources)) == whole
 
 
 def test_progress_is_told_within_a_long_file(tmp_path: Path) -> None:
@@ -341,59 +177,6 @@ def test_ray_writes_the_same(tmp_path: Path, sources: tuple[str, ...], entropy_f
     assert content(tmp_path / "ray") == content(tmp_path / "here")
 
 
-def test_a_file_that_was_edited_is_prepared_again_and_no_other(
-    tmp_path: Path, sources: tuple[str, ...]
-) -> None:
-    """Also where it is as long as before."""
-    out, options = tmp_path / "out", Options(sources, heldout=0.0)
-    prepare(out, options)
-    before = sorted(out.glob("units/0*/*.arrow"))
-    times = [path.stat().st_mtime_ns for path in before]
-    edited = Path(sources[1])
-    edited.write_text(edited.read_text().replace("text ", "next "))
-    prepare(out, options)
-    texts = b" ".join(rows(ShardSegments(out))).split()
-    assert (texts.count(b"text"), texts.count(b"next")) == (2 * 66, 66)
-    again = [path.stat().st_mtime_ns for path in before]
-    assert [old == new for old, new in zip(times, again, strict=True)] == [True, False, True]
-    prepare(tmp_path / "whole", options)
-    assert content(out) == content(tmp_path / "whole")
-
-
-def test_what_is_held_out_follows_an_edited_file(tmp_path: Path) -> None:
-    """Where hashes alone held out nothing, and now do, no other file keeps what was held out."""
-    sources = tuple(write_lines(tmp_path / f"{n}.jsonl", [f"text {n}"] * 9) for n in range(3))
-    options = Options(sources, heldout=0.02)
-    prepare(tmp_path / "out", options)
-    last = max(range(3), key=lambda n: content_hash(b"text %d" % n))  # another one is held out
-    held = next(text for n in range(999) if content_hash((text := f"{n:06}").encode()) < 0.02)
-    write_lines(Path(sources[last]), [held] * 9)
-    prepare(tmp_path / "out", options)
-    assert rows(ShardSegments(tmp_path / "out", HELDOUT)) == [held.encode()] * 9
-    prepare(tmp_path / "whole", options)
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-def test_other_options_and_foreign_folders_are_refused(
-    tmp_path: Path, sources: tuple[str, ...]
-) -> None:
-    options = Options(sources)
-    prepare(tmp_path / "out", options)
-    before = content(tmp_path / "out")
-    with pytest.raises(UserError, match="other sources, options or entropy model"):
-        prepare(tmp_path / "out", replace(options, heldout=0.5))
-    assert content(tmp_path / "out") == before
-    assert prepare(tmp_path / "out", options) == before[1]  # finished: nothing to do
-    (tmp_path / "killed").mkdir()
-    (tmp_path / "killed/.plan.json.new").write_text("{")  # and nothing else
-    assert prepare(tmp_path / "killed", options)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds something else"):
-        prepare(tmp_path / "mine", options)
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
-
-
 def test_a_source_without_documents_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match=r"empty\.jsonl: no text"):
@@ -414,22 +197,6 @@ def test_a_source_without_documents_beside_others_is_an_error_as_in_training(
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_after_too_many_broken_lines_more_may_be_broken_in_the_same_folder(
-    tmp_path: Path, sources: tuple[str, ...]
-) -> None:
-    broken = tmp_path / "d.jsonl"
-    broken.write_text('{"text": "good"}\n' + "{\n" * 3)
-    options = Options((*sources, str(broken)), heldout=0.0, max_broken=2)
-    with pytest.raises(UserError, match="more may be broken with"):
-        prepare(tmp_path / "out", options)
-    done = sorted((tmp_path / "out").glob("units/0*/*"))
-    times = [path.stat().st_mtime_ns for path in done]
-    assert done
-    manifest = prepare(tmp_path / "out", replace(options, max_broken=3))
-    assert (manifest["broken"], manifest["options"]["max_broken"]) == (3, 3)
-    assert [path.stat().st_mtime_ns for path in done] == times  # what was done is kept
-
-
 def test_options_that_would_do_nothing_are_refused(
     tmp_path: Path, sources: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,27 +211,6 @@ def test_options_that_would_do_nothing_are_refused(
         assert not out.exists()
 
 
-def test_a_full_disk_loses_nothing_that_was_whole(
-    tmp_path: Path, sources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options, write = Options(sources), ShardWriter.write
-
-    def full(self: ShardWriter, path: Path, split: str) -> Any:
-        if "00002" in str(path):
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return write(self, path, split)
-
-    monkeypatch.setattr(ShardWriter, "write", full)
-    with pytest.raises(UserError, match="the disk is full"):
-        prepare(tmp_path / "out", options)
-    assert sorted(path.name for path in (tmp_path / "out/units").iterdir()) == ["00000", "00001"]
-    monkeypatch.setattr(ShardWriter, "write", write)
-    prepare(tmp_path / "out", options)
-    prepare(tmp_path / "whole", options)
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
 def test_broken_lines_are_counted_in_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good"}\n{\n{"text": 3}\n')
@@ -473,85 +219,3 @@ def test_broken_lines_are_counted_in_the_manifest(tmp_path: Path) -> None:
     assert manifest["units"][0]["broken_lines"][0].startswith(f"{path}:2: ")
     with pytest.raises(UserError, match="more than 1 broken lines"):
         prepare(tmp_path / "other", Options((str(path),), max_broken=1))
-
-
-@pytest.mark.parametrize("damage", ["truncated", "missing", "garbage"])
-def test_a_damaged_shard_is_named(tmp_path: Path, sources: tuple[str, ...], damage: str) -> None:
-    prepare(tmp_path / "out", Options(sources))
-    segments = ShardSegments(tmp_path / "out")
-    path = next((tmp_path / "out").glob("units/*/train*.arrow"))
-    data = path.read_bytes()
-    path.unlink()
-    if damage != "missing":
-        path.write_bytes(data[:-9] if damage == "truncated" else b"x" * len(data))
-    with pytest.raises(UserError, match=r"train-00001\.arrow: missing or damaged"):
-        segments.read(0, 0, 1)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_damaged_lengths_are_named_and_preparing_again_restores_them(
-    tmp_path: Path, sources: tuple[str, ...], damage: str
-) -> None:
-    prepare(tmp_path / "out", Options(sources))
-    path = tmp_path / "out/train.lengths"
-    whole = path.read_bytes()
-    path.unlink()
-    if damage == "truncated":
-        path.write_bytes(whole[:-4])
-    with pytest.raises(UserError, match=r"train\.lengths: missing or damaged"):
-        ShardSegments(tmp_path / "out")
-    prepare(tmp_path / "out", Options(sources))
-    assert path.read_bytes() == whole
-
-
-def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
-    for text, message in (("{", "damaged"), ("{}", "is not the manifest"), ("[]", "damaged")):
-        (tmp_path / MANIFEST).write_text(text)
-        with pytest.raises(UserError, match=message):
-            ShardSegments(tmp_path)
-
-
-def test_a_terabyte_of_shards_opens_without_touching_them(tmp_path: Path) -> None:
-    """16,384 shards of 64 MB: only the manifest is read, and lengths and order take no memory."""
-    shards = [
-        {
-            "file": f"units/{n:05d}/train-00001.arrow",
-            "split": "train",
-            "rows": 8192,
-            "bytes": 2**26,
-            "size": 2**26,
-            "sha256": f"{n:064x}",
-        }
-        for n in range(16384)
-    ]
-    manifest = {"format": "blt-shards-1", "shards": shards, "entropy_model": None}
-    manifest |= {"options": {"newline_reset": False}, "splits": {}, "units": []}
-    manifest |= {"documents": 0, "bytes": 0, "broken": 0}
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with (tmp_path / "train.lengths").open("wb") as file:
-        file.truncate(4 * 16384 * 8192)  # sparse
-    tracemalloc.start()
-    segments = ShardSegments(tmp_path)
-    loader = Loader([segments], batch_bytes=8192, context_bytes=8192)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert segments.num_bytes == 2**40
-    assert len(segments) == 2**27
-    assert peak < 64 * 2**20  # an order of 2**27 segments alone would be a gigabyte
-    with pytest.raises(UserError, match="missing or damaged"):  # only now is a shard opened
-        next(loader)
-
-
-@given(st.integers(1, 5000), st.integers(0), st.integers(0, 3))
-def test_an_order_has_everything_once(count: int, seed: int, epoch: int) -> None:
-    order = Permutation(count, seed, epoch)
-    assert sorted(order[place] for place in range(count)) == list(range(count))
-
-
-def test_orders_look_shuffled() -> None:
-    """Neighbours are as far apart as in a random order, and keys give other orders."""
-    order = [Permutation(10_000, 1, 0)[place] for place in range(10_000)]
-    apart = sum(abs(a - b) for a, b in pairwise(order)) / 9_999
-    assert apart == pytest.approx(10_000 / 3, rel=0.05)
-    other = [Permutation(10_000, 1, 1)[place] for place in range(10_000)]
-    assert sum(a == b for a, b in zip(order, other, strict=True)) < 20
