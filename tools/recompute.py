@@ -50,6 +50,8 @@ class Lines:
         self.texts = json.loads((folder / "heldout.json").read_text())
         self.random = np.random.default_rng(12345)
         self.weights: dict[tuple[str, str], np.ndarray] = {}
+        # By budget; a run may be scored whose family is still searched for, and has no row.
+        self.compared: set[tuple[str, float]] = set()
 
     def searched(self, family: str, budget: float) -> list[dict[str, Any]]:
         """All that was tried with the first seed."""
@@ -120,6 +122,8 @@ def main(folder: Path) -> int:
     lines, wrong, right, unread = Lines(folder), 0, 0, []
     for heading, (head, *rows) in tables((folder / "table.md").read_text()):
         before = right + wrong
+        if heading.startswith("More bits"):
+            lines.compared = {(row[0], float(row[1])) for row in rows}
         for row in rows:
             for column, text in zip(head[1:], row[1:], strict=False):
                 found = recomputed(lines, heading, row, column, text)
@@ -331,8 +335,8 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
     elif heading.startswith("More bits") and (cell := MORE.fullmatch(text)):
         return _more(lines, row, column, tuple(map(float, cell.groups())))
     elif heading in ("What the search found", "Costs"):
-        of = found_by_search if heading.startswith("What") else cost
-        wanted = of(lines, row, column)
+        cell_of = found_by_search if heading.startswith("What") else cost
+        wanted = cell_of(lines, row, column)
         return None if wanted is None else wanted * (re.fullmatch(wanted, text) is None)
     elif lines.taught and (questions := TAUGHT.match(heading)):
         wanted = taught(lines, questions, row, column)
@@ -350,9 +354,9 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
 def _more(lines: Lines, row: list[str], kind: str, shown: tuple[float, ...]) -> str:
     """Per cent more than the best family at the same budget."""
     budget, texts = float(row[1]), [*lines.texts[kind]]
-    families = dict.fromkeys(run["family"] for run in lines.runs if run["budget"] == budget)
+    families = [family for family, at in sorted(lines.compared) if at == budget]
     names = {family: lines.seeds(family, budget) for family in families}
-    values = {f: lines.value(of, kind, texts) for f, of in names.items() if of}
+    values = {f: lines.value(of, kind, texts) for f, of in names.items()}
     best = min(values, key=lambda family: values[family])
     more = 100 * (values[row[0]] / values[best] - 1)
     pair = [lines.draws(names[family], kind, texts) for family in (row[0], best)]

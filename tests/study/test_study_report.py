@@ -199,6 +199,24 @@ def _utf8(chance: np.random.Generator, deep: bool) -> list[dict[str, Any]]:
 ANSWERS = {"noise": _noise, "cute": _cute, "utf8": _utf8}
 
 
+def test_a_run_that_is_scored_and_not_compared_is_nobodys_best(tmp_path: Path) -> None:
+    """Such as the only size so far of a family, which ``tools/retrain.py --score`` looked at."""
+    out = folder(tmp_path)
+    write_report(study(), out)
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    scores = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    bits = {
+        kind: {text: [b / 2 for b in each] for text, each in of.items()}
+        for kind, of in scores[0]["bits"].items()
+    }
+    with (out / "results.jsonl").open("a") as file:
+        file.write(json.dumps({**lines[0], "name": "new", "family": "new"}) + "\n")
+    with (out / "scores.jsonl").open("a") as file:
+        file.write(json.dumps({"name": "new", "bits": bits}) + "\n")
+    status, said = recomputes(out)
+    assert status == 0, said
+
+
 def test_answers_have_intervals_over_seeds_and_pieces_and_recompute(tmp_path: Path) -> None:
     out = folder(tmp_path)
     write_report(asked(out), out)
