@@ -87,6 +87,11 @@ class APIError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
+def engine_failed() -> APIError:
+    """The answer once the engine takes no more."""
+    return APIError(503, "the engine has failed", code="engine_failed")
+
+
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -18,7 +18,7 @@ from blt.serve.chat import ChatForm, asked_by
 from blt.serve.chat_schemas import ChatCompletion, ChatRequest
 from blt.serve.completions import ClientLeftError, complete, while_connected
 from blt.serve.embeddings import EmbeddingList, EmbeddingRequest, embed
-from blt.serve.errors import RESPONSES, APIError, ErrorBody
+from blt.serve.errors import RESPONSES, APIError, ErrorBody, engine_failed
 from blt.serve.forms import CompletionForm
 from blt.serve.guard import Door
 from blt.serve.schemas import (
@@ -192,7 +192,7 @@ def _add_watching(app: FastAPI, service: Service, door: Door) -> None:
         if door.draining:
             raise APIError(503, "the server is shutting down", code="draining")
         if not service.engine.alive:
-            raise APIError(503, "the engine has failed", code="engine_failed")
+            raise engine_failed()
         return {"status": "ok"}
 
     @app.get(

@@ -23,7 +23,7 @@ from blt.lm import BLT, LanguageModel
 from blt.serve.analysis import Analysis
 from blt.serve.asked import Asked
 from blt.serve.bridge import Bridge
-from blt.serve.errors import APIError
+from blt.serve.errors import APIError, engine_failed
 from blt.serve.metrics import Metrics
 from blt.serve.pace import Pace
 from blt.serve.schemas import Usage
@@ -109,7 +109,7 @@ class Service:
             UserError: a parameter that is impossible for this model.
         """
         if not self.engine.alive:
-            raise APIError(503, "the engine has failed", code="engine_failed")
+            raise engine_failed()
         request = asked.request
         seed = secrets.randbits(32) if request.seed is None else request.seed
         handles: list[Handle] = []
@@ -129,9 +129,9 @@ class Service:
             message = "the queue is full; try again later"
             again = self.pace.retry_after(self.engine.waiting)
             raise APIError(429, message, code="queue_full", retry_after=again) from None
-        except ClosedError as error:  # since it was asked above
+        except ClosedError:  # since it was asked above
             _cancel(handles)
-            raise APIError(503, str(error), code="engine_failed") from None
+            raise engine_failed() from None
         except BaseException:
             _cancel(handles)
             raise
