@@ -27,6 +27,7 @@ CELL = re.compile(
 TAUGHT = re.compile(r"(.+) at (\S+) FLOPs: (steps until|each kind)")
 ASKED_TAUGHT = re.compile(r"(.+): (.+) (before|after)")
 ASKED = re.compile(r"(.+) at (\S+) FLOPs: (\w+)(?:, (ratio|difference) to (.+))?")
+WHOLE = 3  # sizes that a search tries at least
 FEW = 8  # pieces of a document: of fewer, documents are drawn from together
 SIGNED = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
 MORE = re.compile(r"([+-]\d+\.\d+) \[([+-]\d+\.\d+), ([+-]\d+\.\d+)\]")
@@ -50,13 +51,18 @@ class Lines:
         self.texts = json.loads((folder / "heldout.json").read_text())
         self.random = np.random.default_rng(12345)
         self.weights: dict[tuple[str, str], np.ndarray] = {}
-        # By budget; a run may be scored whose family is still searched for, and has no row.
+        # By budget, those with rows: a run may be scored whose family is still searched for.
         self.compared: set[tuple[str, float]] = set()
 
     def searched(self, family: str, budget: float) -> list[dict[str, Any]]:
         """All that was tried with the first seed."""
         mine = [run for run in self.runs if (run["family"], run["budget"]) == (family, budget)]
         return [run for run in mine if run["seed"] == 0]
+
+    def belongs(self, family: str, budget: float) -> bool:
+        """Is a family compared? One that was searched whole must be, whoever left out its row."""
+        sizes = {run["size"] for run in self.searched(family, budget)}
+        return (family, budget) in self.compared or len(sizes) >= WHOLE
 
     def best(self, family: str, budget: float) -> dict[str, Any]:
         ended = [x for x in self.searched(family, budget) if x["validation_bits"] is not None]
@@ -354,9 +360,9 @@ def recomputed(lines: Lines, heading: str, row: list[str], column: str, text: st
 def _more(lines: Lines, row: list[str], kind: str, shown: tuple[float, ...]) -> str:
     """Per cent more than the best family at the same budget."""
     budget, texts = float(row[1]), [*lines.texts[kind]]
-    families = [family for family, at in sorted(lines.compared) if at == budget]
-    names = {family: lines.seeds(family, budget) for family in families}
-    values = {f: lines.value(of, kind, texts) for f, of in names.items()}
+    families = dict.fromkeys(run["family"] for run in lines.runs if run["budget"] == budget)
+    names = {f: lines.seeds(f, budget) for f in families if lines.belongs(f, budget)}
+    values = {f: lines.value(of, kind, texts) for f, of in names.items() if of}
     best = min(values, key=lambda family: values[family])
     more = 100 * (values[row[0]] / values[best] - 1)
     pair = [lines.draws(names[family], kind, texts) for family in (row[0], best)]

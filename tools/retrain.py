@@ -23,7 +23,7 @@ from typing import Any
 
 from blt.errors import UserError, require
 from blt.study import Point, Study, read_study
-from blt.study.folder import HELDOUT, SCORES, StudyFolder
+from blt.study.folder import SCORES, StudyFolder
 from blt.study.heldout import Heldout
 from blt.study.lines import Line
 from blt.study.scoring import score_line
@@ -59,18 +59,6 @@ def trained(training: Training, point: Point) -> Line:
         if each.name not in {line["name"] for line in out.lines()}:
             training.train(each)
     return next(line for line in out.lines() if line["name"] == point.name)
-
-
-def heldout_of(study: Study, folder: StudyFolder) -> Heldout:
-    """What a study scores, as it did when the lines of ``folder`` were written.
-
-    Raises:
-        UserError: it is other text by now.
-    """
-    heldout = Heldout.read(study)
-    same = folder.json(HELDOUT) == heldout.facts
-    require(same, f"{folder.path / HELDOUT}: is not what {study.where} scores; restore its texts")
-    return heldout
 
 
 def score_into(folder: StudyFolder, training: Training, point: Point, heldout: Heldout) -> None:
@@ -120,8 +108,9 @@ def measure(given: argparse.Namespace) -> bool:
     """Train all; does each come out as before?"""
     study = read_study(given.study)
     runs, close = list(published(study, given.folder, given.runs)), True
-    folder = StudyFolder(given.folder)
-    heldout = heldout_of(study, folder) if given.score else None
+    folder, heldout = StudyFolder(given.folder), Heldout.read(study) if given.score else None
+    if heldout is not None:
+        folder.check_heldout(heldout.facts)
     for time in range(1, given.times + 1):
         out = StudyFolder(given.out / str(time))
         out.make()

@@ -199,22 +199,27 @@ def _utf8(chance: np.random.Generator, deep: bool) -> list[dict[str, Any]]:
 ANSWERS = {"noise": _noise, "cute": _cute, "utf8": _utf8}
 
 
-def test_a_run_that_is_scored_and_not_compared_is_nobodys_best(tmp_path: Path) -> None:
-    """Such as the only size so far of a family, which ``tools/retrain.py --score`` looked at."""
+@pytest.mark.parametrize(("sizes", "wrong"), [(1, False), (3, True)])
+def test_nobody_is_best_whose_search_goes_on_and_who_was_searched_whole_is_not_left_out(
+    tmp_path: Path, sizes: int, wrong: bool
+) -> None:
+    """Of a family without a row; ``tools/retrain.py --score`` looks at single sizes."""
     out = folder(tmp_path)
     write_report(study(), out)
-    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    scores = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    run, score = (
+        json.loads((out / file).read_text().splitlines()[0])
+        for file in ("results.jsonl", "scores.jsonl")
+    )
     bits = {
         kind: {text: [b / 2 for b in each] for text, each in of.items()}
-        for kind, of in scores[0]["bits"].items()
+        for kind, of in score["bits"].items()
     }
-    with (out / "results.jsonl").open("a") as file:
-        file.write(json.dumps({**lines[0], "name": "new", "family": "new"}) + "\n")
-    with (out / "scores.jsonl").open("a") as file:
-        file.write(json.dumps({"name": "new", "bits": bits}) + "\n")
+    for size in range(sizes):
+        StudyFolder(out).append({**run, "name": f"new {size}", "family": "new", "size": size})
+    StudyFolder(out).append({"name": "new 0", "bits": bits}, SCORES)
     status, said = recomputes(out)
-    assert status == 0, said
+    assert status == wrong, said
+    assert wrong == ("More bits than the best, in per cent: flat" in said)
 
 
 def test_answers_have_intervals_over_seeds_and_pieces_and_recompute(tmp_path: Path) -> None:
@@ -236,15 +241,14 @@ def test_answers_have_intervals_over_seeds_and_pieces_and_recompute(tmp_path: Pa
     assert value == pytest.approx(1.5, abs=0.1)
     losses = text.split("1e+09 FLOPs: more_bits\n")[1].split("##")[0]
     assert "none" not in losses  # clean text costs nothing more than itself
-    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    status, said = recomputes(out)
+    assert status == 0, said
     wrong = text.replace(f"| Drop | {ratio.split(' |')[0]}", "| Drop | 1.200 [1.100, 1.300]", 1)
     assert wrong != text
     (out / "table.md").write_text(wrong)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Drop, deep: 1.200" in done.stdout
+    status, said = recomputes(out)
+    assert status == 1
+    assert "Drop, deep: 1.200" in said
 
 
 def test_nobody_is_compared_on_other_pieces(tmp_path: Path) -> None:

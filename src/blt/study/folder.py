@@ -126,8 +126,7 @@ class StudyFolder:
         with self.lock("folder"):
             if not path.is_file():
                 durable.write_json(path, heldout)
-            if self.json(HELDOUT) != heldout:
-                raise UserError(f"{path}: is not what this study scores; choose another folder")
+            self.check_heldout(heldout)
             if not (self.path / OVERLAP).is_file():
                 durable.write_json(self.path / OVERLAP, overlap())
         known = {family.name: family for family in study.families}
@@ -143,6 +142,15 @@ class StudyFolder:
                 self._check(study.patcher_point(patcher.name, budget))
         self._check_settings(study)
         return self.json(OVERLAP)
+
+    def check_heldout(self, heldout: dict[str, Any]) -> None:
+        """Is what a study scores what the lines here were scored on?
+
+        Raises:
+            UserError: it is other text.
+        """
+        message = f"{self.path / HELDOUT}: is not what this study scores; choose another folder"
+        require(self.json(HELDOUT) == heldout, message)
 
     def _check_settings(self, study: Study) -> None:
         """What runs were searched by, and asked, must be the same for all.

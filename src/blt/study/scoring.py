@@ -53,7 +53,7 @@ def validation(
         if any(isinstance(piece, Marked) for piece in pieces):
             found.append(measured(model, pieces, torch.float32).bits_per_byte)
         else:
-            found.append(sum(_bits(model, pieces)) / max(1, sum(map(len, pieces))))
+            found.append(sum(_bits(model, pieces)) / sum(map(len, pieces)))
     mean = sum(w * bits for w, bits in zip(weights, found, strict=True)) / sum(weights)
     names = [source.name for source in sources]
     by_source = {name: _finite(bits) for name, bits in zip(names, found, strict=True)}
