@@ -53,7 +53,7 @@ def _copied(path: Path, folder: Path) -> Path:
 
 def _moved(path: Path, folder: Path) -> Path:
     there = _copied(path, folder)
-    if path.name != TABLE:  # tools/recompute.py reads it beside the lines
+    if path.name != TABLE:  # tools/recompute reads it beside the lines
         path.unlink()
     return there
 

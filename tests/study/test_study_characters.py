@@ -170,13 +170,13 @@ def test_cells_recompute_without_code_of_the_study_and_a_changed_one_is_found(
             look["right"] = {"last": look["step"] / 4, "count": look["step"] / (8 if slow else 4.2)}
     (out / CHARACTERS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_report(read_study(done), out)
-    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tools.recompute", str(out)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
     table = (out / "table.md").read_text()
     assert "| last | 4 [4, 4] |" in table
     (out / "table.md").write_text(table.replace("| last | 4 [4, 4] |", "| last | 2 [2, 2] |"))
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, "last, flat: 2 [2, 2]" in ended.stdout) == (1, True)
 
 

@@ -129,9 +129,9 @@ def test_differences_are_paired(tmp_path: Path) -> None:
 
 
 def recomputes(out: Path) -> tuple[int, str]:
-    """The exit status of tools/recompute.py, and what it says."""
-    command = [sys.executable, str(ROOT / "tools" / "recompute.py"), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """The exit status of tools/recompute, and what it says."""
+    command = [sys.executable, "-m", "tools.recompute", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 
 
