@@ -69,6 +69,19 @@ def test_a_text_that_was_read_can_be_continued_any_number_of_times() -> None:
         assert lm.generate(rest, state=state, max_bytes=25).data == expected.data
 
 
+def test_a_state_is_continued_by_the_model_that_read_it_alone() -> None:
+    """Also one of the same shape, which would take it and write something wrong."""
+    lm, other = random_blt(), random_blt()
+    state = Engine(lm).read("To be, or ")
+    assert lm.generate("not", state=state, max_bytes=3).data
+    for who in (other, random_blt(rule="byte")):
+        with pytest.raises(UserError, match="the state is of another model: read its text with"):
+            who.generate("not", state=state, max_bytes=3)
+    del lm
+    with pytest.raises(UserError, match="the state is of another model"):
+        other.generate("not", state=state)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_text_that_was_read_goes_on_beside_others_in_another_precision(precision: Any) -> None:
     lm = random_blt("static", stride=1)  # both texts have a new patch in every step

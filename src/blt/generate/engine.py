@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 from torch import Tensor
@@ -92,6 +93,7 @@ class Engine:
         _check_drafts(draft_bytes, isinstance(whole, ByteLatentTransformer))
         self.max_batch, self.max_queue = max_batch, max_queue
         self.draft_bytes = draft_bytes
+        self._reads_as = ref(whole)
         precision = precision or _precision(whole)
         captured = _captures(whole, captured)
         model = packed(whole, precision, False if captured else native)
@@ -136,7 +138,8 @@ class Engine:
             prompt: text or bytes to continue; a document starts with BOS, put in front. Or ids [T]
                 int64, BOS first, taken as they are.
             sampling: how; or its fields as keyword arguments.
-            state: continue what was read before, from :meth:`read`, and then ``prompt``.
+            state: continue what the same model has read before, from :meth:`read` or ``lm.read``,
+                and then ``prompt``.
             draft_bytes: self-speculation for this text; None: as the engine does.
             alternatives: note so many of the likeliest bytes at each byte, for ``handle.piece``.
 
@@ -147,10 +150,7 @@ class Engine:
                 is; the message says how much.
         """
         require(sampling is None or not options, "give a Sampling or its fields, not both")
-        require(
-            state is None or isinstance(state, State),
-            f"state must come from lm.read(text), got {type(state).__name__}",
-        )
+        self._check_state(state)
         sampling = sampling or Sampling.of(options)
         draft_bytes = self.draft_bytes if draft_bytes is None else draft_bytes
         _check_drafts(draft_bytes, isinstance(self.model, CachedBLT))
@@ -206,9 +206,20 @@ class Engine:
         row = len(self.model.texts)
         with self._own_precision():
             self.model.read([vocab.encode(prompt).tolist()])
-        state = self.model.save(row)
+        state = replace(self.model.save(row), reader=self._reads_as)
         self.model.drop(row)
         return state
+
+    def _check_state(self, state: object) -> None:
+        """What another model remembers of a text would be read as if it were this one's."""
+        if state is None:
+            return
+        if not isinstance(state, State):
+            raise UserError(f"state must come from lm.read(text), got {type(state).__name__}")
+        require(
+            state.reader == self._reads_as,
+            "the state is of another model: read its text with this one",
+        )
 
     def step(self) -> bool:
         """Read a piece of the prompts of who fits, and write at least one byte for each whose

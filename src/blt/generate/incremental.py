@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class State:
     text: Text
     rows: list[Tensor]  # of each cache
     logits: Tensor  # [260] of the byte that comes next
+    reader: ref[ByteModel] | None = None  # who read it, where others might be asked to go on
 
     def __len__(self) -> int:
         """Bytes read."""
