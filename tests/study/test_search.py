@@ -243,6 +243,53 @@ def test_a_variant_is_left_out_with_the_family_that_it_varies() -> None:
     assert [family.name for family in search.families(1e9)] == ["a1"]
 
 
+@given(st.integers(0, 5), st.integers(0, 4), st.floats(0.5, 4.0))
+def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
+    size: int, rate: int, worse: float
+) -> None:
+    """Of a family or of a variant: one run for each seed, of the best size and rate."""
+    families = family("flat", "flat"), variant("flat"), family("other", "flat")
+    quick = replace(variant("wide", "quick"), spends=0.75)
+    made = study(*families, quick, budgets=3, rate_tries=(3, 1, 1))
+    truth = dict.fromkeys(("flat", "wide", "other"), bowl(size, rate, 2.0))
+    search = play(made, truth | {"quick": bowl(0, 0, worse)})
+    assert search.left_out == []
+    for budget in made.budgets[1:]:
+        found, best = search.best(quick, budget), search.best(made.family("wide"), budget)
+        assert found is not None
+        assert best is not None
+        assert (found.size, found.lr) == (best.size, best.lr)
+        tried = [p for p in search.chosen() if (p.family, p.budget) == ("quick", budget)]
+        assert len(tried) == made.seeds[made.budgets.index(budget)]
+        assert {p.recipe.train.flops for p in tried} == {0.75 * budget}
+    chosen = {point.name for point in search.chosen() if point.family == "quick"}
+    assert {name for name in search.by_name if name.startswith("quick-")} == chosen
+    alone = play(made, truth | {"quick": bowl(0, 0, worse)}, only=["quick"])
+    assert {name.split("-")[0] for name in alone.by_name} == {"flat", "wide", "quick"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"spends": 0.0}, "above 0 and at most 1"),
+        ({"spends": 1.5}, "above 0 and at most 1"),
+        ({"spends": 0.5}, "spends needs varies"),
+        ({"spends": 0.5, "varies": "wyde", "joins": 1e8}, "no 'wyde' that has its sizes.*wide"),
+        ({"spends": 0.5, "varies": "wide", "joins": 1e7}, "no 'wide' that has its sizes"),
+        ({"spends": 0.5, "varies": "less", "joins": 1e8}, "no 'less' that has its sizes"),
+        (
+            {"spends": 0.5, "varies": "flat", "joins": 1e8, "sizes": (("byte_model.layers=3",),)},
+            "no 'flat' that has its sizes",
+        ),
+    ],
+)
+def test_who_spends_less_than_nobody_is_refused(changes: dict[str, Any], said: str) -> None:
+    less = replace(variant("flat", "less"), spends=0.5)
+    others = family("flat", "flat"), variant("flat"), less
+    with pytest.raises(ValueError, match=said):
+        study(*others, replace(family("quick", "flat"), **changes))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

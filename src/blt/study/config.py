@@ -68,6 +68,9 @@ class Family:
     # one's has ended.
     varies: str | None = None
     joins: float = 0.0  # the smallest budget that it is trained at
+    # A variant may spend less of each budget, to be compared in equal seconds: it is of the size
+    # and rate that are best for the other, which are not searched again.
+    spends: float = 1.0
 
     def __post_init__(self) -> None:
         require(len(self.sizes) >= 1, f"{self.name}: sizes names none")
@@ -79,6 +82,9 @@ class Family:
         )
         both = (self.varies is None) == (self.joins == 0)
         require(both, f"{self.name}: varies and joins belong together; name both or neither")
+        require(0 < self.spends <= 1, f"{self.name}: spends must be above 0 and at most 1")
+        alike = self.spends == 1 or self.varies is not None
+        require(alike, f"{self.name}: spends needs varies: who does the same with all of a budget")
 
 
 @dataclass(frozen=True)
@@ -191,9 +197,15 @@ class Study:
     def _check_varies(self, family: Family) -> None:
         if family.varies is None:
             return
-        known = [other.name for other in self.families if other.varies is None]
+        less = family.spends < 1
+        what = "has its sizes, spends all, and joins no later" if less else "varies nothing"
+        known = [
+            other.name
+            for other in self.families
+            if (_may_do_with_less(other, family) if less else other.varies is None)
+        ]
         there, hint = family.varies in known, nearest(family.varies, known)
-        require(there, f"{family.name}: varies: no {family.varies!r} that varies nothing; {hint}")
+        require(there, f"{family.name}: varies: no {family.varies!r} that {what}; {hint}")
 
     def _check_named(
         self, where: str, key: str, families: Sequence[str], budgets: Sequence[float]
@@ -219,6 +231,11 @@ class Study:
         known = {family.name: family for family in self.families}
         require(name in known, f"{self.where}: no family {name!r}; {nearest(name, [*known])}")
         return known[name]
+
+    def lineage(self, name: str) -> list[Family]:
+        """A family, the one that it varies, and the one that this one does."""
+        family = self.family(name)
+        return [family] + ([] if family.varies is None else self.lineage(family.varies))
 
     def until(self, budget: float) -> Study:
         """The study as it would be without budgets above ``budget``.
@@ -252,7 +269,8 @@ class Study:
     def _made(self, family: Family, budget: float, size: int, lr: float, seed: int) -> Point:
         patcher = None if family.patcher is None else self.patcher_point(family.patcher, budget)
         cuts = {} if patcher is None else {"entropy_model": patcher.name}  # it is yet to be made
-        recipe = self._recipe({**family.recipe, **cuts}, family.sizes[size], budget, lr, seed)
+        of_family, spent = {**family.recipe, **cuts}, family.spends * budget
+        recipe = self._recipe(of_family, family.sizes[size], budget, lr, seed, spent)
         name = None if patcher is None else patcher.name
         return Point(family.name, budget, size, lr, seed, recipe, name)
 
@@ -270,15 +288,21 @@ class Study:
         budget: float,
         lr: float | None,
         seed: int,
-        spent: float | None = None,
+        spent: float,
     ) -> Recipe:
         data = _merged(copy.deepcopy(self.base), of_family)
         at_budget = self.changes[self.budgets.index(budget)] if self.changes else ()
         for change in (*at_budget, *changes):
             override(data, change)
-        train = {"flops": spent or budget} | ({} if lr is None else {"lr": lr})
+        train = {"flops": spent} | ({} if lr is None else {"lr": lr})
         data = _merged(data, {"seed": seed, "train": train})
         return from_dict(Recipe, data, f"{self.where}: {' '.join(changes)} at {budget:g} FLOPs")
+
+
+def _may_do_with_less(family: Family, variant: Family) -> bool:
+    """Can ``variant`` be the same as ``family`` with a part of each budget?"""
+    alike = family.sizes == variant.sizes and family.joins <= variant.joins
+    return family.spends == 1 and alike
 
 
 def _asked_until(asked: Sequence[OfBudgets], budget: float) -> tuple[OfBudgets, ...]:

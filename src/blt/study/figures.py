@@ -102,14 +102,15 @@ def _curve(
     budgets = [b for b in compared.budgets if (family.name, b) in compared.points]
     cells = [compared.cell(family.name, budget, kind) for budget in budgets]
     seconds = [compared.seconds(compared.points[family.name, b][0]) for b in budgets]
-    x = budgets if axis == FLOPS else [math.nan if s is None else s for s in seconds]
+    flops = [family.spends * budget for budget in budgets]
+    x = flops if axis == FLOPS else [math.nan if s is None else s for s in seconds]
     y = [cell.value for cell in cells]
     errors = [[c.value - c.low for c in cells], [c.high - c.value for c in cells]]
     axes.errorbar(x, y, np.abs(errors), linewidth=1.3, capsize=2, **how)
-    if axis == FLOPS and len(budgets) > 3:  # through fewer points any law fits
-        grid = np.geomspace(budgets[0], budgets[-1], 50)
-        axes.plot(grid, fit(budgets, y)(grid), color=how["color"], linewidth=0.7)
-        low, high = band(budgets, y, grid)
+    if axis == FLOPS and len(flops) > 3:  # through fewer points any law fits
+        grid = np.geomspace(flops[0], flops[-1], 50)
+        axes.plot(grid, fit(flops, y)(grid), color=how["color"], linewidth=0.7)
+        low, high = band(flops, y, grid)
         axes.fill_between(grid, low, high, color=how["color"], alpha=0.1, linewidth=0)
 
 

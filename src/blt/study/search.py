@@ -6,7 +6,8 @@ Pure: the same lines give the same answer, in every process that works on a stud
 * Sizes of a ladder likewise, each at its best rate: at least three, where there are as many.
 * The best size and rate is trained again with other seeds.
 * Of each group the best family goes on to the next budget, and those that are not clearly worse.
-* A variant joins the family that it varies at a budget, and begins at its best size and rates.
+* A variant joins the family that it varies at a budget, and begins at its best size and rates;
+  one that spends less of each budget is neither searched nor weighed, and goes on with the other.
 
 Searches and the rule go by validation bits: of the training sources' own held-out text, weighted
 as the sources are. The text that models are compared on takes no part.
@@ -49,7 +50,7 @@ class Search:
 
     def __init__(self, study: Study, lines: Sequence[Line], only: Sequence[str] = ()) -> None:
         self.study = study
-        wanted = {*only, *(study.family(name).varies for name in only)}
+        wanted = {family.name for name in only for family in study.lineage(name)}
         self.all = [one for one in study.families if not only or one.name in wanted]
         self.by_name = {line["name"]: line for line in lines}
         self._known: dict[Any, Any] = {}
@@ -97,7 +98,8 @@ class Search:
         return [
             family
             for family in self.all
-            if family.joins <= budget and not {family.name, family.varies} & out
+            if family.joins <= budget
+            and not out & {f.name for f in self.study.lineage(family.name)}
         ]
 
     def sizes(self, family: Family, budget: float) -> list[int]:
@@ -181,9 +183,17 @@ class Search:
                 return None
             return min(self.bits(point) for point in points)
 
+        if family.spends < 1:
+            return self._as_varied(family, budget)
         start = self._first_size(family, budget)
         sizes = climbed(len(family.sizes), start, self.study.tries("size", budget), bits)
         return [point for size in sizes for point in self._rates(family, budget, size)]
+
+    def _as_varied(self, family: Family, budget: float) -> list[Point]:
+        """The best size and rate of the family that does the same with all of the budget."""
+        best = self.best(self.study.lineage(family.name)[1], budget)
+        assert best is not None
+        return [self.study.point(family, budget, best.size, best.lr, 0)]
 
     def _rates(self, family: Family, budget: float, size: int) -> list[Point]:
         lrs = self.study.lrs
@@ -198,7 +208,7 @@ class Search:
 
     def _before(self, family: Family, budget: float) -> tuple[Family, float] | None:
         """Whose search, at which budget, says where this one begins; None: nobody's."""
-        if family.varies is not None and family.joins == budget:
+        if family.varies is not None and (family.joins == budget or family.spends < 1):
             return self.study.family(family.varies), budget
         below = self._below(budget)
         return (family, below[-1]) if below else None
@@ -236,7 +246,7 @@ class Search:
     def _weighed(self, budget: float) -> list[LeftOut]:
         if not self.is_done(budget):
             return []
-        families = self.families(budget)
+        families = [family for family in self.families(budget) if family.spends == 1]
         bits = {family.name: self.of_seeds(family, budget) for family in families}
         spread, found = self._spread(budget), []
         for group in dict.fromkeys(family.group for family in families):

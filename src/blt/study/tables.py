@@ -88,7 +88,8 @@ def bits_table(compared: Compared, kind: str) -> str:
             for budget, of in columns.items()
         ]
         points = [p for b in compared.budgets for p in compared.points.get((family.name, b), ())]
-        lines.append(table_row(family.name, tables_of(points), *row))
+        less = "" if family.spends == 1 else f"; {family.spends:g} of the FLOPs"
+        lines.append(table_row(family.name, tables_of(points) + less, *row))
     return "\n".join(lines) + "\n"
 
 
