@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from blt.serve import errors
 from blt.serve.guard import HEADER_BYTES
 from blt.serve.settings import Limits, Settings
 from served import Served, address, raw_status, serving
@@ -112,6 +114,36 @@ def test_half_a_surrogate_pair_is_refused_where_it_stands(
     answer = httpx.post(served.url + route, content=body.encode(), headers=JSON)
     assert answer.status_code == 422
     assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/v1/completions", {"prompt": [{}] * 20_000}),
+        ("/v1/completions", {"prompt": [[{}] * 10_000] * 2}),
+        ("/v1/completions", {"prompt": "x", "stop": [1] * 20_000}),
+        ("/v1/completions", {"prompt_bytes": [1] * 20_000}),
+        ("/v1/completions", {f"x{n}": n for n in range(6000)}),
+        ("/v1/embeddings", {"input": [None] * 15_000}),
+        ("/v1/patches", {"text": "x", "rules": [1] * 20_000}),
+        ("/v1/score", {"text": "x"} | {f"x{n}": n for n in range(6000)}),
+        ("/detokenize", {"tokens": ["x"] * 15_000}),
+    ],
+)
+def test_of_many_errors_few_are_looked_for(
+    served: Served, route: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of them all would hold up everybody else."""
+    seen: list[int] = []
+    usual = errors.of_validation
+
+    def counted(error: Any) -> Any:
+        seen.append(len(error.errors()))
+        return usual(error)
+
+    monkeypatch.setattr(errors, "of_validation", counted)
+    assert served.post(route, body).status_code == 422
+    assert seen[0] <= 8
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"1"', "[]"])

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -69,6 +70,9 @@ def test_other_sites_may_call_only_if_they_are_named(served: Served) -> None:
     with serving(Settings("tiny", cors_origins=("https://a.example",))) as server:
         found = httpx.options(f"{server.url}/v1/score", headers=asking)
         assert found.headers["access-control-allow-origin"] == "https://a.example"
+        sent = "authorization,content-type,x-stainless-os"  # by OpenAI's client in a browser
+        asked = asking | {"Access-Control-Request-Headers": sent}
+        assert httpx.options(f"{server.url}/v1/score", headers=asked).status_code == 200
         other = httpx.options(f"{server.url}/v1/score", headers=asking | {"Origin": "https://b"})
         assert "access-control-allow-origin" not in other.headers
         said = httpx.get(f"{server.url}/v1/models", headers={"Origin": "https://a.example"})
@@ -227,6 +231,40 @@ def test_an_engine_that_has_failed_is_told_and_seen(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(type(server.service.engine), "alive", property(lambda _: True))
         answer = server.post("/v1/completions", {"prompt": "x"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
+
+
+def test_what_nobody_has_foreseen_is_answered_counted_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(Settings("tiny", cors_origins=("https://a.example",))) as server:
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Analysis, "score", fail)
+        headers = {"Origin": "https://a.example"}
+        answer = httpx.post(f"{server.url}/v1/score", json={"text": "x"}, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+        assert answer.headers["x-request-id"]
+        assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        text = httpx.get(f"{server.url}/metrics").text
+        assert 'blt_requests_total{path="/v1/score",status="500"} 1.0' in text
+        assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("body", [{"prompt": "x"}, {"prompt": "x", "max_tokens": None}])
+def test_a_completion_that_says_no_length_has_what_the_server_allows(body: dict[str, Any]) -> None:
+    with serving(Settings("tiny", limits=Limits(max_bytes=10))) as server:
+        answer = server.post("/v1/completions", body | {"ignore_eos": True})
+        assert answer.json()["usage"]["completion_tokens"] == 10
+        refused = server.post("/v1/completions", body | {"max_tokens": 11})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "max_tokens")
+
+
+def test_prompts_of_refused_requests_are_not_counted() -> None:
+    with serving(Settings("tiny", memory_budget=1)) as server:
+        assert server.post("/v1/completions", {"prompt": "abc"}).status_code == 422
+        assert server.metric("blt_prompt_bytes_total") == 0
 
 
 # --- metrics and logs ----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def create_app(lm: LanguageModel, settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # OpenAI's client in browsers sends x-stainless-... of its own
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     return app

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blt.scoring import embedding
 from blt.serve.errors import APIError
 from blt.serve.neutral import Values, describe, drop
-from blt.serve.schemas import Base64, Strict, bytes_of, decode, refusal, spelled
+from blt.serve.schemas import Base64, Prompts, Strict, bytes_of, decode, refusal, spelled
 from blt.serve.service import Service
 from blt.texts.pieces import groups
 
@@ -24,10 +24,10 @@ class EmbeddingRequest(Strict):
 
     model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, EMBEDDINGS))
     model: str | None = None
-    input: str | list[str] | list[int] | list[list[int]] | None = Field(
+    input: Prompts | None = Field(
         default=None, description="text, or ids: a byte's is the byte + 4"
     )
-    input_bytes: Base64 | list[Base64] | None = None
+    input_bytes: Base64 | Annotated[list[Base64], Field(fail_fast=True)] | None = None
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(default=None, ge=1, description="only as many as there are")
 

@@ -92,6 +92,12 @@ def engine_failed() -> APIError:
     return APIError(503, "the engine has failed", code="engine_failed")
 
 
+def unexpected(error: Exception) -> APIError:
+    """The answer to what nobody has foreseen, which is logged."""
+    logging.getLogger("blt.serve").error("failed: %s", type(error).__name__, exc_info=error)
+    return APIError(500, "the server has failed at this request; its log says why")
+
+
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -189,6 +195,5 @@ def install(app: FastAPI) -> None:
         return answer
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        logging.getLogger("blt.serve").error("failed: %s", type(error).__name__)
-        return APIError(500, "the server has failed at this request; its log says why").response()
+    async def failed(_: Request, error: Exception) -> JSONResponse:  # outside of Guard
+        return unexpected(error).response()

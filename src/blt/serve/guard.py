@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blt.serve.errors import APIError
+from blt.serve.errors import APIError, unexpected
 from blt.serve.hosts import Hosts
 from blt.serve.keys import Keys
 from blt.serve.logs import log
@@ -93,6 +93,10 @@ class Guard:
         self.door.enter()
         try:
             await self._admit(scope, body, answer)
+        except Exception as error:
+            if status:  # it is too late for another answer
+                raise
+            await unexpected(error).response()(scope, receive, answer)
         finally:
             self.door.leave()
             self._note(scope, status, time.monotonic() - begun)

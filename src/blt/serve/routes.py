@@ -102,7 +102,7 @@ def _add_writing(app: FastAPI, service: Service, allowed: Allowed) -> None:
     async def completions(body: CompletionRequest, http: Request) -> Any:
         """Continue prompts; OpenAI's, with lengths in bytes."""
         allowed.name(body.model)
-        asked = Asked.completions(body)
+        asked = Asked.completions(body.within(service.limits.max_bytes))
         allowed.asked(asked)
         return await complete(service, asked, CompletionForm(), http)
 

@@ -26,9 +26,24 @@ HALF = "half a surrogate pair (of an emoji that was cut in two?)"
 
 
 class Strict(BaseModel):
-    """Unknown names, numbers in quotes, NaN and infinity are errors."""
+    """Unknown names, numbers in quotes, NaN and infinity are errors; of many the first is told."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_unknown(cls, data: Any) -> Any:
+        """One is enough to refuse a request; hundreds of thousands would take seconds to list."""
+        if not isinstance(data, dict):
+            return data
+        unknown = [name for name in data if name not in cls.model_fields]
+        return {name: value for name, value in data.items() if name not in {*unknown[1:]}}
+
+
+# Lists whose first error is told alone, for the same reason.
+Ids = Annotated[list[int], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Prompts = str | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)]
 
 
 def refusal(param: str, message: str) -> PydanticCustomError:
@@ -132,7 +147,7 @@ class TokenizeResponse(BaseModel):
 
 class DetokenizeRequest(Strict):
     model: str | None = None
-    tokens: list[int]
+    tokens: Ids
 
 
 class DetokenizeResponse(BaseModel):
@@ -161,7 +176,7 @@ class RuleIn(Strict):
 
 class PatchesRequest(TextIn):
     model: str | None = None
-    rules: list[RuleIn] = Field(default=[RuleIn()], min_length=1, max_length=16)
+    rules: list[RuleIn] = Field(default=[RuleIn()], min_length=1, max_length=16, fail_fast=True)
 
 
 class StreamOptions(Strict):
@@ -184,7 +199,7 @@ class WritingRequest(Strict):
     temperature: float | None = Field(default=1.0, ge=0, le=100)
     top_p: float | None = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: str | list[str] | None = None
+    stop: str | Texts | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="taken, and not looked at")
@@ -233,10 +248,10 @@ class CompletionRequest(WritingRequest):
 
     model_config = ConfigDict(json_schema_extra=lambda schema: describe(schema, COMPLETIONS))
     neutral: ClassVar[Values] = COMPLETIONS
-    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
+    prompt: Prompts | None = Field(
         default=None, description="text, or ids: a byte's is the byte + 4"
     )
-    prompt_bytes: Base64 | list[Base64] | None = None
+    prompt_bytes: Base64 | Annotated[list[Base64], Field(fail_fast=True)] | None = None
     max_tokens: int | None = Field(default=256, ge=0, description="bytes to write at most")
     best_of: int | None = Field(default=None, ge=1, description="only as many as n")
     echo: bool | None = False
@@ -260,6 +275,12 @@ class CompletionRequest(WritingRequest):
     def source(self) -> str:
         """The parameter that holds the prompts."""
         return "prompt" if self.prompt_bytes is None else "prompt_bytes"
+
+    def within(self, most: int) -> CompletionRequest:
+        """The same; where it says nothing of its length, at most so many bytes."""
+        if self.max_tokens is not None and "max_tokens" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"max_tokens": min(self.most_bytes, most)})
 
     def prompts(self) -> list[bytes]:
         if isinstance(self.prompt_bytes, str):

@@ -167,7 +167,8 @@ class Service:
 
     def count(self, asked: Asked, handles: list[Handle]) -> None:
         """Tell the metrics of choices, whether they have ended or were cancelled."""
-        self.metrics.prompt_bytes.inc(sum(asked.sizes))
+        if handles:  # none: it was refused, and nothing was read
+            self.metrics.prompt_bytes.inc(sum(asked.sizes))
         for piece in (handle.piece() for handle in handles):
             self.metrics.completion_bytes.inc(len(piece.data))
             self.metrics.completion_patches.inc(sum(piece.starts))
