@@ -17,6 +17,8 @@ from blt.data.loader import Loader
 from blt.data.noised import with_noise
 from blt.data.segments import MemorySegments
 from blt.errors import UserError
+from blt.generate import Sampling
+from blt.generate.tokens import _Text
 from blt.lm import TokenLM
 from blt.model.config import TokenTransformerConfig
 from blt.scoring.bits import bits_per_byte
@@ -90,11 +92,15 @@ def test_it_is_asked_for_the_bytes_that_byte_models_are_but_for_tokens_with_nois
             assert of_tokens[number] == (token if whole else vocab.PAD)
             assert ((asked[first:last] != vocab.PAD) == whole).all()
             first = last
-        assert torch.equal(asked[first:], byte_targets[first:])
+        behind = byte_targets[first:].clone()
+        behind[-1] = vocab.PAD  # what follows a cut is the byte of a token that is not known yet
+        assert torch.equal(asked[first:], behind)
         assert of_tokens[len(tokens) :] == ([lm.eos] * ended + [vocab.PAD])
         at, of_bytes = at + len(of_tokens), span.stop
     if share == 0:
-        assert torch.equal(ready.batch.targets, batch.targets)
+        assert ready.batch.num_targets == batch.num_bytes + sum(
+            int(ids[-1]) == vocab.EOS for ids in batch.documents
+        )
 
 
 def test_a_saved_model_is_the_same(lm: TokenLM, tmp_path: Path) -> None:
@@ -144,6 +150,26 @@ def test_a_character_that_the_prompt_begins_is_noted(lm: TokenLM) -> None:
     ended = torch.cat([vocab.encode(b"caf\xc3"), torch.tensor([vocab.EOS])])
     found = lm.generate([b"caf\xc3", "caf\u00e9", vocab.encode(b"\xe2\x82"), ended], max_bytes=3)
     assert [text.begun for text in found] == [b"\xc3", b"", b"\xe2\x82", b""]
+
+
+def test_a_stop_string_beyond_the_most_bytes_is_none_of_the_text(lm: TokenLM) -> None:
+    text = _Text(lm, b"", Sampling(max_bytes=8, stop=(b"STOP",)))
+    for token in lm.tokenizer.encode(b"abcdefghi STOP"):
+        if text.reason is None:
+            text.push(token)
+    assert (text.data, text.reason) == (b"abcdefgh", "length")
+
+
+@given(st.text("ab o.the \n", max_size=30), st.text("ab o.the \n", min_size=1, max_size=30))
+def test_every_byte_of_a_continuation_is_scored(lm: TokenLM, prompt: str, rest: str) -> None:
+    """A token that joins it with its prompt is among them, and no token of the prompt alone."""
+    ids = lm.ids_of((prompt + rest).encode())
+    first = lm.first_of(prompt.encode(), ids)
+    assert 1 <= first < len(ids)
+    before = lm.tokenizer.decode(ids[1:first].tolist())
+    assert prompt.encode().startswith(before)
+    shared = ids[:first].tolist()
+    assert lm.ids_of(prompt.encode())[:first].tolist() == shared
 
 
 def test_a_sample_depends_on_its_seed_and_on_no_other_text(lm: TokenLM) -> None:

@@ -141,6 +141,8 @@ def test_a_piece_is_halved_before_a_space_or_a_character(piece: bytes) -> None:
     assert len(first) <= len(piece) // 2
     assert robustness.halves("日本語日本語".encode()) == ("日本語".encode(), "日本語".encode())
     assert robustness.halves(b"one two three") == (b"one", b" two three")
+    indented = b'{\n    "key": 1,\n    "other": 2\n}'  # tokens have the whole white space
+    assert robustness.halves(indented) == (b'{\n    "key": 1,', b'\n    "other": 2\n}')
 
 
 def test_bits_are_those_of_clean_bytes_above_the_noises_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import blt
 from blt.errors import UserError
-from blt.generate import Engine, RefusedError, Sampling
+from blt.generate import ClosedError, Engine, RefusedError, Sampling
+from blt.generate.request import Request
 from engines import fewer, greedy_by_full_forwards
 from shapes import TINY, random_blt
 from texts import MULTILINGUAL
@@ -160,6 +162,49 @@ def test_an_exception_or_close_cancels_what_is_unfinished() -> None:
             slow.result(timeout=0.01)
         engine.close(cancel=True)
     assert slow.result().finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize("where", ["prefill", "extend", "commit"])
+def test_ctrl_c_in_a_step_ends_all_and_nothing_is_gone_on_with(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was half done would be read as if it were whole."""
+    engine = Engine(random_blt(), captured=False)
+    handles = [engine.submit(text, max_bytes=30, ignore_eos=True) for text in ("one", "two")]
+    usual = getattr(engine.model, where)
+
+    def interrupted(*arguments: Any) -> None:
+        usual(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.model, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    monkeypatch.undo()
+    assert {handle.result().finish_reason for handle in handles} == {"error"}
+    with pytest.raises(ClosedError, match="the engine has failed: KeyboardInterrupt"):
+        engine.submit("three")
+
+
+def test_a_request_that_is_cancelled_while_others_are_forgotten_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(random_blt(), max_batch=1, max_queue=3)
+    handles = [engine.submit(text, max_bytes=3, ignore_eos=True) for text in ("one", "two", "b")]
+    usual = Request.ended
+
+    def ended(request: Request) -> bool:
+        found = usual(request)
+        if request.prompt == b"two":
+            handles[2].cancel()  # by another thread, in between
+            handles[1].cancel()
+        return found
+
+    handles[0].cancel()
+    monkeypatch.setattr(Request, "ended", ended)
+    engine.run()
+    reasons = [handle.result(timeout=5).finish_reason for handle in handles]
+    assert reasons == ["cancelled"] * 3
 
 
 @given(st.binary(max_size=60), st.integers(0, 12))

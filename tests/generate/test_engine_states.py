@@ -82,6 +82,34 @@ def test_a_state_is_continued_by_the_model_that_read_it_alone() -> None:
         other.generate("not", state=state)
 
 
+@pytest.mark.parametrize("threshold", [-50.0, 50.0])
+def test_a_state_goes_on_with_the_threshold_as_it_is_by_then(threshold: float) -> None:
+    lm = random_blt("entropy")
+    state = lm.read("To be, or ")
+    lm.threshold = threshold
+    found = lm.generate("not", state=state, max_bytes=40, ignore_eos=True)
+    assert sum(found.starts[1:]) == (39 if threshold < 0 else 0)
+
+
+def test_a_text_that_could_not_be_read_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = random_blt()
+    engine = Engine(lm, captured=False)
+    usual = engine.model.prefill
+
+    def fails(*arguments: Any) -> None:
+        usual(*arguments)
+        raise MemoryError
+
+    monkeypatch.setattr(engine.model, "prefill", fails)
+    with pytest.raises(MemoryError):
+        engine.read("a long text")
+    monkeypatch.undo()
+    found = engine.submit("hello there", max_bytes=20).result()
+    assert found.data == lm.generate("hello there", max_bytes=20).data
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_text_that_was_read_goes_on_beside_others_in_another_precision(precision: Any) -> None:
     lm = random_blt("static", stride=1)  # both texts have a new patch in every step

@@ -46,6 +46,14 @@ def test_a_stop_string_ends_a_text_right_before_it() -> None:
     assert request.visible == len(request.logprobs) == len(request.starts) == 3
 
 
+@pytest.mark.parametrize("stops", [(b"\n", b"\r\n"), (b"\r\n", b"\n")])
+def test_of_stop_strings_that_end_together_the_longest_is_left_out(
+    stops: tuple[bytes, ...],
+) -> None:
+    request = written(b"line\r\n", stop=stops)
+    assert (request.finish_reason, bytes(request.data)) == ("stop", b"line")
+
+
 @pytest.mark.parametrize("max_bytes", [1, 2, 5])
 def test_a_text_has_max_bytes_and_not_one_more(max_bytes: int) -> None:
     assert written(b"x" * (max_bytes - 1), max_bytes=max_bytes).finish_reason is None

@@ -62,13 +62,13 @@ def rows(
 
 
 def halves(piece: bytes) -> tuple[bytes, bytes]:
-    """A piece in two, before a space near its middle: there tokens end too.
+    """A piece in two, before the white space between two words near its middle: tokens end there.
 
     Where none is near, in the middle, or at the beginning of the character there.
     """
     middle = len(piece) // 2
     for at in range(middle, max(0, middle - REACH), -1):
-        if piece[at : at + 1] in (b" ", b"\n"):
+        if piece[at : at + 1].isspace() and not piece[at - 1 : at].isspace():
             return piece[:at], piece[at:]
     near = range(middle, max(-1, middle - 4), -1)
     at = next((at for at in near if at < len(piece) and piece[at] & 0xC0 != 0x80), middle)

@@ -75,9 +75,8 @@ class Admission:
         """Give up the places of cancelled requests."""
         if not any(request.cancelled for request in self.waiting):
             return
-        for request in self.waiting:
-            request.ended()
-        self.waiting = deque(r for r in self.waiting if not r.cancelled)
+        # In one go: who is cancelled meanwhile, by another thread, waits on and ends next time.
+        self.waiting = deque(request for request in self.waiting if not request.ended())
 
     def next(self, admitted: Sequence[Request]) -> list[Request]:
         """Those that there are rows and memory for besides who is admitted, in their order."""

@@ -45,7 +45,8 @@ class BLTDocuments(CachedModel):
         self.decoder_layers = range(encoder.depth, encoder.depth + decoder.depth)
         self.rings = [self.local]
         self.patching = model.config.patching
-        self.beginning = model.patcher.stream()  # raises where the rule is not incremental
+        # Raises where the rule is not incremental.
+        self.beginning: Boundaries = model.patcher.stream()
         if self.patching.needs_entropies:
             assert model.entropy_model is not None
             self.entropy_ring = Ring([model.entropy_model.transformer], max_batch, self.dtype)

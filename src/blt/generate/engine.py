@@ -203,12 +203,13 @@ class Engine:
         """Read a text once, to be continued by any number of requests."""
         require(self._thread is None, "read shared texts before the engine starts its thread")
         require(self.running < self.max_batch, "all rows are in use; read shared texts first")
-        row = len(self.model.texts)
-        with self._own_precision():
-            self.model.read([vocab.encode(prompt).tolist()])
-        state = replace(self.model.save(row), reader=self._reads_as)
-        self.model.drop(row)
-        return state
+        row, ids = len(self.model.texts), vocab.encode(prompt).tolist()
+        try:
+            with self._own_precision():
+                self.model.read([ids])
+            return replace(self.model.save(row), reader=self._reads_as)
+        finally:
+            del self.model.texts[row:]  # whatever has been read of it
 
     def _check_state(self, state: object) -> None:
         """What another model remembers of a text would be read as if it were this one's."""
@@ -225,14 +226,15 @@ class Engine:
         """Read a piece of the prompts of who fits, and write at least one byte for each whose
         prompt has been read; False if nothing is left.
 
-        An exception ends all requests with an error, and the engine writes nothing more.
+        An exception, Ctrl-C among them, ends all requests with an error, and the engine writes
+        nothing more.
         """
         if self._failure:
             return False
         try:
             with self._own_precision():
                 return self._step()
-        except Exception as error:
+        except BaseException as error:  # what was half done would be gone on with
             self._give_up(error)
             raise
 

@@ -80,6 +80,7 @@ class CachedModel:
 
     Attributes:
         compiled: reads whole documents; None: the model does it as it is.
+        beginning: where the patches of a new text lie; None: a model without patches.
     """
 
     def __init__(self, model: ByteModel, max_batch: int, dtype: torch.dtype) -> None:
@@ -89,6 +90,7 @@ class CachedModel:
         self.texts: list[Text] = []
         self.rings: list[Ring] = []
         self.compiled: CompiledForward | None = None
+        self.beginning: Boundaries | None = None
         self.logits = torch.zeros(max_batch, VOCAB_SIZE, dtype=torch.float32, device=model.device)
 
     # --- to be given by the models ---------------------------------------------------------------
@@ -142,8 +144,10 @@ class CachedModel:
 
     def load(self, state: State) -> None:
         """Continue a saved text in a new row."""
-        row = len(self.texts)
-        self.texts.append(state.text.copy(self.dtype))
+        row, text = len(self.texts), state.text.copy(self.dtype)
+        if text.boundaries is not None and self.beginning is not None:  # θ may be another by now
+            text.boundaries = replace(text.boundaries, rule=self.beginning.rule)
+        self.texts.append(text)
         self._load_rows(row, state.rows, state.logits)
 
     def fork(self, row: int) -> None:

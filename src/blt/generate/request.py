@@ -130,11 +130,11 @@ class Request:
         self.starts.append(starts)
         self.kept.append(kept)
         self.top.append(top)
-        for stop in self.sampling.stop:
-            if self.data.endswith(stop):
-                self._cut(len(self.data) - len(stop))
-                self.finish("stop")
-                return
+        ends = [len(stop) for stop in self.sampling.stop if self.data.endswith(stop)]
+        if ends:
+            self._cut(len(self.data) - max(ends))
+            self.finish("stop")
+            return
         self.visible = len(self.data) - self._held_back()
         if len(self.data) >= self.sampling.max_bytes:
             self.finish("length")

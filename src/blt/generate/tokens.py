@@ -90,7 +90,11 @@ class _Text:
         self.ids.append(token)
         self.data = self.lm.tokenizer.decode(self.ids[self.begun :])
         most = self.sampling.max_bytes
-        found = [at for end in self.sampling.stop if (at := self.data.find(end)) >= 0]
+        found = [
+            at
+            for end in self.sampling.stop
+            if (at := self.data[:most].find(end)) >= 0  # bytes beyond are none of the text
+        ]
         if found:
             self.data, self.reason = self.data[: min(found)], "stop"
         elif len(self.data) >= most:

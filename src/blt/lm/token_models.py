@@ -59,7 +59,10 @@ class TokenModel(LanguageModel):
         return torch.tensor(found, dtype=torch.int64, device="cpu")
 
     def first_of(self, prompt: bytes, ids: Tensor) -> int:
-        return min(len(self.ids_of(prompt)), len(ids))
+        """The token across the prompt's end, where there is one, belongs to what follows."""
+        own = self.ids_of(prompt)
+        same = [a == b for a, b in zip(own.tolist(), ids.tolist(), strict=False)]
+        return same.index(False) if False in same else len(same)
 
     def logits(self, ids: Any) -> Any:
         raise UserError("a token model has no logits of bytes; use log_likelihoods")
@@ -115,6 +118,7 @@ class TokenLM(TokenModel, CausalTransformer):
             targets[-1][:-1][tokens] = vocab.PAD
             of_bytes.append(byte_targets.clone())
             of_bytes[-1][:-1][spelled] = vocab.PAD
+            of_bytes[-1][-1] = vocab.PAD  # what comes after a cut is no token yet
         size = batch.num_bytes / max(1, sum(map(len, documents)) - len(documents))
         ready = super().ready(Batch(documents, torch.cat(targets)))
         batch = replace(batch, targets=torch.cat(of_bytes))  # the bytes that are asked for
