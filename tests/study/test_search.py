@@ -243,13 +243,26 @@ def test_a_variant_is_left_out_with_the_family_that_it_varies() -> None:
     assert [family.name for family in search.families(1e9)] == ["a1"]
 
 
+def test_a_variant_that_beats_who_it_varies_goes_on_without_it() -> None:
+    """It is judged by its own bits once it has joined, and who is the same goes with it."""
+    quick = replace(variant("flat", "quick"), varies="wide", spends=0.75)
+    made = study(family("flat", "flat"), variant("flat"), quick, budgets=3, rate_tries=(3, 1, 1))
+    better, worse = bowl(2, 1, 2.0), bowl(2, 1, 5.0)
+    search = play(made, {"flat": worse, "wide": better, "quick": worse})
+    assert [out.family for out in search.left_out] == ["flat"]
+    assert [family.name for family in search.families(1e9)] == ["wide", "quick"]
+    search = play(made, {"flat": better, "wide": worse, "quick": better})
+    assert [out.family for out in search.left_out] == ["wide"]
+    assert [family.name for family in search.families(1e9)] == ["flat"]
+
+
 @given(st.integers(0, 5), st.integers(0, 4), st.floats(0.5, 4.0))
 def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
     size: int, rate: int, worse: float
 ) -> None:
     """Of a family or of a variant: one run for each seed, of the best size and rate."""
     families = family("flat", "flat"), variant("flat"), family("other", "flat")
-    quick = replace(variant("wide", "quick"), spends=0.75)
+    quick = replace(variant("flat", "quick"), varies="wide", spends=0.75)
     made = study(*families, quick, budgets=3, rate_tries=(3, 1, 1))
     truth = dict.fromkeys(("flat", "wide", "other"), bowl(size, rate, 2.0))
     search = play(made, truth | {"quick": bowl(0, 0, worse)})
@@ -274,12 +287,20 @@ def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
         ({"spends": 0.0}, "above 0 and at most 1"),
         ({"spends": 1.5}, "above 0 and at most 1"),
         ({"spends": 0.5}, "spends needs varies"),
-        ({"spends": 0.5, "varies": "wyde", "joins": 1e8}, "no 'wyde' that has its sizes.*wide"),
-        ({"spends": 0.5, "varies": "wide", "joins": 1e7}, "no 'wide' that has its sizes"),
-        ({"spends": 0.5, "varies": "less", "joins": 1e8}, "no 'less' that has its sizes"),
+        ({"spends": 0.5, "varies": "wyde", "joins": 1e8}, "no 'wyde' that has its group.*wide"),
+        ({"spends": 0.5, "varies": "wide", "joins": 1e7}, "no 'wide' that has its group"),
+        ({"spends": 0.5, "varies": "less", "joins": 1e8}, "no 'less' that has its group"),
         (
             {"spends": 0.5, "varies": "flat", "joins": 1e8, "sizes": (("byte_model.layers=3",),)},
-            "no 'flat' that has its sizes",
+            "no 'flat' that has its group, recipe, sizes and patcher",
+        ),
+        (
+            {"spends": 0.5, "varies": "flat", "joins": 1e8, "recipe": {"kind": "blt"}},
+            "no 'flat' that has its group, recipe, sizes and patcher",
+        ),
+        (
+            {"spends": 0.5, "varies": "flat", "joins": 1e8, "patcher": "tiny"},
+            "not with a patcher",
         ),
     ],
 )

@@ -246,6 +246,8 @@ def test_cells_are_medians_over_seeds_at_the_rate_that_was_found_with_other_word
     ]
     assert best_rate(search) == 2e-3
     assert best_rate(search[::2]) == 1e-3
+    ended = [line("search", 1e-3, 0, 0, 0.5, 1.0), line("search", 2e-3, 0, 0, 0.5, 0.9, 0.9, 0.9)]
+    assert best_rate(ended) == 1e-3  # all was right, and stays so
     tests = [line("test", 2e-3, 0, 0, 1), line("test", 2e-3, 1, 0, 0, 1)]
     tests += [line("test", 2e-3, 2, 0, 0, 0, 0.5), line("test", 1e-3, 0, 1)]
     text = "\n".join(characters_sections([*search, *tests], ["deep", "flat"]))

@@ -66,11 +66,12 @@ def taught_best(lines: Lines, name: str, budget: str, who: str) -> list[dict[str
         and line["family"] == family
         and f"{100 * line['split']:g}" == (split[2] if split else "0")
     ]
-    rates = {}
-    for line in own:
-        if line["part"] == "search":
-            look = reached(line["looks"], line["settings"]["goal"], None)
-            every = [statistics.fmean(look["right"].values()) for look in line["looks"]]
-            rates[line["lr"]] = (look["step"] if look else float("inf"), -statistics.fmean(every))
+    rates, search = {}, [line for line in own if line["part"] == "search"]
+    most = max((len(line["looks"]) for line in search), default=0)
+    for line in search:
+        look = reached(line["looks"], line["settings"]["goal"], None)
+        every = [statistics.fmean(look["right"].values()) for look in line["looks"]]
+        every += every[-1:] * (most - len(every))  # it ended as all was right
+        rates[line["lr"]] = (look["step"] if look else float("inf"), -statistics.fmean(every))
     best = min(rates, key=lambda rate: rates[rate]) if rates else None
     return [line for line in own if line["part"] == "test" and line["lr"] == best]

@@ -59,11 +59,13 @@ class Compared:
         return {line["name"]: line for line in self.lines}
 
     def seconds(self, point: Point) -> float | None:
-        """Of one training: measured alone on the machine, times the bytes that it read."""
+        """Of one training: measured alone on the machine, times the bytes that it read; with those
+        that its patcher's training took."""
         if point.name not in self.costs:
             return None
         per_megabyte = float(self.costs[point.name]["seconds_per_megabyte"])
-        return per_megabyte * float(self.by_name[point.name]["bytes_seen"]) / 1e6
+        patcher = 0.0 if point.patcher is None else float(self.by_name[point.patcher]["seconds"])
+        return patcher + per_megabyte * float(self.by_name[point.name]["bytes_seen"]) / 1e6
 
     @cached_property
     def points(self) -> dict[tuple[str, float], list[Point]]:

@@ -155,13 +155,18 @@ def _check(of: Characters, lines: Sequence[Line]) -> None:
 
 
 def best_rate(lines: Sequence[Line]) -> float | None:
-    """The rate of a search that reached the goal first, or was right most often; None: no line."""
+    """The rate of a search that reached the goal first, or was right most often; None: no line.
+
+    One that ended early, as all was right, counts as if it had stayed so.
+    """
+    most = max((len(line["looks"]) for line in lines), default=0)
 
     def rank(line: Line) -> tuple[float, float]:
         looks = looks_of(line)
         reached = until(looks, line["settings"]["goal"])
         steps = math.inf if reached is None else reached.step
-        return steps, -sum(look.mean for look in looks) / len(looks)
+        right = [look.mean for look in looks]
+        return steps, -sum([*right, *right[-1:] * (most - len(right))]) / most
 
     return min(lines, key=rank)["lr"] if lines else None  # type: ignore[no-any-return]
 

@@ -85,6 +85,10 @@ class Family:
         require(0 < self.spends <= 1, f"{self.name}: spends must be above 0 and at most 1")
         alike = self.spends == 1 or self.varies is not None
         require(alike, f"{self.name}: spends needs varies: who does the same with all of a budget")
+        free = self.spends == 1 or self.patcher is None
+        require(
+            free, f"{self.name}: spends: not with a patcher, which is trained for all of a budget"
+        )
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,8 @@ class Study:
         if family.varies is None:
             return
         less = family.spends < 1
-        what = "has its sizes, spends all, and joins no later" if less else "varies nothing"
+        same = "has its group, recipe, sizes and patcher, spends all, and joins no later"
+        what = same if less else "varies nothing"
         known = [
             other.name
             for other in self.families
@@ -301,8 +306,9 @@ class Study:
 
 def _may_do_with_less(family: Family, variant: Family) -> bool:
     """Can ``variant`` be the same as ``family`` with a part of each budget?"""
-    alike = family.sizes == variant.sizes and family.joins <= variant.joins
-    return family.spends == 1 and alike
+    what = ("group", "recipe", "sizes", "patcher")
+    alike = all(getattr(family, key) == getattr(variant, key) for key in what)
+    return alike and family.spends == 1 and family.joins <= variant.joins
 
 
 def _asked_until(asked: Sequence[OfBudgets], budget: float) -> tuple[OfBudgets, ...]:

@@ -83,8 +83,8 @@ LINES: dict[str, type[Schema]] = {
 
 
 def overrun(line: Line) -> float | None:
-    """Times its budget of FLOPs, where a run took clearly more."""
-    times = float(line["flops"] / line["budget"])
+    """Times its budget of FLOPs, or its part of that, where a run took clearly more."""
+    times = float(line["flops"] / (line["budget"] * line.get("spends", 1.0)))
     return times if times > OVER else None
 
 

@@ -40,13 +40,14 @@ def score(model: LanguageModel, kinds: Pieces) -> dict[str, dict[str, list[float
 def validation(
     model: LanguageModel, sources: Sequence[Source], recipe: Recipe, max_bytes: int
 ) -> dict[str, Any]:
-    """Bits per byte of what each source holds out, and their mean by the sources' weights; None,
-    where a model without finite weights gives no number.
+    """Bits per byte of what each source holds out, and their mean by the sources' weights, or as
+    they are read without: by their bytes. None, where a model without finite weights gives no
+    number.
 
     Args:
         max_bytes: of each source, drawn evenly from its held-out documents.
     """
-    weights = recipe.data.weights or (1.0,) * len(sources)
+    weights = recipe.data.weights or tuple(source.train.num_bytes for source in sources)
     found = []
     for source in sources:
         pieces = choose(source.heldout, max_bytes, recipe.data.context_bytes)

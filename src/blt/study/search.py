@@ -16,7 +16,7 @@ as the sources are. The text that models are compared on takes no part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,13 +94,21 @@ class Search:
         return self._once(("families", budget), lambda: self._families(budget))  # type: ignore[no-any-return]
 
     def _families(self, budget: float) -> list[Family]:
-        out = {of.family for below in self._below(budget) for of in self._rule(below)}
-        return [
-            family
-            for family in self.all
-            if family.joins <= budget
-            and not out & {f.name for f in self.study.lineage(family.name)}
-        ]
+        after = {of.family: of.after for below in self._below(budget) for of in self._rule(below)}
+        return [one for one in self.all if one.joins <= budget and not self._gone(one, after)]
+
+    def _gone(self, family: Family, after: Mapping[str, float]) -> bool:
+        """Was it left out itself, or one that it varies, before it joined?
+
+        Args:
+            after: of families that were left out, the budget of their last runs.
+        """
+        if family.name in after:
+            return True
+        of = self.study.lineage(family.name)[1:]
+        if family.spends < 1:  # the same as another, with which it goes
+            return self._gone(of[0], after)
+        return any(after.get(other.name, math.inf) < family.joins for other in of)
 
     def sizes(self, family: Family, budget: float) -> list[int]:
         """Sizes that were tried, or are to be."""
