@@ -15,6 +15,7 @@ from torch import Tensor
 import blt
 from blt.checkpoint.convert import convert
 from blt.checkpoint.layouts import meta_config
+from blt.checkpoint.pretrained import load_patcher, save_patching
 from blt.errors import UserError
 from checkpoints import (
     SCALING,
@@ -240,6 +241,20 @@ def test_an_entropy_model_of_metas_is_a_byte_model_here(tmp_path: Path) -> None:
     torch.testing.assert_close(entropy(lm.logits(ids)), expected)
     convert(tmp_path / "ours", tmp_path / "back", "meta")
     assert equal_weights(blt.load(tmp_path / "back"), lm)
+
+
+def test_how_a_byte_model_cuts_goes_to_meta_and_back_or_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lm = blt.ByteLM(blt.ByteTransformerConfig(dim=16, heads=2, layers=1, ff_dim=wide(16)))
+    patching = blt.PatchingConfig(threshold=0.77, max_patch_length=9)
+    lm.save(tmp_path / "ours")
+    save_patching(tmp_path / "ours", patching)
+    convert(tmp_path / "ours", tmp_path / "meta", "meta")
+    convert(tmp_path / "meta", tmp_path / "back", "blt")
+    assert load_patcher(str(tmp_path / "back")).config == patching
+    save_patching(tmp_path / "ours", replace(patching, newline_reset=True))
+    with pytest.raises(UserError, match=r"no patching\.newline_reset"):
+        convert(tmp_path / "ours", tmp_path / "other", "meta")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,26 @@ def test_what_one_source_holds_out_and_another_trains_on_is_said(
     assert f"{folder}: trains on 1 of the documents that {small} holds out" in caplog.text
 
 
+def test_what_prepared_text_holds_out_and_plain_text_trains_on_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"text {number}")
+    out = folder.parent / "out"
+    prepare(out, Options((str(folder),), heldout=0.5))
+    options = {"heldout": 0.05, "max_bytes": None, "context_bytes": 99, "heldout_bytes": 9999}
+    open_sources([str(out), str(folder)], **options)
+    assert f"of the documents that {out} holds out; name each text in one source" in caplog.text
+
+
+def test_a_folder_of_text_may_have_a_manifest_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "an extension of a browser"}')
+    (tmp_path / "code.js").write_text("function one() { return 1; } " * 40)
+    options = {"heldout": 0.1, "max_bytes": None, "context_bytes": 99, "heldout_bytes": 99}
+    (source,) = open_sources([str(tmp_path)], **options)
+    assert source.train.num_bytes > 500
+
+
 def test_the_manifest_and_the_metrics_count_what_was_left_out(folder: Path) -> None:
     (folder / "a.png").write_text("x")
     (folder / "a.json").write_text("[1]")

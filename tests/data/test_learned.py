@@ -129,6 +129,19 @@ def test_a_conversation_is_not_cut_where_a_batch_is_full() -> None:
     assert len(long.targets) == 40  # of what no batch could hold
 
 
+@given(st.integers(100, 400), st.integers(210, 300), st.integers(0, 9))
+def test_long_segments_of_conversations_are_cut_as_short_ones_are(
+    segment_bytes: int, batch_bytes: int, seed: int
+) -> None:
+    """Shards have long segments; a batch that is full cuts none of their parts."""
+    whole = segment_bytes // 100 * 100
+    chats = [Marked(bytes([n]) * 250, [(20, 30), (120, 130), (220, 230)]) for n in range(9)]
+    text = MemorySegments(chats, whole)
+    loader = Loader([text], batch_bytes=batch_bytes, context_bytes=100, seed=seed)
+    lengths = {len(ids) for _ in range(12) for ids in next(loader).documents}
+    assert lengths <= {101, 51, 52}  # with BOS, and EOS where it ends
+
+
 @given(DOCUMENTS, st.integers(2, 50), st.integers(0, 6))
 def test_a_stream_of_conversations_goes_on_exactly(
     documents: list[bytes], batch_bytes: int, before: int
@@ -270,6 +283,8 @@ def test_text_of_which_nothing_is_learned_is_an_error(tmp_path: Path) -> None:
     table = SourceConfig(write(tmp_path, "jsonl", rows), messages="messages")
     with pytest.raises(UserError, match=r"nothing in it is learned.*data\.learn = \"all\""):
         open_sources([table], **OPENED)
+    with pytest.raises(UserError, match="nothing in it is learned; learn all of it, with --learn"):
+        prepare(tmp_path / "out", Options((table,)))
     assert len(open_sources([table], reading=Reading("all"), **OPENED)[0].train)
 
 

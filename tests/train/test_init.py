@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,10 +25,12 @@ from blt.data.prepare import Options, prepare
 from blt.data.text import heldout_by_source
 from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM
+from blt.model.config import TokenTransformerConfig
 from blt.patching import PatchingConfig
 from blt.texts.pieces import choose
 from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
+from blt.train.begin import _changed_tokens
 from blt.train.corpus import open_text
 from checkpoints import equal_weights, random_model
 from processes import reports, train, write
@@ -426,6 +429,43 @@ def test_tokens_of_another_tokenizer_begin_as_what_their_bytes_were(
         torch.testing.assert_close(rows[index], old_rows[parts].mean(0))
     assert torch.equal(rows[now.bos], old_rows[was.bos])
     assert {"tokenizer", "token_model.vocab_size"} <= changed(tmp_path / "run").keys()
+
+
+def test_tables_of_other_tokens_begin_at_zero_and_so_it_is_said(tmp_path: Path) -> None:
+    texts = (b"some bottles of beer " * 9, b"words of wine and cheese " * 9)
+    old, new = (ByteTokenizer.train([text], 280) for text in texts)
+    (tmp_path / "tokenizer.json").write_text(new.json)
+    sizes = {"vocab_size": 280, "dim": 16, "heads": 2, "layers": 1, "ff_dim": 32}
+    tables = {"hash_of": "tokens", "hash_ngram_sizes": (2,), "hash_rows": 10}
+    shape = TokenTransformerConfig(**sizes, **tables)  # type: ignore[arg-type]
+    recipe: Any = SimpleNamespace(
+        token_model=replace(shape, hash_rows=20), tokenizer=str(tmp_path / "tokenizer.json")
+    )
+    beginning: Any = SimpleNamespace(notes={})
+    found = _changed_tokens(beginning, TokenLM(shape, old), recipe)
+    assert found.tables is not None
+    assert not found.tables.ngram.any()
+    assert beginning.notes["hash_rows"] == "begins at zero"
+
+
+def test_a_larger_vocabulary_keeps_the_rows_of_the_tokens_that_are_there(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    was = blt.load(runs["token"] / "checkpoint")
+    assert isinstance(was, TokenLM)
+    size = was.config.vocab_size + 20
+    path = tmp_path / "tokenizer.json"
+    path.write_text(was.tokenizer.json)
+    shape = f"[token_model]\nvocab_size = {size}"
+    recipe = from_file("token", runs["token"], shape, f"tokenizer={path}")
+    train_recipe(recipe, tmp_path / "run")
+    now = blt.load(tmp_path / "run" / "checkpoint")
+    assert isinstance(now, TokenLM)
+    for name in ("embedding", "head.weight"):
+        old_rows, rows = was.state_dict()[name], now.state_dict()[name]
+        assert torch.equal(rows[: was.tokenizer.vocab_size], old_rows[: was.tokenizer.vocab_size])
+        assert torch.equal(rows[[now.bos, now.eos]], old_rows[[was.bos, was.eos]])
+    assert str(size) in str(changed(tmp_path / "run")["token_model.vocab_size"])
 
 
 def test_a_byte_model_gets_tables_that_add_nothing_at_first(

@@ -6,6 +6,8 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from blt.data.segments import MemorySegments
 from blt.errors import UserError
 from blt.lm import LanguageModel, TokenLM, load
 from blt.scoring.bits import measured
-from blt.texts.marked import marked
+from blt.texts.marked import Marked, marked
 from blt.train import Recipe, Report, TrainConfig, read_recipe, train_recipe, write_recipe
 from blt.train.corpus import open_text
+from blt.train.loop import Loop
 from blt.train.trainer import Trainer
 from conversations import CHAT, PAIR
 
@@ -197,6 +200,19 @@ def test_a_resumed_training_on_conversations_is_the_uninterrupted_one(
 def events(run: Path, kind: str) -> list[dict[str, object]]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [line for line in lines if line["event"] == kind]
+
+
+def test_text_of_which_nothing_is_asked_is_not_evaluated_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No bits over no bytes are no score."""
+    config, trainer = SimpleNamespace(eval_bytes=400), SimpleNamespace()
+    trainer.parallel = SimpleNamespace(main=True)
+    loop: Any = SimpleNamespace(config=config, trainer=trainer, _context_bytes=64)
+    texts = {"some": [b"text " * 9], "none": [Marked(b"a question", [])]}
+    assert list(Loop._chosen(loop, texts)) == ["some"]
+    assert "is not evaluated, as nothing is learned of what is held out" in caplog.text
+    assert caplog.text.rstrip().endswith("none")
 
 
 def test_it_is_what_is_learned_that_a_model_learns(byte_recipe: Recipe, tmp_path: Path) -> None:

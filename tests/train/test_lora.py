@@ -326,6 +326,13 @@ def test_an_adapter_of_a_changed_base_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_adapter_of_the_packaged_byte_model_has_a_folder_for_its_base(recipe: Recipe) -> None:
+    """ "pretrained" is the BLT to whoever loads the adapter."""
+    made = replace(recipe, kind="byte", init="pretrained", model=None)
+    with pytest.raises(UserError, match=r"lora: init 'pretrained': .*name a folder"):
+        lora.check(made)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import blt
 from blt import cli
@@ -16,6 +18,7 @@ from blt.data.form import SourceConfig
 from blt.data.loader import Loader
 from blt.data.prepare import Options, prepare
 from blt.data.segments import MemorySegments
+from blt.data.shards import ShardSegments
 from blt.data.text import (
     heldout_by_source,
     open_sources,
@@ -79,6 +82,35 @@ def test_stored_entropies_train_like_live_ones_without_asking_the_model(
     assert len(asked) <= 4  # for the report on held-out text alone
     assert losses(tmp_path / "b")[:-1] == losses(tmp_path / "a")[:-1]
     assert live.config == stored.config
+
+
+def test_stored_entropies_count_also_beside_text_without_some(lm: blt.BLT, tmp_path: Path) -> None:
+    """A segment is cut as its document is, whoever is in its batch."""
+    long = tmp_path / "long.txt"
+    long.write_text(" ".join(f"{n} green bottles" for n in range(400)))
+    lm.save(tmp_path / "model")
+    options = Options((str(long),), entropy_model=str(tmp_path / "model"), segment_bytes=100)
+    prepare(tmp_path / "stored", replace(options, heldout=0.0))
+    stored = ShardSegments(tmp_path / "stored")
+    plain = MemorySegments([b"and a text without entropies"] * 20, 100)
+    loader = Loader([stored, plain], [1.0, 1.0], batch_bytes=256, context_bytes=100)
+    assert lm.entropy_model is not None
+    (live,) = lm.entropy_model.document_entropies([blt.encode(long.read_bytes())])
+    mixed = 0
+    for batch in islice(loader, 20):
+        assert batch.entropies is not None
+        mixed += any(known is None for known in batch.entropies)
+        decisions, found = lm.patcher.decide(batch.documents, batch.entropies)
+        for ids, known, entropies in zip(batch.documents, batch.entropies, found, strict=True):
+            if known is None:
+                expected = lm.entropy_model.document_entropies([ids])[0]
+            else:
+                at = long.read_bytes().find(blt.decode(ids))
+                expected = live[at : at + len(ids)]
+            assert entropies is not None
+            torch.testing.assert_close(entropies, expected, rtol=1e-3, atol=1e-3)
+        assert [len(each) for each in decisions] == [len(ids) + 1 for ids in batch.documents]
+    assert mixed > 10
 
 
 def test_shards_of_another_entropy_model_or_reset_are_refused(

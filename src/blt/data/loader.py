@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from blt import vocab
@@ -160,7 +161,8 @@ class Loader(Iterator[Batch]):
         segments, last = stream.segments, stream.segments.length(segment)
         end = min(last, start + room - 1, start + self.context_bytes)
         tight = room < min(last - start, self.context_bytes) + 2  # with BOS and EOS
-        if tight and not begins and not start and segments.stays_whole(segment):
+        part_begins = start % self.context_bytes == 0
+        if tight and not begins and part_begins and segments.stays_whole(segment):
             return None
         eos = end == last and segments.ends(segment) and end - start + 2 <= room
         stream.at.given += end - start
@@ -187,11 +189,18 @@ class Loader(Iterator[Batch]):
             if piece.asked is not None:
                 wanted[: len(piece.data)][torch.from_numpy(~piece.asked)] = vocab.PAD
             targets.append(wanted)
-            if piece.entropies is not None:  # EOS ends the text: what comes after is never asked
-                known = torch.from_numpy(piece.entropies.copy())
-                entropies.append(torch.cat((known, known.new_zeros(1))) if eos else known)
-        known_all = entropies if len(entropies) == len(documents) else None
-        return Batch(documents, torch.cat(targets), known_all, state)
+            entropies.append(_known(piece.entropies, eos))
+        some_known = None if all(known is None for known in entropies) else entropies
+        return Batch(documents, torch.cat(targets), some_known, state)
+
+
+def _known(entropies: np.ndarray | None, eos: bool) -> torch.Tensor | None:
+    """Stored entropies of a document, one for each id."""
+    if entropies is None:
+        return None
+    known = torch.from_numpy(entropies.copy())
+    # EOS ends the text: what comes after is never asked.
+    return torch.cat((known, known.new_zeros(1))) if eos else known
 
 
 def loader_of(documents: Sequence[bytes], cut: Collection[int] = (), **options: Any) -> Loader:

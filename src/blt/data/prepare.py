@@ -258,7 +258,9 @@ def _left_out(outcomes: Sequence[Outcome]) -> Tally:
 def _no_text(name: str, outcomes: Sequence[Outcome], left_out: Tally, way_out: str) -> UserError:
     """Says what there was instead."""
     lines = [line for outcome in outcomes for line in outcome.broken_lines]
-    parts = [f"{name}: no text in there"]
+    nothing = any(outcome.nothing_to_learn for outcome in outcomes)
+    what = "nothing in it is learned; learn all of it, with --learn all" if nothing else ""
+    parts = [f"{name}: {what or 'no text in there'}"]
     parts += [f"the first line left out is {line}" for line in lines[:1]]
     parts += [f"left out: {left_out}"] if left_out else []
     return UserError("; ".join([*parts, way_out]))

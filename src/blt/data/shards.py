@@ -120,7 +120,9 @@ class _Columns:
 
 def is_prepared(source: str | os.PathLike[str]) -> bool:
     """Is this a folder written by ``blt prepare``?"""
-    return (Path(source) / MANIFEST).is_file()
+    folder, parts = Path(source), ("units", f"{TRAIN}.lengths", f"{HELDOUT}.lengths")
+    # Others have files of that name too, such as the extensions of browsers.
+    return (folder / MANIFEST).is_file() and any((folder / part).exists() for part in parts)
 
 
 class ShardSegments:

@@ -86,6 +86,7 @@ def open_sources(
     found = [_prepared(source, heldout_bytes, reading.learn) for source in prepared]
     if plain:
         found.insert(0, _plain(plain, heldout, max_bytes, context_bytes, reading))
+    _warn_of_shared_text(found)
     return found
 
 
@@ -139,7 +140,7 @@ def _warn_of_limit(sources: Sequence[AnySource], max_bytes: int | None) -> None:
 
 
 def _warn_of_shared_text(sources: Sequence[Source]) -> None:
-    """Say what one source holds out and another one trains on."""
+    """Say what one source holds out and one of plain text trains on."""
     held = {document: source.name for source in sources for document in source.heldout}
     for source in sources:
         if isinstance(source.train, MemorySegments):

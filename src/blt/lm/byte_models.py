@@ -87,7 +87,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
         return Ready(batch, (packed,), targets, size)
 
     def lay_out(
-        self, documents: Sequence[Tensor], entropies: Sequence[Tensor] | None = None
+        self, documents: Sequence[Tensor], entropies: Sequence[Tensor | None] | None = None
     ) -> PackedBatch | Laid:
         """What the forward reads, on the device: cut, unless the model cuts itself as it reads.
 
@@ -102,7 +102,7 @@ class BLT(LanguageModel, ByteLatentTransformer):
     def pack(
         self,
         documents: Sequence[Tensor],
-        entropies: Sequence[Tensor] | None = None,
+        entropies: Sequence[Tensor | None] | None = None,
         device: torch.device | None = None,
     ) -> PackedBatch:
         """Cut documents, each ids [T] with T >= 1, into patches and lay them end to end.

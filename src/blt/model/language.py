@@ -30,7 +30,8 @@ class Batch:
 
     documents: list[Tensor]  # ids, each [T] int64, BOS first
     targets: Tensor  # [N] int64; PAD where there is nothing to predict (after EOS, at a cut)
-    entropies: list[Tensor] | None = None  # nats, each [T] float32; None: not known
+    # Nats, each [T] float32; None: those of a document, or of all, are not known.
+    entropies: list[Tensor | None] | None = None
     state: dict[str, Any] = field(default_factory=dict)  # of the loader, after this batch
 
     @property

@@ -114,6 +114,11 @@ class Patcher:
         """
         if entropies is None or not self.config.needs_entropies:  # a router's are never known
             entropies = self.entropies(documents)
+        missing = [number for number, known in enumerate(entropies) if known is None]
+        if missing and self.config.needs_entropies:
+            asked = self.entropies([documents[number] for number in missing])
+            found = dict(zip(missing, asked, strict=True))
+            entropies = [found.get(number, known) for number, known in enumerate(entropies)]
         pairs = list(zip(documents, entropies, strict=True))
         return [decide_by(self.rule, ids, known) for ids, known in pairs], [h for _, h in pairs]
 

@@ -191,9 +191,10 @@ def _changed_tokens(beginning: Beginning, old: TokenLM, recipe: Recipe) -> Token
         return old
     new = TokenLM(wanted, tokenizer or old.tokenizer).to(old.device)
     beginning.notes |= take_weights(old, new)
-    if tokenizer is not None:
-        beginning.notes |= take_tokens(old, new)
-    beginning.notes |= take_tables(old, new)
+    of_tokens = {}
+    if tokenizer is not None or wanted.vocab_size != old.config.vocab_size:
+        of_tokens = take_tokens(old, new)  # before the tables, whose rows it may empty
+    beginning.notes |= take_tables(old, new) | of_tokens
     return new
 
 

@@ -20,11 +20,14 @@ from blt.train.sections import DataConfig
 PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported on
 
 
-def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Source]:
+def open_text(
+    recipe: Recipe, template: ChatTemplate | None = None, heldout_bytes: int = PATCH_SAMPLE
+) -> list[Source]:
     """What a recipe trains on and is evaluated on.
 
     Args:
         template: how conversations are laid out; None: as by default.
+        heldout_bytes: how much of what a prepared folder holds out is read, at least.
 
     Raises:
         UserError: as of :func:`blt.data.text.open_sources`, or text that byteify cannot learn.
@@ -36,7 +39,7 @@ def open_text(recipe: Recipe, template: ChatTemplate | None = None) -> list[Sour
         heldout=data.heldout,
         max_bytes=data.max_bytes,
         context_bytes=data.context_bytes,
-        heldout_bytes=max(PATCH_SAMPLE, recipe.train.eval_bytes),
+        heldout_bytes=max(heldout_bytes, recipe.train.eval_bytes),
         reading=Reading(data.learn, data.max_broken, template),
     )
     if recipe.byteify is not None:

@@ -125,10 +125,7 @@ class Loop:
         on_progress: OnProgress | None,
     ) -> None:
         self.trainer, self.config, self.folder = trainer, trainer.config, run
-        self.heldout = {
-            name: choose(texts, self.config.eval_bytes // len(heldout), self._context_bytes)
-            for name, texts in heldout.items()
-        }
+        self.heldout = self._chosen(heldout)
         self.on_progress = on_progress if trainer.parallel.main else None
         self.trackers: list[Track] = []
         if run is not None and trainer.parallel.main:
@@ -216,6 +213,21 @@ class Loop:
     @property
     def _context_bytes(self) -> int:
         return self.trainer.loader.loader.context_bytes
+
+    def _chosen(self, heldout: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
+        """What is evaluated of each source; one of which nothing is asked for is left out."""
+        found = {
+            name: choose(texts, self.config.eval_bytes // len(heldout), self._context_bytes)
+            for name, texts in heldout.items()
+        }
+        empty = [name for name, pieces in found.items() if not any(pieces)]
+        if empty and self.trainer.parallel.main:
+            log.warning(
+                "train.eval_bytes = %d: is not evaluated, as nothing is learned of what is held "
+                "out within so many bytes: %s",
+                *(self.config.eval_bytes, ", ".join(empty)),
+            )
+        return {name: pieces for name, pieces in found.items() if name not in empty}
 
     @property
     def _evaluates(self) -> bool:

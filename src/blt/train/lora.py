@@ -12,6 +12,7 @@ from torch import nn
 
 from blt.checkpoint import adapters
 from blt.checkpoint.adapters import Adapter
+from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import UserError, needed, require
 from blt.lm import LanguageModel, load
 from blt.model.config import Config
@@ -45,6 +46,9 @@ def check(recipe: Recipe) -> None:
         "lora: the adapter is for its base as it is, θ included; set target_patch_size = 0",
     )
     assert recipe.init is not None
+    both = "the package has two models of that name, and an adapter's base is the BLT"
+    unlike = recipe.kind == "byte" and recipe.init == PRETRAINED
+    require(not unlike, f"lora: init {PRETRAINED!r}: {both}; name a folder with a byte model")
     shape, was = getattr(recipe, SECTIONS[recipe.kind]), open_init(recipe.init, recipe.kind).config
     if isinstance(was, Config) and isinstance(shape, Config) and not was.patching.needs_entropies:
         was = replace(was, entropy_model=shape.entropy_model)  # a recipe drops what cuts nothing

@@ -23,11 +23,12 @@ from blt.checkpoint.layouts.names import Mapped, Names, from_theirs, to_theirs
 from blt.checkpoint.layouts.ours import check_against, layers_of
 from blt.checkpoint.layouts.pickles import read_pth
 from blt.errors import UserError, require
-from blt.files.configs import to_dict
+from blt.files.configs import from_dict, to_dict
 from blt.files.stored import INDEX, WEIGHTS, Stored
 from blt.files.tensors import Joined, Rearranged, Tensors
 from blt.model.config import Config
 from blt.model.language import KINDS
+from blt.patching import PatchingConfig
 
 PTH = "consolidated.pth"
 INSIDE = "entropy_model"  # folder of the entropy model within that of a BLT
@@ -157,7 +158,12 @@ def layout(found: Checkpoint) -> dict[str, tuple[dict[str, Any], Tensors]]:
     if found.kind == "byte":
         args = meta_config.write_entropy_args(config, where)
         pieces = to_theirs(mapping(found.kind, config))
-        return {"": ({CONFIG: {"args": args}}, Rearranged(found.tensors, pieces, where))}
+        files = {CONFIG: {"args": args}}
+        if PATCHING in found.files:  # how it cuts, where it has been told
+            patching = from_dict(PatchingConfig, found.files[PATCHING], f"{where}: {PATCHING}")
+            patcher = {"patcher_args": meta_config.write_patching(patching, where)}
+            files[PARAMS] = {"entropy_model": args, "data": patcher}
+        return {"": (files, Rearranged(found.tensors, pieces, where))}
     assert isinstance(config, Config)
     patcher = {"patcher_args": meta_config.write_patching(config.patching, where)}
     args = meta_config.write_args(config, where)
