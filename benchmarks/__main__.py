@@ -169,15 +169,17 @@ def released(
     run(file, work, only)
 
 
-def harness(file: File = None, /) -> None:
+def harness(file: File = None, /, *, model: str = "pretrained") -> None:
     """Measure lm-evaluation-harness with blt beside its own hf.
 
     Args:
         file: Write the results to this file, as JSON.
+        model: Folder of a BLT that the layout of transformers can hold: with an entropy model,
+            without a lookup table, so not the one inside the package.
     """
     from benchmarks.harness import main as run
 
-    run(file)
+    run(file, model)
 
 
 def loader(file: File = None, /) -> None:

@@ -39,6 +39,7 @@ from benchmarks.machine import about
 from benchmarks.report import write
 from benchmarks.shape import transformers_model
 from blt.checkpoint.layouts.transformers import mapping
+from blt.errors import UserError
 from blt.evals.harness import Harness
 from blt.generate.incremental_blt import cached
 from blt.lm import SCORING_BYTES
@@ -128,12 +129,12 @@ def fastest(folder: str, dtype: str, manager: TaskManager) -> HFLM:
     return max(found, key=lambda item: item[:2])[2]
 
 
-def compare(folder: str, manager: TaskManager) -> dict[str, Any]:
+def compare(model: str, folder: str, manager: TaskManager) -> dict[str, Any]:
     sides: dict[str, Any] = {
         "hf float32": fastest(folder, "float32", manager),
         "hf bfloat16": fastest(folder, "bfloat16", manager),
-        "blt float32": Harness(device="cpu"),
-        "blt bfloat16": Harness(device="cpu", dtype="bfloat16"),
+        "blt float32": Harness(model, device="cpu"),
+        "blt bfloat16": Harness(model, device="cpu", dtype="bfloat16"),
     }
     results: dict[str, Any] = {}
     for task in TASKS:
@@ -231,15 +232,30 @@ def ways(lm: blt.BLT) -> dict[str, Any]:
     return found
 
 
-def main(file: Path | None) -> None:
+def both_can_run(model: str) -> blt.BLT:
+    """A BLT that transformers can be given.
+
+    Raises:
+        UserError: another model; says which.
+    """
+    lm = blt.load(model)
+    cut = isinstance(lm, blt.BLT) and lm.config.entropy_model is not None
+    if not (isinstance(lm, blt.BLT) and cut and lm.config.patching.rule == "entropy"):
+        raise UserError(
+            f"{model}: is no BLT that cuts by an entropy model's entropies, and transformers has "
+            "no other; name a folder of one with --model"
+        )
+    return lm
+
+
+def main(file: Path | None, model: str) -> None:
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False,
                           metadata={"limit": 5})  # fmt: skip
-    lm = blt.load()
-    assert isinstance(lm, blt.BLT)
+    lm = both_can_run(model)
     results: dict[str, Any] = {"machine": about()}
     with tempfile.TemporaryDirectory() as scratch:
         write_transformers(lm, Path(scratch))
         results["ways"] = ways(lm)
-        results["tasks"] = compare(scratch, manager)
+        results["tasks"] = compare(model, scratch, manager)
     write(file, results)
