@@ -63,6 +63,18 @@ def test_between_two_the_share_is_between_and_outside_it_is_that_of_the_end(
     assert "smaller pass" in expected_share("H100", 1e15).source
 
 
+def test_compiled_and_plain_steps_are_expected_as_such_where_both_were_measured(
+    rows: list[dict[str, Any]],
+) -> None:
+    rows += [row("H100", 1000, 0.4), {**row("H100", 2000, 0.2)}]
+    rows[1]["job"] += shares.PLAIN
+    assert expected_share("H100", 2e12, True).mfu == 0.4
+    assert expected_share("H100", 1e12, False).mfu == pytest.approx(0.1)
+    assert expected_share("H100", 2e12).mfu == 0.2
+    del rows[0]
+    assert expected_share("H100", 2e12, True).mfu == 0.2  # better than nothing
+
+
 def test_of_the_same_work_the_same_device_counts_and_then_the_newer_row(
     rows: list[dict[str, Any]],
 ) -> None:

@@ -107,7 +107,7 @@ def test_the_share_of_the_peak_is_what_was_measured_unless_it_is_given(
     recipe = PAPER / "blt-1b.toml"
     made = make_plan(read_recipe(recipe), find_hardware("H100"))
     flops = made.training_flops * read_recipe(recipe).data.batch_bytes
-    assert (made.mfu, made.mfu_from) == astuple(expected_share("H100", flops))
+    assert (made.mfu, made.mfu_from) == astuple(expected_share("H100", flops, compiled=True))
     assert make_plan(read_recipe(recipe), find_hardware("H100"), 0.3).mfu_from == "given"
     assert main(["plan", str(recipe), "--hardware", "H100"]) == 0
     shown = capsys.readouterr().out
@@ -120,6 +120,13 @@ def test_unknown_hardware_is_named_with_the_nearest() -> None:
     for text, message in (("8xH10", "did you mean H100"), ("0xH100", "at least one"), ("?", "8xH")):
         with pytest.raises(UserError, match=message):
             find_hardware(text)
+
+
+@pytest.mark.parametrize("path", sorted(PAPER.glob("blt-*.toml")), ids=lambda path: path.stem)
+def test_the_papers_recipes_fit_on_256_h100(path: Path) -> None:
+    made = make_plan(read_recipe(path), find_hardware("256xH100"))
+    assert made.fits
+    assert made.batch_bytes == 2**24
 
 
 @pytest.mark.parametrize("path", sorted(PAPER.glob("*.toml")), ids=lambda path: path.stem)

@@ -43,7 +43,7 @@ class _Point:
     about: str
 
 
-def expected_share(device: str | None, flops: float) -> Share:
+def expected_share(device: str | None, flops: float, compiled: bool | None = None) -> Share:
     """The share of its peak that a device reaches in training.
 
     It depends on how much there is to do in a pass, forward and backward: launching kernels takes
@@ -53,8 +53,10 @@ def expected_share(device: str | None, flops: float) -> Share:
     Args:
         device: a name of :data:`blt.machine.hardware.KINDS`; None: one that is not known.
         flops: of a pass on one device.
+        compiled: by torch.compile, or not; where nothing was measured so, and for None, what was
+            measured otherwise counts too.
     """
-    points = _points(_rows(), device)
+    points = _points(_rows(), device, compiled)
     if not points:
         return Share(ASSUMED, "assumed: nothing was measured on such devices")
     below = [point for point in points if point.flops <= flops]
@@ -79,7 +81,9 @@ def _rows() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((resources.files("blt.machine") / "measured.json").read_text()))
 
 
-def _points(rows: Sequence[dict[str, Any]], device: str | None) -> list[_Point]:
+def _points(
+    rows: Sequence[dict[str, Any]], device: str | None, compiled: bool | None
+) -> list[_Point]:
     """What was measured on devices with the same peak, by the size of the pass."""
     peak = None if device is None else KINDS[device].flops
     alike = [
@@ -87,6 +91,9 @@ def _points(rows: Sequence[dict[str, Any]], device: str | None) -> list[_Point]:
         for row in rows
         if KINDS[row["device"]].flops == peak and row["job"].startswith("training")
     ]
+
+    if compiled is not None:
+        alike = [row for row in alike if row["job"].endswith(PLAIN) != compiled] or alike
 
     def worth(row: dict[str, Any]) -> tuple[bool, bool, str]:
         return not row["job"].endswith(PLAIN), row["device"] == device, row["date"]

@@ -21,6 +21,7 @@ from blt.plan.activations import FLOAT, Activations, Part
 from blt.train.optim import MatrixOptimizer
 
 GAPS = 0.37
+MERGED = 3  # times the rows of all batches: as they were, in the order of the table, and added up
 LIBRARIES = 105e6  # bytes: kernels that are loaded or compiled when they are first used
 
 
@@ -53,6 +54,7 @@ def step_memory(
     optimizer: MatrixOptimizer = "adamw",
     gpu: bool = False,
     compiled: bool = False,
+    accumulate: int = 1,
 ) -> StepMemory:
     """Memory of one training step of one of ``world`` processes.
 
@@ -65,6 +67,7 @@ def step_memory(
         optimizer: as ``train.optimizer``.
         gpu: where layers work on all rows at once, which a CPU's cache would not hold.
         compiled: by torch.compile, which chooses itself what a layer keeps.
+        accumulate: as ``train.accumulate``: gradients of earlier batches of a step stay, whole.
     """
     model = meta_model(config)
     documents = math.ceil(batch_bytes / context_bytes)
@@ -75,7 +78,10 @@ def step_memory(
     trained = [parameter for part in parts for parameter in part.parameters()]
     steps = _steps(parts, world)
     gradients = sum(step[0] for step in steps) if world == 1 else _size(trained, world)
-    working = max(0, round(_peak(parts, steps)) - gradients)
+    peak = _peak(parts, steps)
+    if accumulate > 1:
+        peak = _peak_of_several(parts, steps, accumulate, world)
+    working = max(0, round(peak) - gradients)
     sizes = (sum(weights), gradients, _state(model, trained, optimizer, world), working)
     return StepMemory(*sizes, peak=sum(sizes))
 
@@ -101,6 +107,33 @@ def _peak(parts: Sequence[Part], steps: Sequence[tuple[int, int]]) -> float:
     for part, (gradient, gathered) in reversed(list(zip(parts, steps, strict=True))):
         gradients += gradient
         peak = max(peak, kept + gradients + part.backward + gathered)
+        kept -= part.kept
+    return peak
+
+
+def _peak_of_several(
+    parts: Sequence[Part], steps: Sequence[tuple[int, int]], accumulate: int, world: int
+) -> float:
+    """The same of a step that adds up the gradients of several batches, which stay until its end.
+
+    Of hash tables a single process puts the rows of each batch aside and merges them behind the
+    last one; several processes keep all gradients undivided until then.
+    """
+    tables = [part.touched is not None and world == 1 for part in parts]
+    pairs = list(zip(parts, tables, strict=True))
+    dense = sum(_size(part.parameters()) for part, table in pairs if not table)
+    rows = sum(
+        _size(x[: part.touched] for x in part.parameters()) for part, table in pairs if table
+    )
+    held, kept = dense + (accumulate - 1) * rows, sum(part.kept for part in parts)
+    peak = max(
+        kept + held + sum(part.forward for part in parts), dense + MERGED * accumulate * rows
+    )
+    for (part, table), (gradient, gathered) in reversed(list(zip(pairs, steps, strict=True))):
+        # What several processes gather of a group has room for its new gradient.
+        own = 0 if part.grouped and world > 1 else _size(part.parameters())
+        new = gradient if table else own
+        peak = max(peak, kept + held + new + part.backward + gathered)
         kept -= part.kept
     return peak
 

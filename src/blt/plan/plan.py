@@ -110,9 +110,10 @@ def make_plan(
         optimizer=train.optimizer,
         gpu=not hardware.shared_memory,
         compiled=compiled,
+        accumulate=train.accumulate,
     )
     batch = data.batch_bytes * train.accumulate * hardware.count
-    share = expected_share(hardware.name, training * data.batch_bytes)
+    share = expected_share(hardware.name, training * data.batch_bytes, compiled)
     if mfu is not None:
         share = Share(mfu, "given")
     speed = hardware.count * hardware.flops * share.mfu / (training + entropy)

@@ -11,6 +11,7 @@ from blt.machine.hardware import kind_of, peak_flops
 from blt.machine.precision import bfloat16_is_faster
 from blt.machine.runtime import processors
 from blt.machine.shares import expected_share
+from blt.model.compiling import is_compiled
 from blt.train.loop import OnProgress, Report
 from blt.train.meter import Meter
 
@@ -59,7 +60,8 @@ class Pace:
         training = self.meter.flops_per_byte(patch_size)
         kind = kind_of(self.meter.model.device)
         name = None if kind is None else kind.name
-        mfu = expected_share(name, training * self.batch_bytes).mfu
+        compiled = is_compiled(self.meter.model)
+        mfu = expected_share(name, training * self.batch_bytes, compiled).mfu
         return mfu * peak * self.meter.world / (training + self.meter.entropy_flops_per_byte)
 
     def _causes(self, report: Report) -> list[str]:

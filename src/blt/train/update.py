@@ -80,14 +80,15 @@ class RowGradients:
 
     def give_back(self) -> None:
         """Make the sums the gradients; their last row may be repeated, with zeros."""
-        for parameter, parts in self._parts.items():
-            rows, values = merge_rows(
-                [part._indices()[0] for part in parts], [part._values() for part in parts]
-            )
+        for parameter in list(self._parts):
+            parts = self._parts.pop(parameter)
+            found = torch.cat([part._indices()[0] for part in parts])
+            values = torch.cat([part._values() for part in parts])
+            parts.clear()  # or they would lie there twice while they are added up
+            rows, sums = merge_rows(found, values)
             parameter.grad = torch.sparse_coo_tensor(
-                rows[None], values, parts[0].shape, is_coalesced=True, check_invariants=False
+                rows[None], sums, parameter.shape, is_coalesced=True, check_invariants=False
             )
-        self._parts.clear()
 
 
 def total_norm(parameters: Sequence[Tensor], rows_once: bool = False) -> Tensor:

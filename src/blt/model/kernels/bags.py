@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +50,8 @@ class SparseRowSum(torch.autograd.Function):
         return sparse, None, None
 
 
-def merge_rows(rows: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows [U] and their values [U, d], of several parts, with the values of each row added up.
+def merge_rows(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [S] of several parts, end to end, and values [S, d], with those of each row added up.
 
     How many rows there are is not asked for, so that nobody waits for a device.
 
@@ -60,12 +59,12 @@ def merge_rows(rows: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor
         rows [S], ascending, as many as all parts have together: behind the last one it is repeated,
         with values of zero; and values [S, d].
     """
-    ascending, order = torch.cat(list(rows)).sort(stable=True)
+    ascending, order = rows.sort(stable=True)
     number = (ascending.diff(prepend=ascending[:1]) > 0).cumsum(0)  # [S] of the rows, from 0
     size = len(ascending)
     wanted = torch.arange(size + 1, dtype=torch.int64, device=ascending.device)
     first = torch.searchsorted(number, wanted)  # [S + 1] size, where there are no more
-    sums = _sums_of_runs(torch.cat(list(values)), order, first, 1)
+    sums = _sums_of_runs(values, order, first, 1)
     return ascending[first[:-1].clamp_max(size - 1)], sums
 
 
