@@ -86,8 +86,8 @@ def run_command(command: str) -> None:
         subprocess.run(["make", "--dry-run", *words(command)], cwd=ROOT, check=True)
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        for name in re.findall(r"blt\[(\w+)\]", command):
-            assert name in extras["optional-dependencies"], command
+        for names in re.findall(r"(?:blt|\.)\[([\w,-]+)\]", command):
+            assert {*names.split(",")} <= extras["optional-dependencies"].keys(), command
     else:
         shell = f'blt() {{ "{sys.executable}" -m blt "$@"; }}; curl() {{ command curl -fsS "$@"; }}'
         subprocess.run(["bash", "-eo", "pipefail", "-c", f"{shell}; {command}"], check=True)

@@ -40,5 +40,10 @@ def test_a_model_that_is_too_large_ends_in_a_message(
 ) -> None:
     monkeypatch.setattr(ship, "HOMES", {"byte": ("entropy_model", 10_000)})
     blt.ByteLM(TINY).save(tmp_path / "run")
+    (tmp_path / "assets" / "entropy_model").mkdir(parents=True)
+    (tmp_path / "assets" / "entropy_model" / "before").write_text("the model that is there")
     with pytest.raises(SystemExit, match=r"entropy_model: \d+ bytes, more than 10000"):
         ship.main(tmp_path / "run", "int8", tmp_path / "assets")
+    there = tmp_path / "assets" / "entropy_model" / "before"
+    assert there.is_file()  # nothing has come in its place
+    assert list((tmp_path / "assets").iterdir()) == [there.parent]

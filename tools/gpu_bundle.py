@@ -39,7 +39,7 @@ STUDY = "study.toml"  # there
 PACKED = ("src/blt", "benchmarks", "recipes", "pyproject.toml", "LICENSE", "NOTICE")
 # Of the dependencies in pyproject.toml: torch and transformers bring the others, and the benchmark
 # draws nothing.
-LACKING = ("pydantic>=2", "tyro>=1.0", "rich>=13", "tomli-w>=1.0", "filelock>=3.12")
+LACKING = ("pydantic>=2.10", "tyro>=1.0", "rich>=13", "tomli-w>=1.0", "filelock>=3.13")
 PLATFORM = "manylinux2014_x86_64"
 MOST = 30 * 10**6  # bytes
 MOST_WITH_TEXT = 64 * 10**6

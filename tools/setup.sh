@@ -22,7 +22,7 @@ find_python() {
         echo "error: PYTHON=$PYTHON is not a Python >= 3.11 with the venv module" >&2
         return 1
     fi
-    for name in python3.13 python3.12 python3.11 python3; do
+    for name in python3.14 python3.13 python3.12 python3.11 python3; do
         usable "$name" && echo "$name" && return
     done
     echo "error: no Python >= 3.11 with the venv module was found." >&2

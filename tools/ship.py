@@ -10,6 +10,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from blt.checkpoint.convert import convert
+from blt.checkpoint.folders import move_into_place, replace_folder
 from blt.checkpoint.open import open_checkpoint
 
 ASSETS = Path(__file__).parents[1] / "src" / "blt" / "assets"
@@ -17,12 +18,18 @@ HOMES = {"byte": ("entropy_model", 3_000_000), "blt": ("blt", 20_000_000)}  # at
 
 
 def main(folder: Path, precision: str, assets: Path = ASSETS) -> None:
-    name, limit = HOMES[open_checkpoint(folder).kind]
+    kind = open_checkpoint(folder).kind
+    if kind not in HOMES:
+        raise SystemExit(f"{folder}: a {kind} model; the package holds a {' and a '.join(HOMES)}")
+    name, limit = HOMES[kind]
     home = assets / name
-    convert(folder, home, precision=precision)
-    size = sum(file.stat().st_size for file in home.iterdir())
-    if size > limit:
-        raise SystemExit(f"{home}: {size} bytes, more than {limit}; train a smaller one")
+    with replace_folder(home) as temporary:
+        new = Path(temporary) / "new"
+        convert(folder, new, precision=precision)
+        size = sum(file.stat().st_size for file in new.iterdir())
+        if size > limit:
+            raise SystemExit(f"{home}: {size} bytes, more than {limit}; train a smaller one")
+        move_into_place(new, home)
     print(f"{home}: {size} bytes")
 
 

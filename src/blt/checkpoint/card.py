@@ -16,6 +16,8 @@ from blt.files.int8 import types_in_files
 from blt.model.config import Config
 
 TAGS = ("byte-level", "byte-latent-transformer", "tokenizer-free", "arxiv:2412.09871")
+OF_BYTES = "it reads and writes bytes, and has no tokenizer"
+OF_TOKENS = "it reads and writes tokens over bytes, by the BPE of its tokenizer.json"
 USES = {
     "transformers": (
         "from transformers import BltForCausalLM\n\n"
@@ -41,13 +43,15 @@ def write_card(found: Checkpoint, layout: Layout, name: str, license: str | None
     """
     library = "transformers" if layout == "transformers" else "blt"
     meta = [f"library_name: {library}", "pipeline_tag: text-generation", "tags:"]
-    meta += [f"- {tag}" for tag in TAGS] + ([f"license: {license}"] if license else [])
+    tags = TAGS[-1:] if found.kind == "token" else TAGS
+    meta += [f"- {tag}" for tag in tags] + ([f"license: {license}"] if license else [])
+    reads = OF_TOKENS if found.kind == "token" else OF_BYTES
     kind = "Byte Latent Transformer" if found.kind == "blt" else f"{found.kind} transformer"
     table = "\n".join(f"| {key} | {value} |" for key, value in _facts(found).items())
     return (
         f"---\n{chr(10).join(meta)}\n---\n# {name.split('/')[-1]}\n\nA {kind} "
-        "([arXiv 2412.09871](https://arxiv.org/abs/2412.09871)): it reads and writes bytes, and "
-        f"has no tokenizer.\n\n| | |\n|---|---|\n{table}\n\n## Use\n```python\n"
+        f"([arXiv 2412.09871](https://arxiv.org/abs/2412.09871)): {reads}.\n\n"
+        f"| | |\n|---|---|\n{table}\n\n## Use\n```python\n"
         f"{USES[layout].format(name=name)}```\n\n{_origin(found)}{NOT_TOLD}\n"
     )
 

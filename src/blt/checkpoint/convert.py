@@ -67,7 +67,7 @@ def convert(
         "float32 or bfloat16",
     )
     if os.fspath(source) == PRETRAINED:
-        with shipped("blt") as inside:  # stored as bfloat16 to keep the package small
+        with shipped("blt") as inside:  # stored in few bits to keep the package small
             convert(inside, out, to, precision=precision or "float32", merge=merge)
         return
     target, folder = Path(out), local_folder(source)

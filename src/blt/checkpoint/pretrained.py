@@ -60,7 +60,7 @@ def load_shipped() -> Patcher:
 
 
 def _float(patcher: Patcher) -> Patcher:
-    """Wider again: models in the package are stored as bfloat16 to keep it small."""
+    """Wider again: models in the package are stored in few bits to keep it small."""
     if isinstance(patcher.entropy_model, CausalTransformer):
         patcher.entropy_model.float()
     return patcher

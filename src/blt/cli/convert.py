@@ -28,7 +28,7 @@ def convert(
         to: Layout to write.
         entropy_model: Of a BLT of Meta's: folder or hub id of its entropy model.
         precision: Of the weights; int8, with a scale for each row, is of our own layout alone. Left
-            out: as they are, bit for bit.
+            out: as they are, bit for bit ("pretrained": float32).
         merge: Folder of an adapter (LoRA) for the model, such as RUN/checkpoint, to add to its
             weights.
     """

@@ -71,13 +71,15 @@ def prepare(
     ray_workers = _ray_workers(engine, workers)
     # Ray's workers have devices of their own.
     place = chosen(device if ray_workers is None else "cpu")
-    dtype = reading_dtype(place, precision)
+    dtype = str(reading_dtype(place, precision)).removeprefix("torch.")
+    if ray_workers is not None and device == "cuda" and precision == "auto":
+        dtype = "bfloat16"  # of GPUs that only the workers see
     options = Options(
         tuple(map(parsed_source, sources)),
         heldout=heldout,
         entropy_model=entropy_model,
         newline_reset=newline_reset,
-        precision=str(dtype).removeprefix("torch."),  # type: ignore[arg-type]
+        precision=dtype,  # type: ignore[arg-type]
         segment_bytes=segment_bytes,
         shard_bytes=shard_mb * 2**20,
         max_broken=max_broken,

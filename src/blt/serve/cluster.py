@@ -7,7 +7,7 @@ over replicas, starts new ones under load and instead of those that died.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from fastapi import FastAPI
@@ -17,6 +17,7 @@ from ray import serve
 from blt.checkpoint.pretrained import PRETRAINED
 from blt.errors import require
 from blt.evals.recut import check_asked
+from blt.generate.weights import Precision
 from blt.machine.hardware import cache_memory
 from blt.serve import logs
 from blt.serve.app import create_app
@@ -36,7 +37,7 @@ class Options(BaseModel):
     cors_origins: tuple[str, ...] = ()
     batch: int = Field(default=16, ge=1)
     queue: int = Field(default=64, ge=1)  # of each replica
-    precision: str | None = None
+    precision: Precision | None = None
     draft_bytes: int = Field(default=0, ge=0)
     threshold: float | None = None
     target_patch_size: float | None = None
@@ -48,7 +49,8 @@ class Options(BaseModel):
     max_replicas: int = Field(default=4, ge=1)
     cpus: float = Field(default=1.0, ge=0)  # of each replica
     gpus: float = Field(default=0.0, ge=0)
-    device: str = "auto"  # a GPU where gpus gives one, else the CPU
+    # auto: a GPU where gpus gives one, else the CPU. Ray shows each replica its own GPU, the first.
+    device: Literal["auto", "cpu", "cuda", "cuda:0"] = "auto"
 
     def place(self) -> str:
         """Where the model of each replica works.
@@ -79,7 +81,7 @@ class Options(BaseModel):
             cors_origins=self.cors_origins,
             max_batch=self.batch,
             max_queue=self.queue,
-            precision=self.precision,  # type: ignore[arg-type]
+            precision=self.precision,
             draft_bytes=self.draft_bytes,
             threshold=self.threshold,
             target_patch_size=self.target_patch_size,

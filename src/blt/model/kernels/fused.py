@@ -47,8 +47,10 @@ class AddNorm(torch.autograd.Function):
         out, weight, scale = ctx.saved_tensors
         x_dtype, total_dtype, delta_dtype = ctx.dtypes
         wide_weight = weight.to(scale.dtype)
-        # A weight of exactly 0 hides what it scaled: its own gradient is taken as 0.
-        inverse = torch.where(wide_weight == 0, 0.0, 1.0 / wide_weight)
+        # A weight of 0, or one whose inverse is infinite, hides what it scaled: its own gradient is
+        # taken as 0.
+        tiny = wide_weight.abs() < torch.finfo(wide_weight.dtype).tiny
+        inverse = torch.where(tiny, 0.0, 1.0 / wide_weight)
         d_weight, d_x = torch.zeros_like(wide_weight), torch.empty_like(out, dtype=total_dtype)
         d_delta = None if delta_dtype is None else torch.empty_like(out, dtype=delta_dtype)
         for rows in chunks(out):

@@ -4,7 +4,7 @@
  */
 
 import * as api from "./api.js";
-import { byId, el, isAbort, Notice, oncePerFrame } from "./dom.js";
+import { byId, el, isAbort, limit, Notice, oncePerFrame } from "./dom.js";
 
 const NAMES = { user: "You", assistant: "Model" };
 
@@ -23,7 +23,7 @@ export class ChatPanel {
     if (!model.chat) return;
     this.notice = new Notice(byId("chat-notice"));
     this.show = oncePerFrame(() => this.#drawLast());
-    byId("chat-bytes").max = String(model.max_bytes);
+    limit(byId("chat-bytes"), model.max_bytes);
     byId("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();

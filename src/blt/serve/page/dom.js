@@ -101,6 +101,12 @@ export class Notice {
   }
 }
 
+/** Let a field of a number say, and ask for, no more than the server gives. */
+export function limit(field, most) {
+  field.max = String(most);
+  field.value = String(Math.min(Number(field.value), most));
+}
+
 /** @param {Error} error @returns {boolean} did we end it ourselves? */
 export function isAbort(error) {
   return error.name === "AbortError";

@@ -5,7 +5,7 @@
 
 import * as api from "./api.js";
 import { byteName, fromBase64, units } from "./bytes.js";
-import { byId, el, isAbort, Notice, offer, oncePerFrame } from "./dom.js";
+import { byId, el, isAbort, limit, Notice, offer, oncePerFrame } from "./dom.js";
 import { showPiece, spoken } from "./inspector.js";
 import { meanSize, patchCount, patchIds } from "./patching.js";
 import { BEGINNINGS } from "./samples.js";
@@ -22,9 +22,10 @@ export class WritePanel {
   /** @type {AbortController|null} */
   #abort = null;
 
-  /** @param {{id: string, kind: string}} model */
+  /** @param {{id: string, kind: string, max_bytes: number}} model */
   constructor(model) {
     this.model = model;
+    limit(byId("max-bytes"), model.max_bytes);
     this.notice = new Notice(byId("write-notice"));
     this.view = new PatchView(byId("written"), (piece) => this.#inspect(piece));
     this.show = oncePerFrame(() => this.#draw());
