@@ -18,7 +18,7 @@ from blt.checkpoint.pretrained import load_patcher
 from blt.errors import UserError
 from blt.lm import LanguageModel
 from blt.patching import Patcher
-from blt.train import Recipe, Report, train_recipe
+from blt.train import Recipe, Report, job, train_recipe
 from blt.train.interrupt import StopRequest
 from blt.train.trainer import Step, Trainer
 
@@ -255,6 +255,15 @@ def test_a_training_that_comes_to_nothing_says_so_and_that_nothing_was_saved(
     recipe = replace(byte_recipe, train=replace(byte_recipe.train, steps=40, evals=10))
     with pytest.raises(UserError, match=r"in 10 steps in a row, up to step 10.*nothing was saved"):
         train_recipe(recipe, tmp_path / "run")
+
+
+def test_a_device_without_float64_is_refused_by_name(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "choose_device", lambda _: torch.device("mps"))
+    with pytest.raises(UserError, match=r"train\.device: .*float64, which mps lacks"):
+        train_recipe(byte_recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_device_that_is_not_there_leaves_no_run(byte_recipe: Recipe, tmp_path: Path) -> None:

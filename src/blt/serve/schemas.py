@@ -330,6 +330,8 @@ class ModelCard(BaseModel):
     kind: Literal["blt", "byte"]
     rule: str
     threshold: float | None
+    threshold_add: float | None
+    stride: int | None
     max_prompt_bytes: int
     max_bytes: int
     draft_bytes: int

@@ -22,7 +22,7 @@ from blt.data.text import (
     heldout_by_source,
     template_of_shards,
 )
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.lm import BLT, ByteLM, LanguageModel, TokenLM
 from blt.machine.hardware import device_name
 from blt.machine.precision import choose_device, choose_dtype, settle_bfloat16
@@ -136,7 +136,8 @@ def _open(recipe: Recipe, run_folder: str | os.PathLike[str], hooks: Hooks | Non
         raise UserError(
             "the recipe has a section byteify; train it with hooks=blt.byteify.hooks_of(recipe)"
         )
-    choose_device(recipe.train.device)
+    on_mps = choose_device(recipe.train.device).type == "mps"
+    require(not on_mps, "train.device: training adds up in float64, which mps lacks; take 'cpu'")
     hooks = hooks or Hooks()
     recipe = hooks.resolve(recipe)
     begins = recipe.init is not None and not (Path(run_folder) / CHECKPOINT / TRAINER).is_file()

@@ -18,10 +18,15 @@ const MOST_BYTES = 240; // of the text, in each row
  * @param {import("./patches-panel.js").Answer} answer
  * @param {Rule} chosen
  * @param {boolean[]} starts by the chosen rule
- * @param {Partial<Rule>} model its own rule and threshold
+ * @param {Partial<Rule>} model its own rule and its parameters
  */
 export function showRules(body, answer, chosen, starts, model) {
-  const own = { rule: model.rule ?? "model", threshold: model.threshold ?? chosen.threshold };
+  const own = {
+    rule: model.rule ?? "model",
+    threshold: model.threshold ?? chosen.threshold,
+    threshold_add: model.threshold_add ?? chosen.threshold_add,
+    stride: model.stride ?? chosen.stride,
+  };
   const set = chosen.rule === "model" ? { ...chosen, ...own } : chosen;
   const others = model.rules.map((card) => {
     const { rule } = card;
