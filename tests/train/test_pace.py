@@ -79,6 +79,8 @@ def test_what_is_expected_is_what_blt_plan_expects(
     monkeypatch.setattr(pace, "peak_flops", lambda device, dtype: h100.flops)
     monkeypatch.setattr(pace, "kind_of", lambda device: h100)
     data = DataConfig(("nowhere.txt",), context_bytes=meter.context_bytes, batch_bytes=BATCH)
-    plan = make_plan(Recipe("byte", data, TrainConfig(steps=1), byte_model=TINY), h100)
+    plan = make_plan(
+        Recipe("byte", data, TrainConfig(steps=1, compile=False), byte_model=TINY), h100
+    )
     assert plan.mfu != ASSUMED
     assert Pace(meter, None, BATCH)._expected(None) == pytest.approx(plan.bytes_per_second)

@@ -89,8 +89,7 @@ def card_of(service: Service, started: int) -> ModelCard:
         kind=service.lm.kind,  # type: ignore[arg-type]
         rule=own.rule,
         threshold=parameters_of(own).get("threshold"),
-        threshold_add=parameters_of(own).get("threshold_add"),
-        stride=own.stride if own.rule == "static" else None,
+        parameters=parameters_of(own),
         max_prompt_bytes=limits.prompt_bytes,
         max_bytes=limits.max_bytes,
         draft_bytes=service.drafts,

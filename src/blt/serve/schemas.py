@@ -330,8 +330,7 @@ class ModelCard(BaseModel):
     kind: Literal["blt", "byte"]
     rule: str
     threshold: float | None
-    threshold_add: float | None
-    stride: int | None
+    parameters: dict[str, float] = Field(description="that its rule uses")
     max_prompt_bytes: int
     max_bytes: int
     draft_bytes: int

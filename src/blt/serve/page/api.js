@@ -34,7 +34,7 @@ export function setKeyPrompt(ask) {
 /** @typedef {{signal?: AbortSignal, onWait?: (message: string) => void}} Options */
 
 /** @param {Options} [options] @returns {Promise<{id: string, kind: string, rule?: string, threshold?: number,
- *   chat: boolean, max_bytes: number, rules: import("./patching.js").RuleCard[]}>} */
+ *   parameters: Record<string, number>, chat: boolean, max_bytes: number, rules: import("./patching.js").RuleCard[]}>} */
 export async function model(options) {
   const { data } = await (await send("v1/models", undefined, options)).json();
   if (!data?.length) throw new ApiError("The server has no model.", 200);

@@ -24,8 +24,8 @@ export function showRules(body, answer, chosen, starts, model) {
   const own = {
     rule: model.rule ?? "model",
     threshold: model.threshold ?? chosen.threshold,
-    threshold_add: model.threshold_add ?? chosen.threshold_add,
-    stride: model.stride ?? chosen.stride,
+    threshold_add: model.parameters.threshold_add ?? chosen.threshold_add,
+    stride: model.parameters.stride ?? chosen.stride,
   };
   const set = chosen.rule === "model" ? { ...chosen, ...own } : chosen;
   const others = model.rules.map((card) => {
