@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from pydantic import ValidationError
 
 from served import wait_until
 from shapes import random_blt
@@ -71,6 +72,9 @@ def test_an_impossible_option_is_refused_before_anything_is_deployed() -> None:
         build(Options(target_patch_size=4.0))
     with pytest.raises(UserError, match="cors_origins"):
         build(Options(cors_origins=("site.example",)))
+    for wrong in ({"precision": "fp16"}, {"gpus": 1, "device": "cuda:1"}):
+        with pytest.raises(ValidationError, match=next(iter(wrong.keys() - {"gpus"}))):
+            Options(**wrong)
 
 
 def test_a_replica_is_on_a_gpu_exactly_where_ray_gives_it_one(

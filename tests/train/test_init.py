@@ -168,6 +168,13 @@ def test_the_model_in_the_package_of_each_kind(
         from_file("token", PRETRAINED)
 
 
+def test_a_token_models_card_says_that_it_reads_tokens(runs: dict[str, Path]) -> None:
+    card = write_card(open_checkpoint(runs["token"] / "checkpoint"), "blt", "me/mine", None)
+    assert "tokens over bytes, by the BPE of its tokenizer.json" in card
+    assert "no tokenizer" not in card
+    assert "tokenizer-free" not in card
+
+
 def test_the_card_says_what_was_changed_and_what_it_cost(
     runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
 ) -> None:
