@@ -239,8 +239,7 @@ def both_can_run(model: str) -> blt.BLT:
         UserError: another model; says which.
     """
     lm = blt.load(model)
-    cut = isinstance(lm, blt.BLT) and lm.config.entropy_model is not None
-    if not (isinstance(lm, blt.BLT) and cut and lm.config.patching.rule == "entropy"):
+    if not isinstance(lm, blt.BLT) or lm.config.patching.rule != "entropy":
         raise UserError(
             f"{model}: is no BLT that cuts by an entropy model's entropies, and transformers has "
             "no other; name a folder of one with --model"

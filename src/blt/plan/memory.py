@@ -78,9 +78,8 @@ def step_memory(
     trained = [parameter for part in parts for parameter in part.parameters()]
     steps = _steps(parts, world)
     gradients = sum(step[0] for step in steps) if world == 1 else _size(trained, world)
-    peak = _peak(parts, steps)
-    if accumulate > 1:
-        peak = _peak_of_several(parts, steps, accumulate, world)
+    several = accumulate > 1
+    peak = _peak_of_several(parts, steps, accumulate, world) if several else _peak(parts, steps)
     working = max(0, round(peak) - gradients)
     sizes = (sum(weights), gradients, _state(model, trained, optimizer, world), working)
     return StepMemory(*sizes, peak=sum(sizes))

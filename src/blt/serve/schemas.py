@@ -36,8 +36,11 @@ class Strict(BaseModel):
         """One is enough to refuse a request; hundreds of thousands would take seconds to list."""
         if not isinstance(data, dict):
             return data
-        unknown = [name for name in data if name not in cls.model_fields]
-        return {name: value for name, value in data.items() if name not in {*unknown[1:]}}
+        others = {name for name in data if name not in cls.model_fields}
+        if len(others) < 2:
+            return data
+        first = next(name for name in data if name in others)
+        return {n: value for n, value in data.items() if n == first or n not in others}
 
 
 # Lists whose first error is told alone, for the same reason.

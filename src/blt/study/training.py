@@ -22,7 +22,7 @@ from blt.study.scoring import validation
 from blt.study.search import Search
 from blt.study.timing import Clock, Watch
 from blt.train.build import learned_tokenizer
-from blt.train.corpus import PATCH_SAMPLE, open_text
+from blt.train.corpus import open_text
 from blt.train.job import train_recipe
 from blt.train.loop import OnProgress, Report
 from blt.train.recipe import Recipe
@@ -118,7 +118,7 @@ class Training:
         """
         how = recipe.data.context_bytes, recipe.train.eval_bytes
         if how not in self._sources:
-            opened = open_text(recipe, heldout_bytes=max(PATCH_SAMPLE, self.study.validation_bytes))
+            opened = open_text(recipe, heldout_bytes=self.study.validation_bytes)
             for source in opened:
                 none = f"{self.study.where}: base.data.sources: {source.name} holds nothing out"
                 require(any(source.heldout), f"{none}, and searches go by that: prepare it again")

@@ -21,7 +21,7 @@ PATCH_SAMPLE = 65536  # bytes of held-out text that the patch size is reported o
 
 
 def open_text(
-    recipe: Recipe, template: ChatTemplate | None = None, heldout_bytes: int = PATCH_SAMPLE
+    recipe: Recipe, template: ChatTemplate | None = None, heldout_bytes: int = 0
 ) -> list[Source]:
     """What a recipe trains on and is evaluated on.
 
@@ -39,7 +39,7 @@ def open_text(
         heldout=data.heldout,
         max_bytes=data.max_bytes,
         context_bytes=data.context_bytes,
-        heldout_bytes=max(heldout_bytes, recipe.train.eval_bytes),
+        heldout_bytes=max(PATCH_SAMPLE, heldout_bytes, recipe.train.eval_bytes),
         reading=Reading(data.learn, data.max_broken, template),
     )
     if recipe.byteify is not None:
