@@ -74,6 +74,13 @@ class BLTDocuments(CachedModel):
             return bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
         return bytes_read + 1
 
+    @staticmethod
+    def longest_patch(model: ByteLatentTransformer, bytes_read: int) -> int:
+        """Bytes of the longest patch that a text of so many bytes can have."""
+        rule = model.config.patching
+        longest = {"byte": 1, "static": rule.stride}.get(rule.rule, bytes_read + 1)
+        return min(bytes_read + 1, longest, rule.max_patch_length or longest)
+
     # --- whole documents -------------------------------------------------------------------------
 
     @torch.inference_mode()

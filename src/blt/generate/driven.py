@@ -45,6 +45,10 @@ class DrivenWriter:
     def __init__(self, model: CachedModel) -> None:
         self.model, self.running = model, list[Request]()
 
+    def besides(self, bytes_read: int) -> int:
+        """Bytes that writing can take for a text, besides the model's caches: none."""
+        return 0
+
     def memory(self, requests: Sequence[Request]) -> int:
         """Bytes of caches for requests together."""
         return sum(request.memory for request in requests)

@@ -104,7 +104,9 @@ class Engine:
         own = cache_memory(self.model.device) if memory_budget is None else memory_budget
         self.memory_budget = own
         kept = self.model.dtype
-        self._memory_of = lambda bytes_read: type(self.model).memory(model, bytes_read, kept)
+        self._memory_of = lambda bytes_read: (
+            type(self.model).memory(model, bytes_read, kept) + self._writer.besides(bytes_read)
+        )
         self._working_of = lambda prompt_bytes: working_memory(whole, prompt_bytes)
         self._writer: DrivenWriter | CapturedWriter = (
             CapturedWriter(self.model) if captured else DrivenWriter(self.model)

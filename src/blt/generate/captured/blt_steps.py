@@ -19,8 +19,6 @@ from blt.model.transformer import entropy
 from blt.patching.streaming import contexts_after, opens_after, running_max
 from blt.vocab import OFFSET
 
-FIRST_OPEN = 256  # bytes of an open patch that there is room for at first: more takes new graphs
-
 
 class BLTSteps(Writing):
     """What the host launches for each byte: drafts if there are any, then the others in order.
@@ -57,7 +55,7 @@ class BLTSteps(Writing):
             last = encoder.cross_attention[-1]
             assert isinstance(last, PatchesFromBytes)
             self.crossing, heads = last, last.heads
-        shape = (self.most, 2, heads, FIRST_OPEN, self.dim // max(heads, 1))
+        shape = (self.most, 2, heads, 0, self.dim // max(heads, 1))  # Rooms makes it larger
         self.patching = Patching(
             torch.zeros(self.most, self.dim, dtype=dtype, device=self.device),
             torch.zeros(shape, dtype=model.dtype, device=self.device),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from blt.generate.caches.rings import MAX_ROWS
 from blt.generate.captured.blt_steps import BLTSteps
 from blt.generate.captured.slots import bucket, power_of_two
 from blt.generate.captured.steps import Writing
+from blt.generate.incremental_blt import CachedBLT
 
 FIRST_PATCHES = 64  # slots for patches at first
+FIRST_OPEN = 256  # bytes of an open patch that all rows have room for: more takes new graphs
 
 
 class Rooms:
@@ -37,10 +40,12 @@ class Rooms:
             return changed
         if steps.seeing.reserve(n):
             changed += ["guess", "close", "write"]
-        if steps.crossing is not None and open_bytes > steps.patching.open.shape[3]:
-            self._grow_open(steps, power_of_two(open_bytes))
-            changed += ["encode", "close"]
         cache, rows = steps.patches, bucket(texts, steps.most)
+        open_rows, _, _, open_room, _ = steps.patching.open.shape
+        if steps.crossing is not None and (rows > open_rows or open_bytes > open_room):
+            room = max(FIRST_OPEN, power_of_two(open_bytes))
+            self._resize_open(steps, steps.most if room == FIRST_OPEN else rows, room)
+            changed += ["encode", "close"]
         needed = min(patches, most_patches)
         if rows > cache.rows or needed > cache.room:
             room = max(FIRST_PATCHES, power_of_two(needed + 1)) - 1  # and the slot nobody reads
@@ -48,19 +53,28 @@ class Rooms:
             changed.append("close")
         return changed
 
+    def of_open(self, bytes_read: int) -> int:
+        """Bytes for the open patch of a text, as long as it can be, beyond what all rows have."""
+        steps = self.steps
+        if not isinstance(steps, BLTSteps) or steps.crossing is None:
+            return 0
+        longest = CachedBLT.longest_patch(steps.net, bytes_read) + 2 * MAX_ROWS
+        room = power_of_two(longest)
+        one = steps.patching.open[:1, :, :, :1]
+        return 0 if room <= FIRST_OPEN else room * one.numel() * one.element_size()
+
     @staticmethod
-    def _grow_open(steps: BLTSteps, room: int) -> None:
-        """Give every byte of the open patches its slot in a larger ring."""
+    def _resize_open(steps: BLTSteps, rows: int, room: int) -> None:
+        """Give every byte of the open patches its slot in a ring of another size."""
         old = steps.patching.open  # [B, 2, H, OPEN, D]
-        shape = list(old.shape)
-        shape[3] = room
-        grown = old.new_zeros(shape)
-        back = torch.arange(1, 1 + old.shape[3], dtype=torch.int64, device=old.device)
-        position = steps.texts.position[:, None] - back  # [B, OPEN]
-        row = torch.arange(len(old), dtype=torch.int64, device=old.device)[:, None]
-        held = old[row, :, :, position % old.shape[3]]  # [B, OPEN, 2, H, D]
-        grown[row, :, :, position % room] = held
-        steps.patching.open = grown
+        new = old.new_zeros(rows, *old.shape[1:3], room, old.shape[4])
+        both, last = min(len(old), rows), min(old.shape[3], room)
+        back = torch.arange(1, 1 + last, dtype=torch.int64, device=old.device)
+        position = steps.texts.position[:both, None] - back  # [B, OPEN]
+        row = torch.arange(both, dtype=torch.int64, device=old.device)[:, None]
+        if last:
+            new[row, :, :, position % room] = old[row, :, :, position % old.shape[3]]
+        steps.patching.open = new
 
     def move(self, source: int, target: int) -> None:
         """The text in row ``source`` takes row ``target``; its old row is empty."""

@@ -66,6 +66,10 @@ class CapturedWriter:
         self._told_places = 1  # of what was chosen last
         self._settle()
 
+    def besides(self, bytes_read: int) -> int:
+        """Bytes that the steps' own caches can take for a text, besides the model's."""
+        return self.rooms.of_open(bytes_read)
+
     def memory(self, requests: Sequence[Request]) -> int:
         """Bytes of caches for requests together: every row has the room of the longest."""
         longest = max((request.memory for request in requests), default=0)
