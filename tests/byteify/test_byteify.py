@@ -20,6 +20,7 @@ from blt.byteify import byteify, hooks_of
 from blt.byteify.cuts import tokens_of
 from blt.byteify.hooks import Byteify
 from blt.byteify.start import LAYERS
+from blt.byteify.teacher import Teacher
 from blt.cli import main
 from blt.data.form import SourceConfig
 from blt.data.prepare import Options, prepare
@@ -29,6 +30,7 @@ from blt.model.flops import flops_per_byte
 from blt.model.language import Batch
 from blt.model.packing import end_to_end
 from blt.patching import PatchingConfig
+from blt.plan import find_hardware, make_plan
 from blt.train import DataConfig, Recipe, Report, TrainConfig, train_recipe, write_recipe
 from blt.train.hooks import Extra
 from blt.train.loop import OnProgress
@@ -150,6 +152,25 @@ def test_a_teacher_changes_what_is_learned_and_is_counted(recipe: Recipe, tmp_pa
     assert flops[1] > 1.01 * flops[0]
     assert found[1][0] == found[0][0]
     assert found[1][-1] != found[0][-1]
+
+
+def test_a_plan_counts_the_token_model_that_teaches(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    hooks = hooks_of(recipe)
+    assert isinstance(hooks, Byteify)
+    teacher = Teacher(hooks.reader, hooks.source, torch.device("cpu"))
+    held = teacher.embedding.nbytes + teacher.norm.nbytes + teacher.head.nbytes
+    ways: tuple[dict[str, Any], ...] = ({"frozen": 0.0}, {"distill": 0.0}, {})
+    plans = [make_plan(changed(recipe, byteify=way), find_hardware("H100")) for way in ways]
+    without, silent, speaking = (plan.teacher for plan in plans)
+    assert (without, silent) == (0, held)
+    logits = 4 * len(teacher.head) * recipe.data.batch_bytes / 4.5  # of about so many tokens
+    assert logits < speaking - silent < 8 * logits
+    assert {plan.needed - plan.teacher for plan in plans} == {plans[0].needed}
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    assert main(["plan", str(tmp_path / "recipe.toml"), "--hardware", "H100"]) == 0
+    assert "the token model that teaches" in capsys.readouterr().out
 
 
 def test_in_the_first_stage_the_layers_read_what_they_read_in_the_source(

@@ -121,6 +121,15 @@ class Byteify(Hooks):
             assert self.reader  # or refused by now
         return replace(recipe, model=shape)
 
+    def memory(self, batch_bytes: int, patch_size: float, itemsize: int) -> int:
+        """Of the teacher of the first stage, a patch for each of its tokens."""
+        if not self.begins_frozen:
+            return 0
+        tokens = round(batch_bytes / patch_size)
+        saying = self.config.distill > 0
+        said = Teacher.saying_memory(self.source, tokens, itemsize) if saying else 0
+        return Teacher.memory(self.source) + said
+
     def learn_table(
         self, texts: Sequence[bytes], config: PatchingConfig, target: float
     ) -> tuple[PatchingConfig, Tensor]:

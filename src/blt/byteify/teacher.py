@@ -12,6 +12,7 @@ the token goes on is taken as known, where it might have ended, and the byte bel
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from blt.tokens.tokenizer import ByteTokenizer
 
 LEAST = 1e-9  # probability of all tokens that fit, below which rounding decides between bytes
 CHUNK = 2**24  # probabilities held at once, in float64
+KEPT = ("embedding", "norm.weight", "head.weight")  # of the source, in float32
+OF_CHUNK = 4 + 8 + 8  # bytes of each of its numbers: as they are, added up, with a zero in front
 
 
 class TokenBytes:
@@ -126,9 +129,8 @@ class Teacher:
     def __init__(self, reader: Reader, source: Checkpoint, device: torch.device) -> None:
         assert isinstance(reader.tokenizer, ByteTokenizer)
         self.tokenizer, self.bos, self.eos = reader.tokenizer, reader.bos, reader.eos
-        names = ("embedding", "norm.weight", "head.weight")
         self.embedding, self.norm, self.head = (
-            source.tensors.read(name).float().to(device) for name in names
+            source.tensors.read(name).float().to(device) for name in KEPT
         )
         self.eps = source.config.norm_eps
         self.bytes = TokenBytes(self.tokenizer.tokens())
@@ -137,6 +139,19 @@ class Teacher:
             count <= size,
             f"{source.where}: the tokenizer has {count} tokens, the model only {size}",
         )
+
+    @staticmethod
+    def memory(source: Checkpoint) -> int:
+        """Bytes that stay on the device."""
+        return sum(4 * math.prod(source.tensors.specs[name].shape) for name in KEPT)
+
+    @staticmethod
+    def saying_memory(source: Checkpoint, tokens: int, itemsize: int) -> int:
+        """Bytes that it takes for a moment to say what comes after so many tokens."""
+        vocabulary, dim = source.tensors.specs["head.weight"].shape
+        numbers = tokens * vocabulary
+        head = vocabulary * dim * itemsize if itemsize < 4 else 0  # as the product reads it
+        return head + itemsize * numbers + OF_CHUNK * min(CHUNK, numbers)
 
     @property
     def head_flops(self) -> float:

@@ -84,6 +84,7 @@ def print_plan(plan: Plan, hardware: Hardware) -> None:
             ("optimiser", _bytes(memory.optimizer)),
             ("activations, gathered weights", _bytes(memory.working)),
             ("all tensors at the peak", _bytes(memory.peak)),
+            *([("the token model that teaches", _bytes(plan.teacher))] if plan.teacher else []),
             ("needed", Text(f"{_bytes(plan.needed)} of {_bytes(hardware.memory)}: ") + verdict),
         ],
     )

@@ -37,6 +37,7 @@ class Plan:
         entropy_flops: per byte, of the entropy model's forward pass.
         training_flops: per byte, forward and backward, the entropy model left out.
         memory: of one device's process.
+        teacher: bytes of a device that the token model of `blt byteify` takes besides.
         needed: bytes of a device, with what is not tensors.
         batch_bytes: ids of one step, on all devices.
         steps: None: the recipe's time decides.
@@ -55,6 +56,7 @@ class Plan:
     entropy_flops: float
     training_flops: float
     memory: StepMemory
+    teacher: int
     needed: float
     fits: bool
     batch_bytes: int
@@ -89,7 +91,8 @@ def make_plan(
         "lora: blt plan knows trainings of all weights, and adapters take less memory; to see the "
         "most that it can be, plan the recipe without this section",
     )
-    recipe = hooks_of(recipe).resolve(recipe)
+    hooks = hooks_of(recipe)
+    recipe = hooks.resolve(recipe)
     config = shape_of(recipe)
     data, train = recipe.data, recipe.train
     patch_size = _patch_size(recipe)
@@ -121,7 +124,9 @@ def make_plan(
     limit = min(limits, key=limits.__getitem__)
     total = limits[limit]
     seconds = total / speed
-    needed = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY
+    teacher = hooks.memory(data.batch_bytes, patch_size, dtype.itemsize)
+    own = memory.resident if hardware.shared_memory else memory.peak + OTHER_MEMORY
+    needed = own + teacher
     hourly = hardware.price if price is None else price
     return Plan(
         parameters=parameters(meta_model(config)),
@@ -129,6 +134,7 @@ def make_plan(
         entropy_flops=entropy,
         training_flops=training,
         memory=memory,
+        teacher=teacher,
         needed=needed,
         fits=needed <= hardware.memory,
         batch_bytes=batch,

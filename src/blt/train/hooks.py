@@ -37,6 +37,16 @@ class Hooks:
         """
         return recipe
 
+    def memory(self, batch_bytes: int, patch_size: float, itemsize: int) -> int:
+        """Bytes on the device of each process, besides those of a step that trains the model.
+
+        Args:
+            batch_bytes: ids that a process lays into one batch.
+            patch_size: mean bytes per patch.
+            itemsize: bytes of a number in matrix products.
+        """
+        return 0
+
     def learn_table(
         self, texts: Sequence[bytes], config: PatchingConfig, target: float
     ) -> tuple[PatchingConfig, Tensor] | None:
