@@ -67,11 +67,17 @@ def test_browser_patches_by_every_rule_as_the_library_does(page: Any) -> None:
         entropies[::3] = threshold  # in float32: what is equal is not above
         for rule in ("entropy", "entropy-monotonic", "entropy-combined", "space", "static", "byte"):
             config = patching.PatchingConfig(
-                rule, threshold=threshold, threshold_add=0.1, stride=1 + seed % 5
+                rule,
+                threshold=threshold,
+                threshold_add=0.1,
+                stride=1 + seed % 5,
+                max_patch_length=(None, 1, 3, 4)[seed % 4],
             )
             starts = patching.decide(config, vocab.encode(data), entropies)[1:-1]
             fields = ("rule", "threshold", "threshold_add", "stride")
             parameters = {name: getattr(config, name) for name in fields}
+            if config.max_patch_length is not None:
+                parameters["max_patch_length"] = config.max_patch_length
             cases.append((parameters, list(data), entropies[:-1].tolist(), starts.tolist()))
     wrong = page.evaluate(
         """async (cases) => {
@@ -121,10 +127,13 @@ def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
     assert asked == []
 
 
-def test_a_model_that_cuts_by_entropy_shows_its_threshold(page: Any) -> None:
+def test_a_model_that_cuts_by_entropy_shows_its_threshold_and_keeps_its_longest_patch(
+    page: Any, shipped: BLT
+) -> None:
     def with_a_threshold(route: Any) -> None:
         models = route.fetch().json()
-        models["data"][0] |= {"rule": "entropy", "threshold": 2.0}
+        own = {"threshold": 2.0, "max_patch_length": 3}
+        models["data"][0] |= {"rule": "entropy", "threshold": 2.0, "parameters": own}
         route.fulfill(json=models)
 
     page.route("**/v1/models", with_a_threshold)
@@ -136,6 +145,8 @@ def test_a_model_that_cuts_by_entropy_shows_its_threshold(page: Any) -> None:
     assert page.locator("#theta").input_value() == "2"
     page.locator("#theta").fill("1.5")
     assert page.locator("#rule").input_value() == "entropy"
+    patches = cut(shipped, TEXT, threshold=1.5, max_patch_length=3).lengths
+    wait_for(page, "#count-patches", str(len(patches)))
 
 
 def test_rules_stand_side_by_side(page: Any, shipped: BLT) -> None:

@@ -43,7 +43,7 @@ export class PatchesPanel {
   #remark = ""; // about what is in the box, until that changes
 
   /** @param {{kind: string, rule?: string, threshold?: number, max_prompt_bytes?: number,
-   *   rules: import("./patching.js").RuleCard[]}} model */
+   *   parameters: Record<string, number>, rules: import("./patching.js").RuleCard[]}} model */
   constructor(model) {
     this.model = model;
     this.text = byId("text");
@@ -196,13 +196,17 @@ export class PatchesPanel {
     this.#cut();
   }
 
-  /** @returns {import("./patching.js").Rule} */
+  /**
+   * What is set; the longest patch is that of a model that cuts by entropies, as the server has it.
+   * @returns {import("./patching.js").Rule}
+   */
   #rule() {
     return {
       rule: byId("rule").value,
       threshold: Number(byId("theta").value),
       threshold_add: Number(byId("theta-add").value),
       stride: Number(byId("stride").value),
+      max_patch_length: this.model.rule?.startsWith("entropy") ? this.model.parameters.max_patch_length : undefined,
     };
   }
 

@@ -4,7 +4,8 @@
  * @module
  */
 
-/** @typedef {{rule: string, threshold?: number, threshold_add?: number, stride?: number}} Rule */
+/** @typedef {{rule: string, threshold?: number, threshold_add?: number, stride?: number,
+ *   max_patch_length?: number}} Rule */
 /** @typedef {import("./bytes.js").Unit} Unit */
 /** @typedef {{units: Unit[], start: number, end: number, patch: number, cut: boolean}} Piece
  * Units that are drawn together: all in one patch or, if cut, one that several patches share. */
@@ -21,7 +22,12 @@
 export function decide(rule, bytes, entropies) {
   const holds = predicate(rule, bytes, entropies);
   if (!holds) throw new Error(`unknown rule ${rule.rule}`);
-  return Array.from(bytes, (_, i) => i === 0 || holds(i));
+  const { max_patch_length: longest = Infinity } = rule;
+  let opened = 0; // the last start by the rule itself
+  return Array.from(bytes, (_, i) => {
+    if (i === 0 || holds(i)) opened = i;
+    return (i - opened) % longest === 0;
+  });
 }
 
 /** Can this page cut by a rule, or must the server be asked? @param {string} rule */

@@ -45,8 +45,9 @@ export function startsOf(rule, { bytes, entropies, modelStarts, serverStarts }) 
 
 /** @returns {Rule} */
 function matched({ rule, parameters: taken }, chosen, entropies, starts) {
-  if (taken.includes("stride")) return { rule, stride: Math.max(1, Math.round(meanSize(starts))) };
-  if (!taken.includes("threshold")) return { rule };
+  const { max_patch_length } = chosen;
+  if (taken.includes("stride")) return { rule, stride: Math.max(1, Math.round(meanSize(starts))), max_patch_length };
+  if (!taken.includes("threshold")) return { rule, max_patch_length };
   const parameters = { ...chosen, rule };
   return { ...parameters, threshold: thresholdFor(parameters, entropies, Math.max(1, patchCount(starts))) };
 }
