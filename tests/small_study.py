@@ -58,7 +58,7 @@ WIDE = """[[families]]
 name = "wide"
 group = "bytes"
 varies = "flat"
-joins = 3e8
+joins = 2e8
 recipe = { kind = "byte" }
 sizes = "bytes"
 """

@@ -256,6 +256,19 @@ def test_a_variant_that_beats_who_it_varies_goes_on_without_it() -> None:
     assert [family.name for family in search.families(1e9)] == ["flat"]
 
 
+def test_a_variant_that_leaves_is_searched_there_and_takes_nobody_with_it() -> None:
+    """It is the better one, and who is clearly worse goes on without it."""
+    once = replace(variant("flat", "once"), leaves=1e8)
+    families = family("flat", "flat"), once, variant("flat", "later", joins=1e9)
+    made = study(*families, budgets=3, rate_tries=(3, 1, 1))
+    better, worse = bowl(2, 1, 2.0), bowl(2, 1, 5.0)
+    search = play(made, {"flat": worse, "once": better, "later": better})
+    assert {out.after for out in search.left_out} == {1e9}
+    there = [[one.name for one in search.families(budget)] for budget in made.budgets]
+    assert there == [["flat"], ["flat", "once"], ["flat", "later"]]
+    assert {p.budget for p in search.chosen() if p.family == "once"} == {1e8}
+
+
 @given(st.integers(0, 5), st.integers(0, 4), st.floats(0.5, 4.0))
 def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
     size: int, rate: int, worse: float
@@ -290,6 +303,7 @@ def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
         ({"spends": 0.5, "varies": "wyde", "joins": 1e8}, "no 'wyde' that has its group.*wide"),
         ({"spends": 0.5, "varies": "wide", "joins": 1e7}, "no 'wide' that has its group"),
         ({"spends": 0.5, "varies": "less", "joins": 1e8}, "no 'less' that has its group"),
+        ({"spends": 0.5, "varies": "once", "joins": 1e8}, "no 'once' that has its group"),
         (
             {"spends": 0.5, "varies": "flat", "joins": 1e8, "sizes": (("byte_model.layers=3",),)},
             "no 'flat' that has its group, recipe, sizes and patcher",
@@ -306,7 +320,8 @@ def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
 )
 def test_who_spends_less_than_nobody_is_refused(changes: dict[str, Any], said: str) -> None:
     less = replace(variant("flat", "less"), spends=0.5)
-    others = family("flat", "flat"), variant("flat"), less
+    once = replace(variant("flat", "once"), leaves=1e8)
+    others = family("flat", "flat"), variant("flat"), once, less
     with pytest.raises(ValueError, match=said):
         study(*others, replace(family("quick", "flat"), **changes))
 
@@ -316,6 +331,8 @@ def test_who_spends_less_than_nobody_is_refused(changes: dict[str, Any], said: s
     [
         ({"varies": "flat"}, "belong together"),
         ({"joins": 1e8}, "belong together"),
+        ({"leaves": 1e8}, "leaves is of a variant"),
+        ({"varies": "flat", "joins": 1e8, "leaves": 1e7}, "not below the budget it joins at"),
         ({"varies": "flut", "joins": 1e8}, "no 'flut' that varies nothing.*flat"),
         ({"varies": "wide", "joins": 1e8}, "no 'wide' that varies nothing"),
     ],

@@ -94,6 +94,9 @@ def test_an_entropy_model_that_is_not_there_stops_the_study_at_once(
         run_study(read_study(file), tmp_path / "out")
 
 
+LATE = WIDE.replace("joins = 2e8", "joins = 3e8")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -118,7 +121,8 @@ def test_an_entropy_model_that_is_not_there_stops_the_study_at_once(
         ('kind = "blt"', 'kind = "blt"\nentropy_model = "x"', "patcher and an entropy_model"),
         ("share = 0.1", "share = 0.9", "share must be above 0"),
         ("[base.data]", f"{ASKED}beside = ['flatt']\n[base.data]", "beside: no 'flatt'; did you"),
-        ("[[patchers]]", f"{WIDE}[[patchers]]", "wide: joins 3e.* is none of the budgets"),
+        ("[[patchers]]", f"{LATE}[[patchers]]", "wide: joins 3e.* is none of the budgets"),
+        ("[[patchers]]", f"{WIDE}leaves = 4e8\n[[patchers]]", "wide: leaves 4e.* is none of"),
         ("[base.data]", f"{ASKED}budgets = [3e8]\n[base.data]", "budgets: 3e8 is none"),
         (
             'kind = "byte"\ntrain',

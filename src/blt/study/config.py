@@ -25,6 +25,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,7 @@ class Family:
     # one's has ended.
     varies: str | None = None
     joins: float = 0.0  # the smallest budget that it is trained at
+    leaves: float = math.inf  # the largest; as it does not go on, it is not weighed there
     # A variant may spend less of each budget, to be compared in equal seconds: it is of the size
     # and rate that are best for the other, which are not searched again.
     spends: float = 1.0
@@ -82,6 +84,8 @@ class Family:
         )
         both = (self.varies is None) == (self.joins == 0)
         require(both, f"{self.name}: varies and joins belong together; name both or neither")
+        late = self.leaves == math.inf or (self.varies is not None and self.joins <= self.leaves)
+        require(late, f"{self.name}: leaves is of a variant, and not below the budget it joins at")
         require(0 < self.spends <= 1, f"{self.name}: spends must be above 0 and at most 1")
         alike = self.spends == 1 or self.varies is not None
         require(alike, f"{self.name}: spends needs varies: who does the same with all of a budget")
@@ -202,7 +206,7 @@ class Study:
         if family.varies is None:
             return
         less = family.spends < 1
-        same = "has its group, recipe, sizes and patcher, spends all, and joins no later"
+        same = "has its group, recipe, sizes and patcher, spends all, and is there as long"
         what = same if less else "varies nothing"
         known = [
             other.name
@@ -308,7 +312,8 @@ def _may_do_with_less(family: Family, variant: Family) -> bool:
     """Can ``variant`` be the same as ``family`` with a part of each budget?"""
     what = ("group", "recipe", "sizes", "patcher")
     alike = all(getattr(family, key) == getattr(variant, key) for key in what)
-    return alike and family.spends == 1 and family.joins <= variant.joins
+    there = family.joins <= variant.joins and variant.leaves <= family.leaves
+    return alike and there and family.spends == 1
 
 
 def _asked_until(asked: Sequence[OfBudgets], budget: float) -> tuple[OfBudgets, ...]:

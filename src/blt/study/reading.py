@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -43,8 +44,10 @@ def read_study(
     _lay_ladders(data, str(path))
     study = from_dict(Study, {**data, "where": str(path)}, str(path))
     for family in study.families:
-        there = family.joins in (0, *study.budgets)
-        require(there, f"{path}: {family.name}: joins {family.joins:g} is none of the budgets")
+        ends = ("joins", family.joins, 0.0), ("leaves", family.leaves, math.inf)
+        for key, budget, unnamed in ends:
+            there = budget in (unnamed, *study.budgets)
+            require(there, f"{path}: {family.name}: {key} {budget:g} is none of the budgets")
     text = from_dict(DataConfig, study.base.get("data", {}), f"{path}: base.data")
     for budget in study.budgets:
         at = f"at {short(budget)} FLOPs"

@@ -8,6 +8,7 @@ Pure: the same lines give the same answer, in every process that works on a stud
 * Of each group the best family goes on to the next budget, and those that are not clearly worse.
 * A variant joins the family that it varies at a budget, and begins at its best size and rates;
   one that spends less of each budget is neither searched nor weighed, and goes on with the other.
+  One that leaves after a budget is searched there, and not weighed.
 
 Searches and the rule go by validation bits: of the training sources' own held-out text, weighted
 as the sources are. The text that models are compared on takes no part.
@@ -95,7 +96,8 @@ class Search:
 
     def _families(self, budget: float) -> list[Family]:
         after = {of.family: of.after for below in self._below(budget) for of in self._rule(below)}
-        return [one for one in self.all if one.joins <= budget and not self._gone(one, after)]
+        there = [one for one in self.all if one.joins <= budget <= one.leaves]
+        return [one for one in there if not self._gone(one, after)]
 
     def _gone(self, family: Family, after: Mapping[str, float]) -> bool:
         """Was it left out itself, or one that it varies, before it joined?
@@ -254,7 +256,7 @@ class Search:
     def _weighed(self, budget: float) -> list[LeftOut]:
         if not self.is_done(budget):
             return []
-        families = [family for family in self.families(budget) if family.spends == 1]
+        families = [one for one in self.families(budget) if one.spends == 1 and budget < one.leaves]
         bits = {family.name: self.of_seeds(family, budget) for family in families}
         spread, found = self._spread(budget), []
         for group in dict.fromkeys(family.group for family in families):

@@ -126,6 +126,8 @@ def _missing(compared: Compared, family: Family, budget: float) -> str:
     """Why there is no cell."""
     if budget < family.joins:
         return "joins later"
+    if budget > family.leaves:
+        return "not tried any more"
     return "not run" if family in compared.search.families(budget) else "left out"
 
 
