@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch._dynamo as dynamo
 from blt.model import compiling
 from blt.model.config import TokenTransformerConfig
 from blt.patching import PatchingConfig
-from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
+from blt.train import DataConfig, Recipe, TrainConfig, read_recipe, train_recipe
 from shapes import TINY, TINY_BLT
 
 
@@ -69,3 +70,35 @@ def lookup_recipe(blt_recipe: Recipe) -> Recipe:
     assert blt_recipe.model is not None
     model = replace(blt_recipe.model, patching=PatchingConfig("lookup"), entropy_model=None)
     return replace(blt_recipe, model=model, entropy_model=None, target_patch_size=3.0)
+
+
+@pytest.fixture(scope="session")
+def runs(
+    blt_recipe: Recipe,
+    byte_recipe: Recipe,
+    token_recipe: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """A run of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {"blt": blt_recipe, "byte": byte_recipe, "token": token_recipe}
+    for kind, recipe in made.items():
+        train_recipe(recipe, folder / kind)
+    return {kind: folder / kind for kind in made}
+
+
+@pytest.fixture
+def from_file(blt_recipe: Recipe, tmp_path: Path) -> Callable[..., Recipe]:
+    """Reads a recipe that begins from a model, with more lines and changes."""
+
+    def read(kind: str, init: Path | str, more: str = "", *changes: str) -> Recipe:
+        (source,) = blt_recipe.data.sources
+        path = tmp_path / "recipe.toml"
+        path.write_text(
+            f'kind = "{kind}"\ninit = {json.dumps(str(init))}\n'
+            f"[data]\nsources = [{json.dumps(source)}]\ncontext_bytes = 100\nbatch_bytes = 256\n"
+            f'[train]\nsteps = 0\nprecision = "float32"\neval_bytes = 300\nevals = 1\n{more}'
+        )
+        return read_recipe(path, changes)
+
+    return read

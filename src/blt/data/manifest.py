@@ -14,6 +14,7 @@ from blt.files.strict_json import parse_object
 FORMAT = "blt-shards-1"
 MARKED_FORMAT = "blt-shards-2"  # some of the text is read only, which earlier versions cannot tell
 MANIFEST = "manifest.json"
+UNITS = "units"  # beside it: a folder for each unit of text, with its shards
 
 
 class Shard(Schema, extra="forbid"):

@@ -22,7 +22,7 @@ from blt.data.files import Found
 from blt.data.form import AnySource, path_of
 from blt.data.heldout import Division
 from blt.data.left_out import Tally
-from blt.data.manifest import FORMAT, MANIFEST, MARKED_FORMAT, Shard, read_manifest
+from blt.data.manifest import FORMAT, MANIFEST, MARKED_FORMAT, UNITS, Shard, read_manifest
 from blt.data.shards import ShardInfo, totals, write_lengths
 from blt.data.sources import units
 from blt.data.worker import (
@@ -178,7 +178,7 @@ def _begin(out: Path, options: Options, identity: str | None, tasks: Sequence[Ta
                 f"{path}: this folder is being written with other sources, options or entropy "
                 "model; use those again, or choose another folder"
             )
-        for left in (out / "units").glob(".*"):  # of a unit that was not finished
+        for left in (out / UNITS).glob(".*"):  # of a unit that was not finished
             shutil.rmtree(left, ignore_errors=True)
         return
     durable.write_json(path, plan)

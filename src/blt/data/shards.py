@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from blt import vocab
-from blt.data.manifest import MANIFEST, read_manifest
+from blt.data.manifest import MANIFEST, UNITS, read_manifest
 from blt.data.segments import Piece, piece_of
 from blt.errors import UserError, needed
 from blt.files import durable
@@ -120,7 +120,7 @@ class _Columns:
 
 def is_prepared(source: str | os.PathLike[str]) -> bool:
     """Is this a folder written by ``blt prepare``?"""
-    folder, parts = Path(source), ("units", f"{TRAIN}.lengths", f"{HELDOUT}.lengths")
+    folder, parts = Path(source), (UNITS, f"{TRAIN}.lengths", f"{HELDOUT}.lengths")
     # Others have files of that name too, such as the extensions of browsers.
     return (folder / MANIFEST).is_file() and any((folder / part).exists() for part in parts)
 

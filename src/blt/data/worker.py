@@ -19,6 +19,7 @@ from blt.data.census import Census, by_hash, from_json
 from blt.data.form import AnySource, Form, Learn, converses, source_of
 from blt.data.heldout import content_hash
 from blt.data.left_out import MAX_BROKEN_LINES, Broken
+from blt.data.manifest import UNITS
 from blt.data.segments import MemorySegments, Piece
 from blt.data.shards import HELDOUT, TRAIN, ShardInfo, ShardWriter
 from blt.data.sources import Unit
@@ -267,7 +268,7 @@ def template_of(options: Options) -> ChatTemplate | None:
 
 
 def place_of(out: Path, number: int) -> Path:
-    return out / "units" / f"{number:05d}"
+    return out / UNITS / f"{number:05d}"
 
 
 def stamp_of(unit: str) -> list[int]:

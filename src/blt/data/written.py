@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from blt.data.manifest import MANIFEST, UNITS
+
 WEIGHTS = (".safetensors", ".safetensors.index.json", ".pth", ".pt", ".bin")
 NAME_IT = "name a text; what is in there can be named file by file"
 # What it is, and the way out.
@@ -26,9 +28,9 @@ def written_as(names: Collection[str]) -> tuple[str, str] | None:
     """What a folder with files of these names is, if it is no folder of text, and the way out."""
     names = set(names)
     lengths = any(name.endswith(".lengths") for name in names)
-    if "unit.json" in names or (names & {"plan.json", "manifest.json"} and "units" in names):
-        return PREPARED if "manifest.json" in names or "unit.json" in names else UNFINISHED
-    if lengths and "units" in names:
+    if "unit.json" in names or (names & {"plan.json", MANIFEST} and UNITS in names):
+        return PREPARED if MANIFEST in names or "unit.json" in names else UNFINISHED
+    if lengths and UNITS in names:
         return UNFINISHED
     if "dataset_dict.json" in names or names >= {"dataset_info.json", "state.json"}:
         return DATASET
