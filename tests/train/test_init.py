@@ -283,17 +283,19 @@ def test_a_run_goes_on_when_the_model_that_it_began_from_is_gone(
 
 
 def test_a_run_over_conversations_does_too(
-    runs: dict[str, Path], blt_recipe: Recipe, tmp_path: Path
+    runs: dict[str, Path], blt_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = shutil.copytree(runs["blt"] / "checkpoint", tmp_path / "first")
+    """Nor is a hub asked for what is called as one of its models would be."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs["blt"] / "checkpoint", tmp_path / "some/first")
     rows = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "beer " * 20}]
     chats = write_rows(tmp_path, "jsonl", [{"messages": rows}] * 4)
     source = SourceConfig(chats, messages="messages")
     data = replace(blt_recipe.data, sources=(source,), heldout=0.3)
-    recipe = replace(blt_recipe, data=data, model=None, init=str(first))
+    recipe = replace(blt_recipe, data=data, model=None, init="some/first")
     recipe = replace(recipe, train=replace(recipe.train, steps=2))
     train_recipe(recipe, tmp_path / "run")
-    shutil.rmtree(first)
+    shutil.rmtree("some/first")
     longer = read_recipe(tmp_path / "run" / "recipe.toml", ["train.steps=4"])
     train_recipe(longer, tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run/checkpoint/trainer.json").read_text())["step"] == 4

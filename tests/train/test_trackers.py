@@ -32,13 +32,41 @@ def test_wandb_gets_every_report(
     byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: dict[int, dict[str, float]] = {}
-    run = SimpleNamespace(log=lambda values, step: logged.update({step: values}))
+    run = SimpleNamespace(log=lambda values, step: logged.update({step: values}), id="abc")
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: run))
     reports: list[Report] = []
     train_recipe(tracked(byte_recipe, "wandb"), tmp_path / "run", on_progress=reports.append)
     assert {step: v["bits_per_byte"] for step, v in logged.items()} == {
         report.step: report.bits_per_byte for report in reports
     }
+
+
+def test_a_resumed_run_goes_on_there_and_no_step_is_told_twice(
+    byte_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    begun: list[str | None] = []
+
+    def init(**options: Any) -> Any:
+        begun.append(options["id"])
+        return SimpleNamespace(log=lambda values, step: None, id=options["id"] or "abc")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    run, recipe = tmp_path / "run", tracked(byte_recipe, "wandb", "tensorboard")
+
+    def kill(report: Report) -> None:  # after steps that no checkpoint has
+        if report.step == 6:
+            raise RuntimeError("killed")
+
+    train_recipe(replace(recipe, train=replace(recipe.train, steps=4)), run)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_recipe(recipe, run, resume=True, on_progress=kill)
+    reports: list[Report] = []
+    train_recipe(recipe, run, resume=True, on_progress=reports.append)
+    assert begun == [None, "abc", "abc"]
+    found = events.EventAccumulator(str(run / "tensorboard")).Reload()
+    steps = [point.step for point in found.Scalars("bits_per_byte")]
+    assert steps == list(range(1, reports[-1].step + 1))
 
 
 def test_one_that_is_not_installed_is_named(

@@ -189,15 +189,16 @@ def _template(recipe: Recipe, checkpoint: Path) -> ChatTemplate | None:
     prepared = template_of_shards(recipe.data.sources)
     if prepared is None and not recipe.data.converses:
         return None
-    begins = recipe.init not in (None, PRETRAINED)
-    folders = [checkpoint] * checkpoint.is_dir() + [init_folder(str(recipe.init))] * begins
-    found = ChatTemplate.from_folder(folders[0]) if folders else None
+    folder = checkpoint if checkpoint.is_dir() else None
+    if folder is None and recipe.init not in (None, PRETRAINED):
+        folder = init_folder(str(recipe.init))  # not asked for again: it may be gone by then
+    found = None if folder is None else ChatTemplate.from_folder(folder)
     if prepared is None:
         return found or ChatTemplate.default()
     if found is not None and found.source != prepared.source:
         warn_once(
-            f"{prepared.where}: is another than that of {folders[0]}, and the trained model gets "
-            f"it; to keep the other, prepare the text again with --template {folders[0]}"
+            f"{prepared.where}: is another than that of {folder}, and the trained model gets "
+            f"it; to keep the other, prepare the text again with --template {folder}"
         )
     return prepared
 

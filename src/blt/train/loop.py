@@ -128,8 +128,6 @@ class Loop:
         self.heldout = self._chosen(heldout)
         self.on_progress = on_progress if trainer.parallel.main else None
         self.trackers: list[Track] = []
-        if run is not None and trainer.parallel.main:
-            self.trackers = trackers(self.config.trackers, run.path)
         usual = 1 if trainer.model.device.type == "cpu" else GPU_LOG_EVERY
         self.log_every = self.config.log_every or usual
         self._scored: dict[str, int] = {}  # bytes of each source that the last evaluation was of
@@ -145,6 +143,8 @@ class Loop:
             before, prepared = self._restore(self.folder)
             spent += before
             self.folder.forget_after(trainer.steps)
+        if self.folder is not None and trainer.parallel.main:
+            self.trackers = trackers(self.config.trackers, self.folder.path, trainer.steps)
         if self.config.seconds is not None and prepared > MOST_PREPARED * self.config.seconds:
             log.warning(
                 "%.0f of %g seconds had gone before the first step; give train.seconds more",

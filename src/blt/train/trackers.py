@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from blt.errors import UserError
+from blt.files import durable
+
+WANDB_ID = "wandb.id"  # of the run there that this one goes on with
 
 Track = Callable[[int, dict[str, float]], None]  # step, values by name
 
 
-def trackers(names: tuple[str, ...], run: Path) -> list[Track]:
+def trackers(names: tuple[str, ...], run: Path, after: int = 0) -> list[Track]:
     """Called with every report.
 
     Args:
+        after: steps that were taken before; what was told of later ones is forgotten.
         names: "tensorboard" writes event files into ``run/tensorboard``; "wandb" opens a run in the
-            project ``blt`` (its own settings, such as WANDB_PROJECT and WANDB_MODE, hold).
+            project ``blt``, or goes on with the one that this run had (its own settings, such as
+            WANDB_PROJECT and WANDB_MODE, hold).
 
     Raises:
         UserError: one is not installed.
     """
     makers = {"tensorboard": _tensorboard, "wandb": _wandb}
-    return [makers[name](run) for name in names]
+    return [makers[name](run, after) for name in names]
 
 
 def numbers(report: Any) -> dict[str, float]:
@@ -38,8 +43,10 @@ def numbers(report: Any) -> dict[str, float]:
     return flat
 
 
-def _tensorboard(run: Path) -> Track:
-    writer = _needed("torch.utils.tensorboard", "tensorboard").SummaryWriter(run / "tensorboard")
+def _tensorboard(run: Path, after: int) -> Track:
+    library = _needed("torch.utils.tensorboard", "tensorboard")
+    purged = after + 1 if after else None
+    writer = library.SummaryWriter(run / "tensorboard", purge_step=purged)
 
     def track(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -49,9 +56,12 @@ def _tensorboard(run: Path) -> Track:
     return track
 
 
-def _wandb(run: Path) -> Track:
-    library = _needed("wandb", "wandb")
-    started = library.init(dir=run, name=run.name, resume="allow")
+def _wandb(run: Path, after: int) -> Track:
+    library, kept = _needed("wandb", "wandb"), run / WANDB_ID
+    known = kept.read_text().strip() if after and kept.is_file() else None
+    started = library.init(dir=run, name=run.name, id=known, resume="allow")
+    if known is None:
+        durable.write_text(kept, f"{started.id}\n")
 
     def track(step: int, values: dict[str, float]) -> None:
         started.log(values, step=step)
