@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -160,6 +161,8 @@ def test_ties_are_shared_and_lengths_divide() -> None:
     assert credits(lm, [question]) == [0.0]
     assert credits_of([question], option_values(lm, [question]), per_byte=True) == [1.0]
     assert credits(Scripted(lambda *_: -1.0), [question]) == [1 / 3]
+    with pytest.raises(UserError, match="no number for an answer"):
+        credits(Scripted(lambda _, text: math.nan if b"long" in text else -1.0), [question])
     assert evenly(list(range(10)), 3) == [0, 3, 6]
     assert evenly([1, 2], None) == evenly([1, 2], 5) == [1, 2]
 
@@ -168,6 +171,17 @@ def test_a_file_of_cute_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "spell.tsv").write_bytes(b"input\tlabel\ncaf\xe9\tc a f\n")
     with pytest.raises(UserError, match=r"spell\.tsv: is not UTF-8"):
         cute.read_task(tmp_path / "spell.tsv")
+
+
+def test_two_files_of_a_task_are_refused(tmp_path: Path) -> None:
+    for task in TASKS:
+        slots = cute.WORDING[task][2].count("{}")
+        rows = ["\t".join([*["a"] * slots, last]) for last in ("label", "b")]
+        (tmp_path / f"{task}.tsv").write_text("\n".join(rows))
+    assert cute.read_folder(tmp_path).keys() == {*TASKS}
+    (tmp_path / "spell.tsv.gz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"spell\.tsv\.gz: a second file of 'spell'"):
+        cute.read_folder(tmp_path)
 
 
 def test_the_command_gives_a_row_for_each_task_and_their_mean(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.evals.intervals import DRAWS, FEW, Interval, documents_of, interval, paired
-from blt.evals.rows import Measured, Shown, accuracy, mean_of
+from blt.evals.rows import Measured, Shown, accuracy, mean_of, with_edges
 
 numbers = st.lists(st.tuples(st.floats(0, 100), st.integers(1, 50)), min_size=1, max_size=30)
 
@@ -123,6 +123,12 @@ def test_rows_of_a_second_model_are_compared_with_the_first_ones() -> None:
     assert list(other) == list(first)
     odd = shown.row(Measured({"text": "a", "acc": 3.0, "n": 1}, "acc", [3.0]))
     assert odd["difference"] is None  # other pieces: nothing to pair
+
+
+def test_an_end_that_is_not_known_is_none() -> None:
+    some = Shown().row(Measured({"name": "a", "share": 0.0}, "share", [0.0, 1.0], [0, 50]))
+    assert (some["low"], some["high"]) == (None, None)  # a draw may have no size at all
+    assert with_edges("exact", [1.0]) == {"exact": 1.0, "exact_low": None, "exact_high": None}
 
 
 def test_a_mean_weighs_every_row_the_same() -> None:

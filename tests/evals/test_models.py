@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ import torch
 import blt
 from blt import cli
 from blt.errors import UserError
+from blt.evals import compare
 from blt.evals.models import HFTokenLM, TextTokenizer, load
+from blt.evals.rows import Options
 from blt.scoring.bits import bits_per_byte
 from blt.tokens.tokenizer import ByteTokenizer
+from shapes import TINY
 from texts import MULTILINGUAL
 
 transformers = pytest.importorskip("transformers")
@@ -138,6 +143,50 @@ def test_a_sentencepiece_tokenizer_counts_bytes_that_are_no_text() -> None:
         TextTokenizer(fast(made)).encode(b"A")
 
 
+def test_a_space_at_the_start_of_a_token_and_bytes_that_are_no_text_are_written() -> None:
+    """Decoders of Llama 2's kind leave out the one, and make U+FFFD of the others."""
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocab = {name: i for i, name in enumerate(["<unk>", *names, "▁", "a", "b", "▁a"])}
+    model = tokenizers.models.BPE(vocab, [("▁", "a")], unk_token="<unk>", byte_fallback=True)
+    made = tokenizers.Tokenizer(model)
+    replaced = tokenizers.normalizers.Replace(" ", "▁")
+    made.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), replaced]
+    )
+    made.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("▁", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+            tokenizers.decoders.Strip(content=" ", left=1),
+        ]
+    )
+    lm = HFTokenLM(llama(len(vocab)), fast(made, eos_token="<unk>"))
+    assert lm.tokenizer.encode(b"a b") == [260, 257, 259]  # a space is put in front
+    assert lm.tokenizer.decode([260, 259]) == b" ab"
+    assert lm.tokenizer.decode([0xFF + 1, 0xFE + 1, 258]) == b"\xff\xfea"
+    assert lm.bits_per_byte(TEXT) > 0
+    with torch.no_grad():  # after whatever: the token with a space in front
+        lm.model.lm_head.weight.zero_()
+        lm.model.lm_head.weight[260] = 1e3 * lm.model.model.norm.weight.sign()
+        first = lm.generate(b"b", max_bytes=4)
+        lm.model.lm_head.weight.neg_()
+        second = lm.generate(b"b", max_bytes=4)
+    assert b" a a" in (first.data, second.data)
+
+
+def test_more_tokens_than_learned_positions_are_refused_and_turned_ones_are_not() -> None:
+    shape = {"vocab_size": 401, "n_positions": 8, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    byte_level = ByteTokenizer.train([MULTILINGUAL], 390)
+    made = fast(tokenizers.Tokenizer.from_str(byte_level.json), eos_token="a")
+    learned = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
+    with pytest.raises(UserError, match=r"has learned 8 positions.*--context-bytes"):
+        HFTokenLM(learned, made).bits_per_byte(TEXT)
+    turned = llama(401)
+    turned.config.max_position_embeddings = 8
+    assert HFTokenLM(turned, made).bits_per_byte(TEXT) > 0
+
+
 def test_a_blt_of_transformers_is_ours(tmp_path: Path) -> None:
     from benchmarks.shape import transformers_model
     from shapes import TINY_BLT
@@ -146,6 +195,34 @@ def test_a_blt_of_transformers_is_ours(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "hf")
     expected = blt.from_transformers(theirs).bits_per_byte(TEXT)
     assert load(tmp_path / "hf").bits_per_byte(TEXT) == pytest.approx(expected, rel=1e-5)
+
+
+def test_damaged_weights_are_named(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="copy: transformers cannot load it"):
+        load(copy)
+
+
+def test_one_model_is_gone_before_the_next_one_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, text = tmp_path / "ours", tmp_path / "text.txt"
+    blt.ByteLM(TINY).save(ours)
+    text.write_bytes(TEXT)
+    there: list[weakref.ref[Any]] = []
+
+    def watched(*arguments: Any) -> Any:
+        assert [one() for one in there] == [None] * len(there)
+        model = load(*arguments)
+        there.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(compare, "load", watched)
+    folders, options = [str(ours), str(folder)], Options(max_bytes=100)
+    assert len(list(compare.compare("bpb", folders, [str(text)], options, "cpu"))) == 2
+    assert len(there) == 2
 
 
 def test_the_command_takes_a_token_model(

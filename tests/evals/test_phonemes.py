@@ -95,8 +95,20 @@ def test_files_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "low" / "abc_test.tsv.gz").write_bytes(gzip.compress(b"ab\ta b\nba\n"))
     with pytest.raises(UserError, match=r"abc_test\.tsv\.gz:2: no word, tab, phonemes"):
         read_folder(folder)
+    (folder / "low" / "abc_train.tsv").write_text("c\tc\n")
+    with pytest.raises(UserError, match=r"abc_train\.tsv\.gz: a second file of 'abc'"):
+        read_folder(folder)
+    (folder / "low" / "abc_train.tsv").unlink()
     (folder / "low" / "abc_train.tsv.gz").unlink()
     with pytest.raises(UserError, match=r"no abc_train\.tsv beside it"):
+        read_folder(folder)
+
+
+def test_two_files_of_a_language_are_refused_rather_than_one_dropped(folder: Path) -> None:
+    (folder / "high").mkdir()
+    for part in ("train", "test"):
+        (folder / "high" / f"xyz_{part}.tsv").write_text("a\tb\n")
+    with pytest.raises(UserError, match=r"a second file of 'xyz'; leave one"):
         read_folder(folder)
 
 
@@ -107,3 +119,4 @@ def test_the_command_takes_a_real_model(folder: Path, capsys: pytest.CaptureFixt
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["language"] for row in found] == ["abc", "xyz", "mean"]
     assert found[-1]["phoneme_errors"] > 0
+    assert found[0]["exact_low"] is None  # of one word alone nothing is known

@@ -134,6 +134,17 @@ def test_lines_that_are_no_questions_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"PK no")
     with pytest.raises(UserError, match="is no zip"):
         placed_lines(tmp_path / "bad.zip", ("text",))
+    with zipfile.ZipFile(tmp_path / "locked.zip", "w") as archive:
+        archive.writestr("a.jsonl", '{"text": "a"}')
+    packed = bytearray((tmp_path / "locked.zip").read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        packed[packed.index(mark) + flags] |= 1  # encrypted
+    (tmp_path / "locked.zip").write_bytes(packed)
+    with pytest.raises(UserError, match=r"locked\.zip: is no zip.*encrypted"):
+        placed_lines(tmp_path / "locked.zip", ("text",))
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"file\.jsonl:1: is no JSON"):
+        placed_lines(path, ("text",))
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,14 @@ def test_languages_are_compared_sentence_by_sentence(
     assert "eng_Latn.txt: a second file for 'eng_Latn'" in capsys.readouterr().err
 
 
+def test_a_language_without_text_is_named(tmp_path: Path) -> None:
+    for name, text in (("deu", "\nb\n"), ("eng", "a\nb\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert read_languages(tmp_path, None)["deu"] == [b"", b"b"]
+    with pytest.raises(UserError, match="the first 1 lines of 'deu' are empty"):
+        read_languages(tmp_path, 1)
+
+
 def test_lines_that_a_limit_leaves_out_must_be_parallel_too(tmp_path: Path) -> None:
     (tmp_path / "eng.txt").write_text("One.\nTwo.\n")
     (tmp_path / "deu.txt").write_text("Eins.\n")

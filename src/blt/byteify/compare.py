@@ -13,7 +13,7 @@ import numpy as np
 
 from blt.byteify.hooks import hooks_of
 from blt.data.text import heldout_by_source
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.evals.intervals import Interval, documents_of, interval
 from blt.evals.models import load
 from blt.evals.patch_size import patch_size
@@ -111,16 +111,21 @@ def _heldout(recipe: Recipe) -> list[list[bytes]]:
     if not heldout:
         raise UserError("data.heldout: no document is held out to compare on; hold out more")
     each, context = recipe.train.eval_bytes // len(heldout), recipe.data.context_bytes
+    require(
+        each > 0,
+        f"train.eval_bytes: {recipe.train.eval_bytes} are none for each of {len(heldout)} sources",
+    )
     return [pieces for texts in heldout.values() for pieces in drawn(texts, each, context)]
 
 
 def _scores(path: Path, recipe: Recipe, texts: list[bytes]) -> tuple[list[float], Row]:
     """Bits of each piece, and a row about all of them."""
     model, context = load(path).to(choose_device(recipe.train.device)), recipe.data.context_bytes
-    bits = piece_bits(model, texts, choose_dtype(recipe.train.precision, model.device))
+    dtype = choose_dtype(recipe.train.precision, model.device)
+    bits = piece_bits(model, texts, dtype)
     return bits, {
         "bits_per_byte": sum(bits) / sum(map(len, texts)),
-        "bytes_per_patch": patch_size(model, texts, context),
+        "bytes_per_patch": patch_size(model, texts, context, dtype),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

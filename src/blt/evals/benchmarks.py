@@ -49,7 +49,8 @@ def _members(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jsonl"))
             return {f"{path}: {name}": archive.read(name).decode() for name in names}
-    except (zipfile.BadZipFile, UnicodeDecodeError, zlib.error) as error:
+    # RuntimeError: encrypted, or packed in a way that Python cannot unpack.
+    except (zipfile.BadZipFile, UnicodeDecodeError, zlib.error, RuntimeError) as error:
         raise UserError(f"{path}: is no zip of .jsonl files ({error}); fetch it again") from None
     except OSError as error:
         unreadable(error)
@@ -58,7 +59,7 @@ def _members(path: Path) -> dict[str, str]:
 def _object(line: str, keys: Sequence[str], where: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON ({error})") from None
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     require(not missing, f"{where}: has no {', '.join(missing)}")

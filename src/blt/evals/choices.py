@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from blt.errors import require
 from blt.lm import LanguageModel
 
 T = TypeVar("T")
@@ -62,10 +64,15 @@ def credits_of(
 
     Args:
         per_byte: compare them divided by the bytes of each answer, a space in front not counted.
+
+    Raises:
+        UserError: a value that is no number.
     """
     found = []
     for question, raw in zip(questions, values, strict=True):
         sizes = [_length(option) if per_byte else 1 for option in question.options]
+        known = not any(math.isnan(value) for value in raw)
+        require(known, "the model gives no number for an answer: its logits are not finite")
         normed = [value / size for value, size in zip(raw, sizes, strict=True)]
         best = [index for index, value in enumerate(normed) if value == max(normed)]
         found.append((question.answer in best) / len(best))

@@ -65,6 +65,7 @@ def compare(
                     row = {first: row[first], MODEL: called, **row}
                 yield row
             shown.next_model()
+        del model  # before the next one is loaded
 
 
 def _as_cut(

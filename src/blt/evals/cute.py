@@ -30,13 +30,14 @@ def read_folder(folder: Path) -> dict[str, list[Item]]:
     """The items of every task, in a folder of ``.tsv`` files.
 
     Raises:
-        UserError: a file that is missing; or as of :func:`read_task`.
+        UserError: a file that is missing, or there twice; or as of :func:`read_task`.
     """
     found = {}
     for task in TASKS:
-        file = next(iter(sorted(folder.glob(f"{task}.tsv*"))), None)
-        if file is None:
-            raise UserError(f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
+        files = sorted(folder.glob(f"{task}.tsv*"))  # packed as they may be
+        require(bool(files), f"{folder}: no {task}.tsv in it; name the folder of CUTE's data")
+        require(len(files) == 1, f"{files[-1]}: a second file of {task!r}; leave one of them")
+        (file,) = files
         found[task] = read_task(file)
         slots = WORDING[task][2].count("{}")
         for item in found[task][:1]:

@@ -122,7 +122,8 @@ class _Bootstrap:
             rows = slice(row, row + len(family))
             self.measured.append(float((totals[rows] / of_totals).mean()))
             weights = _run_weights(len(family), chance)  # [R, DRAWS]
-            self.draws.append((drawn[rows] / of_drawn * weights).sum(0))
+            with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have no size: NaN
+                self.draws.append((drawn[rows] / of_drawn * weights).sum(0))
             row += len(family)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blt.data.compressed import unpacked
-from blt.errors import UserError
+from blt.errors import UserError, require
 from blt.evals.patch_size import patch_size
 from blt.evals.rows import Measured, Options, Row
 from blt.lm import LanguageModel
@@ -21,7 +21,8 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
     """Sentences of each language: one file per language, a sentence on each line.
 
     Raises:
-        UserError: no such folder, no files, two of a language, or different numbers of lines.
+        UserError: no such folder, no files, two of a language, different numbers of lines, or
+            only empty ones.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: name a folder with one file per language")
@@ -39,7 +40,10 @@ def read_languages(folder: Path, limit: int | None) -> dict[str, list[bytes]]:
         raise UserError(
             f"{folder}: not parallel: {first[0]!r} has {first[1]} lines, {odd[0]!r} has {odd[1]}"
         )
-    return {name: lines[:limit] for name, lines in found.items()}
+    chosen = {name: lines[:limit] for name, lines in found.items()}
+    for name, lines in chosen.items():
+        require(any(lines), f"{folder}: the first {len(lines)} lines of {name!r} are empty")
+    return chosen
 
 
 def measure(lm: LanguageModel, name: str, lines: list[bytes], options: Options) -> Measured:

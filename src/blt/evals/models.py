@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 import blt
@@ -17,6 +18,8 @@ from blt.checkpoint.folders import CONFIG, FORMAT, TOKENIZER
 from blt.errors import UserError, needed, require
 from blt.lm import LanguageModel, TokenModel
 from blt.tokens.tokenizer import ByteTokenizer, Tokenizer, readable_runs
+
+SPACE, BYTE = "▁", "<0x{:02X}>"  # as SentencePiece has them in tokens
 
 
 def load(
@@ -43,7 +46,7 @@ def load(
         # Stored in bfloat16 it would be computed in it, also where float32 is asked for.
         model = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{folder}: transformers cannot load it ({error})") from None
     return HFTokenLM(model, tokenizer).eval()
 
@@ -70,7 +73,7 @@ def reader_of(folder: str | os.PathLike[str]) -> Reader:
     library = needed("transformers", "convert", "this model needs transformers")
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{folder}: transformers cannot load it ({error})") from None
     return _reader(tokenizer)
 
@@ -118,8 +121,24 @@ class HFTokenLM(TokenModel):
                 f"the tokenizer gives token {largest}, the model has only {size}; do they belong "
                 "together?"
             )
+        most = self._most_positions
+        if most is not None and padded.shape[1] > most:
+            raise UserError(
+                f"a piece of {padded.shape[1]} tokens, and the model has learned {most} positions; "
+                "take shorter pieces (--context-bytes)"
+            )
         logits = self.model(input_ids=padded, use_cache=False).logits
         return torch.cat([row[: len(ids)] for row, ids in zip(logits, documents, strict=True)])
+
+    @cached_property
+    def _most_positions(self) -> int | None:
+        """Of a model that has a learned row for each; None: others read on beyond them."""
+        most: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        words = self.model.get_input_embeddings()
+        tables = (m for m in self.model.modules() if isinstance(m, nn.Embedding) and m is not words)
+        sizes = [table.num_embeddings for table in tables]
+        # Some keep two rows in front for themselves.
+        return most if most is not None and {most, most + 2} & {*sizes} else None
 
     def piece_nats(self, pieces: Any) -> list[float]:
         return [-log_p for log_p in self.log_likelihoods([(b"", piece) for piece in pieces])]
@@ -142,11 +161,15 @@ def _lossless(tokenizer: Any) -> Tokenizer:
 class TextTokenizer:
     """Any tokenizer of transformers, for text that it gives back as it was.
 
-    Bytes that are not UTF-8 become its byte tokens (``<0xFF>``).
+    Bytes that are not UTF-8 become its byte tokens (``<0xFF>``). Where spaces are ``▁`` in tokens,
+    as SentencePiece has it, tokens are decoded one by one: transformers' own decoding leaves out
+    the space that tokens from within a text begin with, and makes U+FFFD of bytes.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder")
+        self._marks_spaces = SPACE in json.dumps(decoder, ensure_ascii=False)
 
     def encode(self, data: bytes) -> list[int]:
         """Token ids.
@@ -160,8 +183,11 @@ class TextTokenizer:
         return ids
 
     def decode(self, ids: Any) -> bytes:
-        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        return text.encode()
+        if not self._marks_spaces:
+            text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            return text.encode()
+        tokens: list[str] = self._tokenizer.convert_ids_to_tokens(list(ids))
+        return b"".join(map(_bytes_of, tokens))
 
     @cached_property
     def known(self) -> list[int]:
@@ -169,15 +195,23 @@ class TextTokenizer:
 
     def _text(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        if self.decode(ids) != text.encode():
+        # A text may get a space in front, which stands for nothing of it.
+        if self.decode(ids) not in (text.encode(), f" {text}".encode()):
             raise UserError(
                 f"the tokenizer changes text such as {text[:40]!r}, so its bytes cannot be counted"
             )
         return ids
 
     def _byte(self, byte: int) -> int:
-        name = f"<0x{byte:02X}>"
+        name = BYTE.format(byte)
         found: int | None = self._tokenizer.get_vocab().get(name)
         if found is None:
             raise UserError(f"the tokenizer has no token for the byte {name}, which is not UTF-8")
         return found
+
+
+def _bytes_of(token: str) -> bytes:
+    """What a token of SentencePiece stands for."""
+    if len(token) == len(BYTE.format(0)) and token.startswith("<0x") and token.endswith(">"):
+        return bytes.fromhex(token[3:5])
+    return token.replace(SPACE, " ").encode()

@@ -39,7 +39,8 @@ def read_folder(folder: Path) -> dict[str, tuple[list[Word], list[Word]]]:
     """Training and test words of each language, from ``LANGUAGE_train.tsv`` and ``_test.tsv``.
 
     Raises:
-        UserError: no such files, or a test without its training words; or as of :func:`read_words`.
+        UserError: no such files, two of a language, a test without its training words; or as of
+            :func:`read_words`.
     """
     tests = sorted(folder.rglob(f"*{TEST}*"), key=lambda path: path.name)
     if not tests:
@@ -47,8 +48,10 @@ def read_folder(folder: Path) -> dict[str, tuple[list[Word], list[Word]]]:
     found = {}
     for path in tests:
         language = path.name.split(TEST)[0]
+        require(language not in found, f"{path}: a second file of {language!r}; leave one of them")
         train = sorted(path.parent.glob(f"{language}{TRAIN}*"))  # packed as it may be
         require(bool(train), f"{path}: no {language}{TRAIN} beside it, for the examples")
+        require(len(train) == 1, f"{train[-1]}: a second file of {language!r}; leave one of them")
         found[language] = (read_words(train[0]), read_words(path))
     return found
 

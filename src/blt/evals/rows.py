@@ -97,16 +97,26 @@ def name_of(row: Row) -> str:
 
 
 def _edges(measured: Measured) -> Row:
-    if len(measured.values) < 2:  # of one piece alone nothing is known
-        return {"low": None, "high": None}
-    found = interval(measured.values, measured.sizes, measured.strata)
-    return {"low": found.low, "high": found.high}
+    low, high = _ends(measured.values, measured.sizes, measured.strata)
+    return {"low": low, "high": high}
 
 
 def with_edges(name: str, values: Sequence[float], sizes: Sequence[float] | None = None) -> Row:
     """A column beside the main one, and its own interval."""
-    found = interval(values, sizes)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    value = sum(values) / (len(values) if sizes is None else sum(sizes))
+    low, high = _ends(values, sizes, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _ends(
+    values: Sequence[float], sizes: Sequence[float] | None, strata: Sequence[int] | None
+) -> tuple[float | None, float | None]:
+    """Of an interval; None where nothing is known: of one piece, or of some that have no size."""
+    if len(values) < 2:
+        return None, None
+    found = interval(values, sizes, strata)
+    low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+    return low, high
 
 
 def _compared(first: Measured | None, other: Measured) -> Row:
