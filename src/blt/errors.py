@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -40,7 +40,9 @@ def require_whole(name: str, value: Any, least: int) -> None:
 def require_number(name: str, value: Any) -> None:
     """A finite int or float."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(number and math.isfinite(value), f"{name} must be a number, got {value!r}")
+    # Not by math.isfinite, which raises OverflowError of whole numbers beyond what a float holds.
+    finite = number and abs(value) <= sys.float_info.max
+    require(finite, f"{name} must be a number, got {str(value)[:40]}")
 
 
 def require_within(name: str, value: Any, least: float, most: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import blt
+from blt import ByteTransformerConfig
+from blt.checkpoint.convert import convert
+from blt.checkpoint.pretrained import load_patcher, save_patching
 from blt.errors import UserError
+from blt.patching import PatchingConfig
 from shapes import tiny_config
 
 
@@ -121,6 +126,76 @@ def test_what_is_not_a_model_is_never_overwritten(tmp_path: Path, lm: blt.BLT) -
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", '{"port": 80}', "is not that of a model"),
+        ("config.json", "[]", "config.json"),
+        ("src/thesis.txt", "years of work", "has 'src', which is no part of a model"),
+        ("notes.txt", "mine", "has 'notes.txt', which is no part of a model"),
+        (".git/HEAD", "ref", "has '.git', which is no part of a model"),
+    ],
+)
+def test_a_folder_with_more_than_a_model_is_not_overwritten(
+    folder: Path, lm: blt.BLT, name: str, text: str, said: str
+) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        lm.save(folder)
+    with pytest.raises(UserError, match=said):
+        convert(folder.parent / "none", folder)
+    assert (folder / name).read_text() == text
+
+
+def test_a_model_in_any_layout_is_overwritten(tmp_path: Path) -> None:
+    flat = ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=96, sliding_window=64)
+    shape = {"encoder_ff_dim": 96, "decoder_ff_dim": 96, "global_ff_dim": 176}
+    lm, folder = blt.BLT(tiny_config(**shape, entropy_model=flat)), tmp_path / "model"
+    lm.save(folder)
+    (folder / "README.md").write_text("a card")
+    for to in ("transformers", "meta"):
+        convert(folder, tmp_path / to, to)
+        lm.save(tmp_path / to)
+        convert(folder, tmp_path / to, to)  # over ours
+        convert(folder, tmp_path / to, to)  # and over theirs
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_where_folders_cannot_be_exchanged_an_interrupt_loses_neither_model(
+    folder: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    calls: list[Any] = []
+
+    def replace(written: Any, place: Any) -> None:
+        calls.append(place)
+        if len(calls) == which:
+            raise KeyboardInterrupt
+        os.replace(written, place)
+
+    monkeypatch.setattr("blt.checkpoint.folders.exchange", lambda a, b: False)
+    monkeypatch.setattr("blt.checkpoint.folders.durable.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        lm.save(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_rule_of_an_entropy_model_goes_where_it_goes(tmp_path: Path) -> None:
+    """Loaded and saved, in Meta's layout, and below an adapter."""
+    shape = ByteTransformerConfig(dim=24, heads=2, layers=1, ff_dim=64, sliding_window=8)
+    blt.ByteLM(shape).save(tmp_path / "one")
+    rule = PatchingConfig(threshold=3.25, max_patch_length=9)
+    save_patching(tmp_path / "one", rule)
+    blt.load(tmp_path / "one").save(tmp_path / "two")
+    assert load_patcher(tmp_path / "two").config == rule
+    convert(tmp_path / "two", tmp_path / "meta", "meta")
+    found = load_patcher(tmp_path / "meta").config
+    assert (found.threshold, found.max_patch_length) == (3.25, 9)
+    blt.load(tmp_path / "meta").save(tmp_path / "three")
+    assert load_patcher(tmp_path / "three").config == found
+
+
 def test_an_interrupted_save_leaves_the_old_model(
     folder: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,8 +205,8 @@ def test_an_interrupted_save_leaves_the_old_model(
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("blt.checkpoint.folders.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("blt.files.tensors.save_file", fail)
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be written \(disk full\)"):
         lm.save(folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [file.name for file in folder.parent.iterdir()] == ["model"]

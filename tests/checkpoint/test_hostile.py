@@ -136,6 +136,17 @@ def test_a_pth_that_holds_something_else_is_named(tmp_path: Path, data: Any) -> 
     refused(folder, "consolidated.pth")
 
 
+@pytest.mark.parametrize("program", [b"", b".", b"0.", b"]R.", b"\x80\x02K\x01\x85R."])
+def test_a_pth_whose_pickle_is_damaged_is_named(tmp_path: Path, program: bytes) -> None:
+    folder, buffer = metas_folder(tmp_path), io.BytesIO()
+    torch.save({"model": {"x": torch.zeros(4)}}, buffer)
+    path = folder / "consolidated.pth"
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, program if name.endswith("data.pkl") else old.read(name))
+    refused(folder, "consolidated.pth")
+
+
 def test_a_compressed_or_cut_pth_is_named(tmp_path: Path) -> None:
     folder = metas_folder(tmp_path)
     path, buffer = folder / "consolidated.pth", io.BytesIO()

@@ -69,6 +69,10 @@ def test_a_table_of_counts_needs_no_model_and_cuts_its_text_as_asked(
 ) -> None:
     monkeypatch.setattr(pretrained.resources, "files", lambda _: tmp_path)  # no model in there
     text, table = "How much wood would a woodchuck chuck? " * 20, tmp_path / "table.safetensors"
+    lost = table.parent / "nowhere" / "table.safetensors"
+    said = fails(capsys, "patch", text, "--make-table", lost, "--counts", "--target", 3)
+    assert "nowhere" in said
+    assert "cannot be written" in said
     made = ("patch", text, "--make-table", str(table), "--counts", "--target", "3", "--order", "1")
     assert cli.main([*made]) == 0
     assert "of 260 1-grams, learned from 780 bytes" in capsys.readouterr().out

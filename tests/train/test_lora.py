@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import blt
@@ -336,7 +338,11 @@ def test_an_adapter_of_the_packaged_byte_model_has_a_folder_for_its_base(recipe:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"r": 0}, "r must be positive"),
+        ({"r": 0}, "r must be at least 1"),
+        ({"r": 0.5}, "r must be a whole number"),
+        ({"r": 64}, r"lora_A.weight' is torch.float32 \[\d+, \d+\], and the adapter's rank is 64"),
+        ({"lora_alpha": -1}, "lora_alpha must be positive"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a number"),
         ({"use_dora": True}, "use_dora"),
         ({"peft_type": "IA3"}, "peft_type"),
         ({"base_model_name_or_path": None}, "names no base model"),
@@ -350,6 +356,39 @@ def test_an_adapter_of_another_kind_is_refused_by_its_key(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     (tmp_path / "adapter" / "checksums.json").unlink()
     with pytest.raises(UserError, match=message):
+        blt.load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda x: x * math.nan, "has values that are not finite"),
+        (lambda x: x.flatten(), "and the adapter's rank is"),
+        (lambda x: x.sum(), r"\[\], and the adapter's rank is"),
+        (lambda x: x.long(), "is torch.int64"),
+    ],
+)
+def test_tensors_that_are_no_adapter_are_named(
+    trained: blt.LanguageModel, tmp_path: Path, changed: Any, message: str
+) -> None:
+    trained.save(tmp_path / "adapter")
+    path = tmp_path / "adapter" / adapters.WEIGHTS
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    save_file({**tensors, name: changed(tensors[name]).contiguous()}, path)
+    (tmp_path / "adapter" / "checksums.json").unlink()
+    with pytest.raises(UserError, match=message):
+        blt.load(tmp_path / "adapter")
+
+
+def test_a_link_out_of_an_adapters_folder_is_not_followed(
+    trained: blt.LanguageModel, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "adapter")
+    path = tmp_path / "adapter" / adapters.WEIGHTS
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link out of its folder"):
         blt.load(tmp_path / "adapter")
 
 

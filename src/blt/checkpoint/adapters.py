@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blt.chat.source import TEMPLATE
 from blt.checkpoint.folders import Checkpoint, check_target, move_into_place, replace_folder
-from blt.errors import UserError, require
+from blt.errors import UserError, require, require_number, require_within
 from blt.files import checksums
+from blt.files.stored import inside
 from blt.files.strict_json import read_object
-from blt.files.tensors import Tensors
+from blt.files.tensors import Tensors, check_finite, save_whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+MOST_RANK = 2**16
 NAME = "default"  # of an adapter within a model, as peft calls a first one
 # What changes how an adapter is applied, and the values that we apply.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -89,10 +91,10 @@ def read_config(folder: Path) -> Adapter:
     for key, values in PLAIN.items():
         value = data.get(key, values[0])
         require(value in values, f"{folder / CONFIG}: {key}: {value!r} is not plain LoRA")
-    for key in ("r", "lora_alpha"):
-        value = data.get(key)
-        found = isinstance(value, int | float) and value > 0
-        require(found, f"{folder / CONFIG}: {key} must be positive, found {value!r}")
+    where = f"{folder / CONFIG}:"
+    require_within(f"{where} r", data.get("r"), 1, MOST_RANK)
+    require_number(f"{where} lora_alpha", data.get("lora_alpha"))
+    require(data["lora_alpha"] > 0, f"{where} lora_alpha must be positive")
     return Adapter(data)
 
 
@@ -100,9 +102,10 @@ def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """A [r, in] and B [out, r] of each layer, by its name.
 
     Raises:
-        UserError: missing or damaged, or tensors that are no pairs; names the first.
+        UserError: missing or damaged, a link out of the folder, tensors that are no pairs of
+            matrices of the rank that the adapter says, or no numbers; names the first.
     """
-    path = folder / WEIGHTS
+    path, rank = inside(folder, WEIGHTS), int(read_config(folder).config["r"])
     checksums.check(folder)
     try:
         found = load_file(path)
@@ -114,6 +117,14 @@ def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise UserError(
             f"{path}: tensor {name!r} is {'missing' if name in expected else 'unknown'}"
         )
+    for name, tensor in found.items():
+        low = tensor.shape[0 if name.endswith(A) else -1] if tensor.dim() == 2 else None
+        require(
+            low == rank and tensor.is_floating_point(),
+            f"{path}: tensor {name!r} is {tensor.dtype} {list(tensor.shape)}, and the adapter's "
+            f"rank is {rank}",
+        )
+        check_finite(tensor, str(path), name)
     return {layer: (found[PREFIX + layer + A], found[PREFIX + layer + B]) for layer in layers}
 
 
@@ -139,9 +150,7 @@ def save(
         (new / CONFIG).write_text(json.dumps(dict(adapter.config), indent=2) + "\n")
         if template is not None:
             (new / TEMPLATE).write_text(template, encoding="utf-8")
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
-        )
+        save_whole(tensors, new / WEIGHTS)
         (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)
         checksums.record(new)
         move_into_place(new, target)

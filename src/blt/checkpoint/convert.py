@@ -68,7 +68,13 @@ def convert(
     )
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:  # stored in few bits to keep the package small
-            convert(inside, out, to, precision=precision or "float32", merge=merge)
+            convert(
+                *(inside, out, to),
+                entropy_model=entropy_model,
+                precision=precision or "float32",
+                merge=merge,
+                shard_bytes=shard_bytes,
+            )
         return
     target, folder = Path(out), local_folder(source)
     check_target(target)

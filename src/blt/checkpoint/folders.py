@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blt.errors import UserError
@@ -20,12 +19,19 @@ from blt.files import checksums, durable
 from blt.files.stored import WEIGHTS
 from blt.files.strict_json import read_object
 from blt.files.swap import exchange
-from blt.files.tensors import Spec, Tensors
+from blt.files.tensors import Spec, Tensors, save_whole
 
 FORMAT = "blt-1"
 CONFIG, CARD = "config.json", "README.md"
 TOKENIZER = "tokenizer.json"  # of a token model
 PATCHING = "patching.json"  # beside an entropy model: the rule and θ calibrated for it
+TOLD_BY = ("model_type", "args", "peft_type")  # keys in other layouts' configs
+SUFFIXES = (".json", ".safetensors", ".pth", ".jinja", ".model")  # of a model's own files
+# What comes with models: cards, licences, tokenizers of transformers, and what hubs leave.
+BESIDE = (
+    *("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md"),
+    *("merges.txt", "vocab.txt", ".gitattributes", ".cache"),
+)
 TRAINER = "trainer.json"  # beside a model in training: what it goes on with
 INIT = "init.json"  # of a model that began as another one: which, what was changed, what it cost
 
@@ -60,10 +66,17 @@ def move_into_place(written: Path, folder: Path) -> None:
     if folder.exists() and exchange(written, folder):
         durable.sync_entries(folder.parent)
         return
+    if not folder.exists():
+        durable.replace(written, folder)
+        return
     old = written.parent / "old"
-    if folder.exists():
+    try:
         durable.replace(folder, old)
-    durable.replace(written, folder)
+        durable.replace(written, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.replace(folder)  # it would go with the temporary folder that it lies in
+        raise
 
 
 def check_target(folder: Path, config: str = CONFIG) -> None:
@@ -77,10 +90,29 @@ def check_target(folder: Path, config: str = CONFIG) -> None:
     """
     if (folder / TRAINER).is_file():
         raise UserError(f"{folder}: is the checkpoint of a training, and is not overwritten")
-    if folder.is_dir() and ((folder / config).is_file() or not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if folder.exists():
-        raise UserError(f"{folder}: has no {config}, and is not overwritten; choose another folder")
+    refused = "is not overwritten; choose another folder"
+    if not (folder / config).is_file():
+        raise UserError(f"{folder}: has no {config}, and {refused}")
+    known = read_object(folder / config, refused)
+    if not (known.get("format") == FORMAT or any(known.get(key) for key in TOLD_BY)):
+        raise UserError(f"{folder / config}: is not that of a model, and {refused}")
+    others = _others(folder)
+    if others:
+        raise UserError(f"{folder}: has {others[0]!r}, which is no part of a model, and {refused}")
+
+
+def _others(folder: Path) -> list[str]:
+    """What lies in a model's folder, or in a model within it, and is no part of it."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            of_model = path.suffix in SUFFIXES or path.name in BESIDE
+        else:
+            of_model = path.name in BESIDE or ((path / CONFIG).is_file() and not _others(path))
+        found += [] if of_model else [path.name]
+    return found
 
 
 def save(
@@ -98,9 +130,7 @@ def save(
         (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
         for name, text in (files or {}).items():
             (new / name).write_text(text, encoding="utf-8")
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, new / WEIGHTS
-        )
+        save_whole(tensors, new / WEIGHTS)
         (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
         checksums.record(new)
         move_into_place(new, target)

@@ -89,7 +89,8 @@ def load_patcher(folder: str | os.PathLike[str]) -> Patcher:
     assert isinstance(model, CausalTransformer)
     if model.kind != "byte":
         raise UserError(f"{folder}: a {model.kind} model cannot cut text; name a BLT or byte model")
-    return Patcher(read_patching(place / PATCHING), model)
+    own = found.files.get(PATCHING, {})  # nobody may have calibrated it
+    return Patcher(from_dict(PatchingConfig, own, f"{found.where}/{PATCHING}"), model)
 
 
 def find_entropy_model(name: str | None) -> CausalTransformer | None:

@@ -35,7 +35,7 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
     try:
         return Path(hub.snapshot_download(text, allow_patterns=WANTED))
     except (hub.errors.HFValidationError, *failures(hub)) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{text}: no such folder here, and not from the hub ({reason})") from None
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from blt.errors import UserError
@@ -66,6 +69,23 @@ def check_finite(tensor: Tensor, where: str, name: str) -> None:
             f"{where}: tensor {name!r} has values that are not finite: damaged, or of a training "
             "that diverged; restore it, or take an earlier checkpoint"
         )
+
+
+class UnwrittenError(UserError, OSError):
+    """A file that could not be written: no such folder, no room on the disk, ..."""
+
+
+def save_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        UnwrittenError: names the file.
+    """
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except (OSError, SafetensorError) as error:
+        said = f"{path}: cannot be written ({error}); check folder and disk"
+        raise UnwrittenError(said) from None
 
 
 def widest(tensors: Tensors) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blt import vocab
+from blt.checkpoint.folders import PATCHING
 from blt.lm.language_model import LanguageModel
 from blt.machine.runtime import keep_freed_memory
 from blt.model.blt import ByteLatentTransformer
@@ -28,10 +30,18 @@ class ByteLM(LanguageModel, CausalTransformer):
 
     kind = "byte"
     config: ByteTransformerConfig
+    # As an entropy model: the rule and θ that were calibrated for it, which go where it goes.
+    patching: Mapping[str, Any] | None = None
 
     def __init__(self, config: ByteTransformerConfig) -> None:
         keep_freed_memory()
         CausalTransformer.__init__(self, config)
+
+    def files(self) -> dict[str, str]:
+        own = (
+            {} if self.patching is None else {PATCHING: json.dumps(self.patching, indent=2) + "\n"}
+        )
+        return super().files() | own
 
     def packed_logits(self, documents: Sequence[Tensor]) -> Tensor:
         return self(*end_to_end(documents, self.device))  # type: ignore[no-any-return]

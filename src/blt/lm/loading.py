@@ -11,7 +11,7 @@ import torch
 
 from blt.chat.source import read_source
 from blt.checkpoint import adapters
-from blt.checkpoint.folders import Checkpoint
+from blt.checkpoint.folders import PATCHING, Checkpoint
 from blt.checkpoint.layouts import transformers
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.checkpoint.pretrained import PRETRAINED, shipped
@@ -51,7 +51,7 @@ def load(
     place = choose_device(device, "device")
     if os.fspath(source) == PRETRAINED:
         with shipped("blt") as inside:
-            found = open_checkpoint(inside)  # stored as bfloat16 to keep the package small
+            found = open_checkpoint(inside)  # stored as int8 to keep the package small
             wide = replace(found, tensors=Cast(found.tensors, torch.float32))
             return _adapted(wide, inside, adapter).to(place)
     folder = local_folder(source)
@@ -70,6 +70,8 @@ def _adapted(
     model = opened(found, FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
+    if isinstance(model, ByteLM):
+        model.patching = found.files.get(PATCHING)
     own = None if adapter is None else read_source(local_folder(adapter))
     model.chat_template = model.chat_template if own is None else own.text
     return model

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from blt import vocab
 from blt.errors import UserError, needed
 from blt.files import durable
+from blt.files.tensors import save_whole
 from blt.vocab import VOCAB_SIZE
 
 MAX_ORDER = 3  # of a lookup table: 260 ** 4 entries would take 4.6 GB
@@ -90,7 +91,7 @@ def read_lookup_table(path: Path | None) -> Tensor:
 def write_lookup_table(path: Path, table: Tensor, size: int) -> str:
     """Write a table learned from ``size`` bytes, whole or not at all; returns a line about it."""
     with durable.beside(path) as new:
-        save_file({TABLE: table}, new)
+        save_whole({TABLE: table}, new)
     grams = f"{int(table.sum())} of {len(table)} {order_of(table)}-grams"
     return f"{path}: patches start after {grams}, learned from {size} bytes"
 

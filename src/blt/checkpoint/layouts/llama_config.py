@@ -85,8 +85,8 @@ def read_config(data: dict[str, Any], where: str) -> TokenTransformerConfig:
         UserError: a family or an option whose layers are not ours, or a wrong type; names it.
     """
     kind = data.get("model_type")
-    if kind not in TYPES:
-        why = f" ({OTHERS[kind]})" if kind in OTHERS else ""
+    if not isinstance(kind, str) or kind not in TYPES:
+        why = f" ({OTHERS[kind]})" if isinstance(kind, str) and kind in OTHERS else ""
         raise UserError(
             f"{where}: model_type {kind!r} is not supported{why}; known: {', '.join(TYPES)}, and "
             "token models of ours"

@@ -30,8 +30,9 @@ def read_pth(path: Path) -> Held:
             f"{path}: holds more than tensors, and may run code; nothing of it was run. Ask for "
             "safetensors"
         ) from None
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged pickle raises whatever its instructions run into
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: damaged ({said})") from None
     state = data.get("model") if isinstance(data, dict) else None
     if not isinstance(state, dict):
         raise UserError(f"{path}: has no 'model' with tensors in it; is it Meta's checkpoint?")
