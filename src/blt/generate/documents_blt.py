@@ -71,7 +71,8 @@ class BLTDocuments(CachedModel):
         """Patches that a text of so many bytes has at most."""
         rule = model.config.patching
         if rule.rule == "static":
-            return bytes_read // min(rule.stride, rule.max_patch_length or rule.stride) + 2
+            each = -(-rule.stride // min(rule.stride, rule.max_patch_length or rule.stride))
+            return (bytes_read // rule.stride + 1) * each + 2  # every stride is split anew
         return bytes_read + 1
 
     @staticmethod

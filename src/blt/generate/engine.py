@@ -52,7 +52,8 @@ class Engine:
                 print(piece, end="", flush=True)
 
     Args:
-        lm: a BLT or byte transformer; its weights are packed once, later changes are not seen.
+        lm: a BLT or byte transformer. Some of its weights are packed once, others shared: do not
+            change it while the engine is in use; make another one after that.
         max_batch: texts that are written at the same time.
         max_queue: requests that may wait.
         memory_budget: bytes for caches; each request reserves what it can need at most. None: 0.8

@@ -220,7 +220,7 @@ class ByteLatentTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.head.weight.device
+        return next(self.parameters()).device
 
     @property
     def patcher(self) -> Patcher:

@@ -60,7 +60,7 @@ class CausalTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.head.weight.device
+        return next(self.parameters()).device
 
     def forward(
         self,

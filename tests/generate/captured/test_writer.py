@@ -101,6 +101,30 @@ def test_patches_and_their_number_may_outgrow_the_room_at_first(
             assert_equal(*both)
 
 
+@pytest.mark.parametrize("max_bytes", [34, 66, 80])
+@pytest.mark.parametrize("rule", ["byte", "static"])
+def test_drafts_that_are_kept_beyond_the_end_have_room(rule: str, max_bytes: int) -> None:
+    lm = random_blt(rule=rule, stride=4)
+    with torch.no_grad():
+        lm.decoder.head.weight.zero_()  # so the first byte is always the best, and all are kept
+    sampling = [Sampling(max_bytes=max_bytes, ignore_eos=True)]
+    both = [written(lm, how, [b"ab"], sampling, draft_bytes=31) for how in (True, False)]
+    assert_equal(*both)
+    assert both[0][0].accepted > max_bytes // 2
+
+
+@pytest.mark.parametrize(("stride", "longest"), [(5, 4), (7, 3), (3, 8), (4, 4), (6, 1)])
+def test_a_stride_that_is_split_has_as_many_patches_as_are_counted(
+    stride: int, longest: int
+) -> None:
+    lm = random_blt(rule="static", stride=stride, max_patch_length=longest)
+    for length in (1, 50, 300):
+        cut = lm.patcher.cut(b"a" * length)
+        assert len(cut.lengths) <= CachedBLT.most_patches(lm, length)
+    sampling = [Sampling(max_bytes=250, ignore_eos=True)]
+    assert_equal(*(written(lm, how, [b"ab"], sampling) for how in (True, False)))
+
+
 def test_a_byte_model_is_written_with_in_captured_steps_too() -> None:
     torch.manual_seed(0)
     lm = blt.ByteLM(TINY)

@@ -58,8 +58,7 @@ class Rooms:
         steps = self.steps
         if not isinstance(steps, BLTSteps) or steps.crossing is None:
             return 0
-        longest = CachedBLT.longest_patch(steps.net, bytes_read) + 2 * MAX_ROWS
-        room = power_of_two(longest)
+        room = power_of_two(CachedBLT.longest_patch(steps.net, bytes_read) + 2 * MAX_ROWS)
         one = steps.patching.open[:1, :, :, :1]
         return 0 if room <= FIRST_OPEN else room * one.numel() * one.element_size()
 

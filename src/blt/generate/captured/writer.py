@@ -23,6 +23,10 @@ from blt.generate.sampling import likeliest
 from blt.model.embedding import NgramTables
 from blt.model.language import ByteModel
 
+# A step may keep as many drafts beyond the end of a text, and the next one reads as many, before
+# the host learns of it.
+UNTOLD = 2 * MAX_ROWS
+
 
 @dataclass
 class Row:
@@ -68,7 +72,11 @@ class CapturedWriter:
 
     def besides(self, bytes_read: int) -> int:
         """Bytes that the steps' own caches can take for a text, besides the model's."""
-        return self.rooms.of_open(bytes_read)
+        if not isinstance(self.model, CachedBLT):
+            return 0
+        net, kept, longest = self.model.model, self.model.dtype, bytes_read + UNTOLD
+        untold = CachedBLT.memory(net, longest, kept) - CachedBLT.memory(net, bytes_read, kept)
+        return untold + self.rooms.of_open(longest)
 
     def memory(self, requests: Sequence[Request]) -> int:
         """Bytes of caches for requests together: every row has the room of the longest."""
@@ -84,8 +92,7 @@ class CapturedWriter:
             text = self.model.texts[row]
             position, patches = len(text.ids), 0 if text.patches is None else text.patches.length
             size = sum(map(len, text.open_patch))
-            # It may be read on by a step before the host learns that it has ended.
-            most = most_patches(self.model, position + request.sampling.max_bytes + MAX_ROWS)
+            most = most_patches(self.model, position + request.sampling.max_bytes + UNTOLD)
             self.rows.append(Row(position, position - size, patches, most))
         self._settle()
         self._make_room()
