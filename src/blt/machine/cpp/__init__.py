@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,11 +19,15 @@ import time
 from functools import cache
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).parent  # headers that all share
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fno-trapping-math", "-shared", "-fPIC"),
 ]
+
+OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 def compiled(source: Path, without: str) -> ctypes.CDLL | None:
@@ -48,10 +53,10 @@ def compiled(source: Path, without: str) -> ctypes.CDLL | None:
 
 
 def _share_threads(loaded: ctypes.CDLL) -> None:
-    """Let it run on PyTorch's own threads; where these are not GNU's, on one thread."""
+    """Let it run on PyTorch's own threads; where these are none of GNU's kind, on one thread."""
     loaded.blt_use_openmp.restype = None
     if (openmp := _openmp()) is not None:
-        functions = (openmp.GOMP_parallel, openmp.omp_get_thread_num, openmp.omp_get_num_threads)
+        functions = (getattr(openmp, name) for name in OPENMP)
         loaded.blt_use_openmp(*(ctypes.cast(f, ctypes.c_void_p) for f in functions))
 
 
@@ -62,11 +67,13 @@ def shares_threads() -> bool:
 
 
 def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP that PyTorch has loaded, if it is GNU's."""
-    maps = Path("/proc/self/maps")
-    paths = maps.read_text().split() if maps.exists() else []
-    found = next((path for path in paths if "libgomp" in path), None)
-    return None if found is None else ctypes.CDLL(found)  # already loaded: this only finds it
+    """PyTorch's library, whose symbols are those of the OpenMP that it runs on, if that has GNU's;
+    other packages may have loaded an OpenMP of their own."""
+    try:
+        found = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    except OSError:
+        return None
+    return found if all(hasattr(found, name) for name in OPENMP) else None
 
 
 def _library(source: Path) -> Path:
@@ -76,13 +83,15 @@ def _library(source: Path) -> Path:
         OSError: there is no compiler, or nowhere to write.
         subprocess.SubprocessError: the compiler failed.
     """
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
+    told = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
+    found = shutil.which("c++") or shutil.which("g++")
+    compiler = told or ([] if found is None else [found])
+    if not compiler:
         raise OSError("no C++ compiler")
     # -march=native: a library is for one kind of processor, also where a home is shared.
     headers = sorted({*source.parent.glob("*.h"), *HERE.glob("*.h")})
     key = hashlib.sha256(b"".join(path.read_bytes() for path in (source, *headers)))
-    key.update(" ".join((compiler, *FLAGS, platform.machine(), _processor())).encode())
+    key.update(" ".join((*compiler, *FLAGS, platform.machine(), _processor())).encode())
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blt"
     target = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not target.exists():
@@ -91,7 +100,7 @@ def _library(source: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / "built.so"
             subprocess.run(
-                [compiler, *FLAGS, f"-I{HERE}", str(source), "-o", str(built)],
+                [*compiler, *FLAGS, f"-I{HERE}", str(source), "-o", str(built)],
                 check=True,
                 capture_output=True,
                 timeout=300,
