@@ -25,7 +25,8 @@ from blt.study.fit import band, fit
 from blt.study.lines import Line
 from blt.study.search import bits_of
 
-STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # where there are more families than colours
+# Where there are more families than colours.
+STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 FLOPS, SECONDS = "flops", "seconds"
 LABELS = {
     FLOPS: "training FLOPs, the patcher's training included",
