@@ -386,8 +386,6 @@ def test_what_cannot_be_is_said_before_anything_is_written(
         train_recipe(recipe, tmp_path / "run")
     with pytest.raises(UserError, match="no section byteify"):
         byteify(replace(recipe, byteify=None), tmp_path / "run", show=quiet)
-    with pytest.raises(UserError, match=r"train\.eval_bytes: 0 are none for each of 1 sources"):
-        byteify(changed(recipe, eval_bytes=0, evals=0), tmp_path / "run", show=quiet)
     with pytest.raises(UserError, match="byteify: only for kind 'blt'"):
         Recipe("byte", data, train, byteify=recipe.byteify)
     folder = shutil.copytree(source, tmp_path / "source")

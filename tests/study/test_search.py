@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.study.config import Family, PatcherModel, Point, Study
@@ -269,6 +269,7 @@ def test_a_variant_that_leaves_is_searched_there_and_takes_nobody_with_it() -> N
     assert {p.budget for p in search.chosen() if p.family == "once"} == {1e8}
 
 
+@settings(max_examples=10)
 @given(st.integers(0, 5), st.integers(0, 4), st.floats(0.5, 4.0))
 def test_who_spends_less_is_as_who_spends_all_is_and_is_not_weighed(
     size: int, rate: int, worse: float

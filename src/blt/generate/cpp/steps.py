@@ -191,7 +191,6 @@ class NativeBLTSteps(BLTSteps):
         super().__init__(model)
         self.kept = kept = Kept()
         encoder, decoder, middle = model.encoder, model.decoder, model.global_transformer
-        self.reach = encoder.embedding.reach
         # Tables in other precisions stay where they are: they are too large to be copied.
         float32 = encoder.embedding.ngram.dtype is torch.float32
         self.embeds = float32 and not encoder.embedding.fold
