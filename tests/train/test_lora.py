@@ -226,7 +226,7 @@ def test_a_training_of_adapters_goes_on_exactly(base: Path, recipe: Recipe, tmp_
     assert not (checkpoint / "model.safetensors").exists()
     loaded = blt.load(checkpoint)
     assert (loaded.logits(IDS) - whole.logits(IDS)).abs().max() < 1e-4
-    at_once = adapters.read_tensors(checkpoint)
+    at_once = adapters.read(checkpoint)[1]
 
     def stop(report: Any) -> None:
         if report.step == 2:
@@ -235,7 +235,7 @@ def test_a_training_of_adapters_goes_on_exactly(base: Path, recipe: Recipe, tmp_
     with pytest.raises(KeyboardInterrupt):
         train_recipe(recipe, tmp_path / "parts", on_progress=stop)
     train_recipe(recipe, tmp_path / "parts", resume=True)
-    again = adapters.read_tensors(tmp_path / "parts" / "checkpoint")
+    again = adapters.read(tmp_path / "parts" / "checkpoint")[1]
     for layer, pair in at_once.items():
         assert all(map(torch.equal, pair, again[layer])), layer
 
@@ -282,7 +282,7 @@ def test_two_processes_train_the_adapter_that_one_would(
     train(write(recipe, tmp_path / "2.toml", **longer), tmp_path / "two", "--resume")
     for a, b in zip(reports(tmp_path / "one"), reports(tmp_path / "two"), strict=True):
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=1e-3)
-    found = [adapters.read_tensors(tmp_path / run / "checkpoint") for run in ("one", "two")]
+    found = [adapters.read(tmp_path / run / "checkpoint")[1] for run in ("one", "two")]
     for layer, pair in found[0].items():
         for a, b in zip(pair, found[1][layer], strict=True):
             assert (a - b).abs().max() < 0.02 * a.abs().max() + 1e-4, layer

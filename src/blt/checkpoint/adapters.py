@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blt.chat.source import TEMPLATE
-from blt.checkpoint.folders import Checkpoint, check_target, move_into_place, replace_folder
+from blt.checkpoint.folders import Checkpoint, write_whole
 from blt.errors import UserError, require, require_number, require_within
 from blt.files import checksums
 from blt.files.stored import inside
 from blt.files.strict_json import read_object
-from blt.files.tensors import Tensors, check_finite, save_whole
+from blt.files.tensors import Tensors, check_finite
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
@@ -98,14 +98,16 @@ def read_config(folder: Path) -> Adapter:
     return Adapter(data)
 
 
-def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """A [r, in] and B [out, r] of each layer, by its name.
+def read(folder: Path) -> tuple[Adapter, dict[str, tuple[Tensor, Tensor]]]:
+    """An adapter, with A [r, in] and B [out, r] of each layer, by its name.
 
     Raises:
-        UserError: missing or damaged, a link out of the folder, tensors that are no pairs of
-            matrices of the rank that the adapter says, or no numbers; names the first.
+        UserError: as of :func:`read_config`; missing or damaged, a link out of the folder, tensors
+            that are no pairs of matrices of the rank that the adapter says, or no numbers; names
+            the first.
     """
-    path, rank = inside(folder, WEIGHTS), int(read_config(folder).config["r"])
+    adapter = read_config(folder)
+    path, rank = inside(folder, WEIGHTS), int(adapter.config["r"])
     checksums.check(folder)
     try:
         found = load_file(path)
@@ -125,7 +127,8 @@ def read_tensors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
             f"rank is {rank}",
         )
         check_finite(tensor, str(path), name)
-    return {layer: (found[PREFIX + layer + A], found[PREFIX + layer + B]) for layer in layers}
+    pairs = {layer: (found[PREFIX + layer + A], found[PREFIX + layer + B]) for layer in layers}
+    return adapter, pairs
 
 
 def save(
@@ -142,18 +145,10 @@ def save(
     Raises:
         UserError: a file, or a folder that holds something else or a training's checkpoint.
     """
-    target = Path(folder)
-    check_target(target, CONFIG)
-    with replace_folder(target) as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
-        (new / CONFIG).write_text(json.dumps(dict(adapter.config), indent=2) + "\n")
-        if template is not None:
-            (new / TEMPLATE).write_text(template, encoding="utf-8")
-        save_whole(tensors, new / WEIGHTS)
-        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)
-        checksums.record(new)
-        move_into_place(new, target)
+    texts = {CONFIG: json.dumps(dict(adapter.config), indent=2) + "\n"}
+    if template is not None:
+        texts[TEMPLATE] = template
+    write_whole(Path(folder), texts, tensors, CONFIG, WEIGHTS)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -171,10 +166,10 @@ def merged(found: Checkpoint, folder: Path) -> Checkpoint:
     Raises:
         UserError: an adapter of other layers or shapes; names the first.
     """
-    adapter, layers = read_config(folder), read_tensors(folder)
+    adapter, layers = read(folder)
     for layer, (a, b) in layers.items():
         spec = found.tensors.specs.get(f"{layer}.weight")
-        fits = spec is not None and spec.shape == (len(b), a.shape[1]) and b.shape[1] == len(a)
+        fits = spec is not None and spec.shape == (len(b), a.shape[1])
         shape = "has no such layer" if spec is None else f"has one of {list(spec.shape)}"
         require(
             fits,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blt.errors import UserError
+from blt.errors import UserError, first_line
 from blt.files import checksums, durable
 from blt.files.stored import WEIGHTS
 from blt.files.strict_json import read_object
@@ -95,24 +95,24 @@ def check_target(folder: Path, config: str = CONFIG) -> None:
     refused = "is not overwritten; choose another folder"
     if not (folder / config).is_file():
         raise UserError(f"{folder}: has no {config}, and {refused}")
-    known = read_object(folder / config, refused)
-    if not (known.get("format") == FORMAT or any(known.get(key) for key in TOLD_BY)):
+    if not _tells_of_model(folder / config):
         raise UserError(f"{folder / config}: is not that of a model, and {refused}")
-    others = _others(folder)
-    if others:
-        raise UserError(f"{folder}: has {others[0]!r}, which is no part of a model, and {refused}")
+    other = next((path.name for path in sorted(folder.iterdir()) if not _is_part(path)), None)
+    if other is not None:
+        raise UserError(f"{folder}: has {other!r}, which is no part of a model, and {refused}")
 
 
-def _others(folder: Path) -> list[str]:
-    """What lies in a model's folder, or in a model within it, and is no part of it."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            of_model = path.suffix in SUFFIXES or path.name in BESIDE
-        else:
-            of_model = path.name in BESIDE or ((path / CONFIG).is_file() and not _others(path))
-        found += [] if of_model else [path.name]
-    return found
+def _tells_of_model(config: Path) -> bool:
+    known = read_object(config, "move it away, or choose another folder to write to")
+    return known.get("format") == FORMAT or any(known.get(key) for key in TOLD_BY)
+
+
+def _is_part(path: Path) -> bool:
+    """May this lie in a model's folder: a file of one, or a model within it?"""
+    if path.name in BESIDE or path.is_file():
+        return path.name in BESIDE or path.suffix in SUFFIXES
+    within = path / CONFIG
+    return within.is_file() and _tells_of_model(within) and all(map(_is_part, path.iterdir()))
 
 
 def save(
@@ -122,16 +122,33 @@ def save(
     files: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model folder, with more ``files`` in it, beside ``folder`` and move it into place."""
-    target = Path(folder)
-    check_target(target)
+    texts = {CONFIG: json.dumps({"format": FORMAT, **config}, indent=2) + "\n", **(files or {})}
+    write_whole(Path(folder), texts, tensors)
+
+
+def write_whole(
+    target: Path,
+    texts: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    config: str = CONFIG,
+    weights: str = WEIGHTS,
+) -> None:
+    """Write a folder of a model, or of something like one, beside ``target``; move it into place.
+
+    Args:
+        texts: files by name; of them ``config`` makes a folder one of its kind.
+
+    Raises:
+        UserError: as of :func:`check_target`, or what cannot be written.
+    """
+    check_target(target, config)
     with replace_folder(target) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
-        (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
-        for name, text in (files or {}).items():
+        for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
-        save_whole(tensors, new / WEIGHTS)
-        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors lets only us read it
+        save_whole(tensors, new / weights)
+        (new / weights).chmod((new / config).stat().st_mode)  # safetensors lets only us read it
         checksums.record(new)
         move_into_place(new, target)
 
@@ -170,7 +187,7 @@ def skeleton(model_class: type[nn.Module], config: Any, where: str) -> nn.Module
         with torch.device("meta"):
             return model_class(config)
     except (RuntimeError, OverflowError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{where}/{CONFIG}: an impossible shape ({reason})") from None
 
 

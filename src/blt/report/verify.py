@@ -110,8 +110,7 @@ def _tensors_of(folder: Path) -> Tensors:
     """Of a model, or of an adapter."""
     if not adapters.is_adapter(folder):
         return open_layout(folder).tensors
-    adapters.read_config(folder)
-    pairs = adapters.read_tensors(folder)
+    _, pairs = adapters.read(folder)
     parts = {
         layer + part: pair[i]
         for layer, pair in pairs.items()

@@ -78,7 +78,7 @@ def resumed(folder: Path) -> LanguageModel:
     Raises:
         UserError: its base is gone, or another one; or a damaged adapter.
     """
-    adapter, layers = adapters.read_config(folder), adapters.read_tensors(folder)
+    adapter, layers = adapters.read(folder)
     base = adapters.base_of(folder)
     model, found = load(base).float(), adapter.config  # as it was trained on
     dropout, targets = float(found.get("lora_dropout", 0.0)), tuple(sorted(layers))
