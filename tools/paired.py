@@ -54,8 +54,8 @@ def tables(lines: Lines, runs: Sequence[Sequence[str]]) -> str:
             shares.append(_cell(100 * (value / of - 1), 100 * (draws / by - 1), "+.1f"))
         name = names[0].rpartition("-s")[0]
         bits.append(table_row(name, str(len(names)), *cells))
-        if len(bits) > 2:
-            more.append(table_row(name, *shares))
+        more.append(table_row(name, *shares))
+    del more[1]  # the first beside itself
     return "\n".join([*bits, "", *more])
 
 

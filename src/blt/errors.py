@@ -30,6 +30,11 @@ def require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line; its kind, where it has no message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def require_whole(name: str, value: Any, least: int) -> None:
     """An int of at least ``least``; a bool is none."""
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -42,7 +47,7 @@ def require_number(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     # Not by math.isfinite, which raises OverflowError of whole numbers beyond what a float holds.
     finite = number and abs(value) <= sys.float_info.max
-    require(finite, f"{name} must be a number, got {str(value)[:40]}")
+    require(finite, f"{name} must be a number, got {value!r:.40}")
 
 
 def require_within(name: str, value: Any, least: float, most: float) -> None:

@@ -13,7 +13,7 @@ from blt.checkpoint.folders import CARD, INIT, TRAINER, Checkpoint
 from blt.checkpoint.layouts.meta import INSIDE
 from blt.checkpoint.open import layout_of, open_checkpoint
 from blt.checkpoint.origin import published
-from blt.errors import UserError, require
+from blt.errors import UserError, first_line, require
 from blt.files import checksums
 from blt.files.checksums import CHECKSUMS, Checksums
 from blt.files.configs import to_dict
@@ -63,7 +63,7 @@ def push_to_hub(
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(repo_id, operations, commit_message="Upload a model")
     except failures(hub) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{repo_id}: the hub has not taken it ({reason})") from None
     return f"https://huggingface.co/{repo_id}"
 

@@ -115,8 +115,11 @@ def _ends(
     if len(values) < 2:
         return None, None
     found = interval(values, sizes, strata)
-    low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
-    return low, high
+    return _known(found.low), _known(found.high)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _compared(first: Measured | None, other: Measured) -> Row:
@@ -126,8 +129,7 @@ def _compared(first: Measured | None, other: Measured) -> Row:
         return dict.fromkeys(names)
     found = paired(first.values, other.values, other.sizes, other.strata)
     edges = [x for one in (found.difference, found.ratio) for x in (one.value, one.low, one.high)]
-    known = (value if math.isfinite(value) else None for value in edges)
-    return dict(zip(names, known, strict=True))
+    return dict(zip(names, map(_known, edges), strict=True))
 
 
 def alike(first: Measured, other: Measured) -> bool:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from blt.errors import UserError, needed
+from blt.errors import UserError, first_line, needed
 
 log = logging.getLogger("blt")
 MODELS = ("config.json", "adapter_config.json")  # one of these makes a folder a model's
@@ -35,7 +35,7 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
     try:
         return Path(hub.snapshot_download(text, allow_patterns=WANTED))
     except (hub.errors.HFValidationError, *failures(hub)) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{text}: no such folder here, and not from the hub ({reason})") from None
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from blt.errors import UserError
+from blt.errors import UserError, first_line
 from blt.machine.hardware import measured_flops
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -36,7 +36,7 @@ def choose_device(name: str | torch.device, key: str = "train.device") -> torch.
         device = torch.device(name)
         torch.empty(1, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         message = f"{key}: {str(name)!r} is not there ({reason}); try 'auto' or 'cpu'"
         raise UserError(message) from None
     return device

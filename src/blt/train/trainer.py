@@ -13,7 +13,7 @@ from torch.optim import Muon, Optimizer
 
 from blt.checkpoint.folders import TRAINER
 from blt.data.loader import Loader
-from blt.errors import UserError, named
+from blt.errors import UserError, first_line, named
 from blt.lm import LanguageModel
 from blt.machine.hardware import device_name
 from blt.machine.precision import autocast, choose_dtype, settled_bfloat16
@@ -287,7 +287,7 @@ def _set_rng(state: Tensor) -> None:
     try:
         torch.set_rng_state(state)
     except RuntimeError as error:
-        raise UserError(f"rng: damaged ({str(error).splitlines()[0]})") from None
+        raise UserError(f"rng: damaged ({first_line(error)})") from None
 
 
 def _new_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blt.errors import UserError
+from blt.errors import UserError, first_line
 from blt.files.stored import DTYPES
 from blt.files.tensors import Held
 
@@ -31,8 +31,7 @@ def read_pth(path: Path) -> Held:
             "safetensors"
         ) from None
     except Exception as error:  # a damaged pickle raises whatever its instructions run into
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: damaged ({said})") from None
+        raise UserError(f"{path}: damaged ({first_line(error)})") from None
     state = data.get("model") if isinstance(data, dict) else None
     if not isinstance(state, dict):
         raise UserError(f"{path}: has no 'model' with tensors in it; is it Meta's checkpoint?")

@@ -43,7 +43,7 @@ def compiled(source: Path, without: str) -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(str(_library(source)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         logging.getLogger("blt").warning(
             "blt: %s; %s (BLT_NATIVE=0 says that you know)", _reason(error), without
         )
@@ -81,6 +81,7 @@ def _library(source: Path) -> Path:
 
     Raises:
         OSError: there is no compiler, or nowhere to write.
+        ValueError: a quote in ``CXX`` that does not end.
         subprocess.SubprocessError: the compiler failed.
     """
     told = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
