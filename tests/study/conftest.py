@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from blt.study import read_study, run_study
+from once import once
 from small_study import written
 
 
@@ -13,9 +14,12 @@ def file(tmp_path: Path) -> Path:
     return written(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study that has run to its end: its file, and the folder ``out`` beside it."""
-    file = written(tmp_path_factory.mktemp("study"))
-    run_study(read_study(file), file.parent / "out")
-    return file
+
+    def study(folder: Path) -> None:
+        file = written(folder)
+        run_study(read_study(file), file.parent / "out")
+
+    return once(tmp_path_factory, "study", study) / "study.toml"

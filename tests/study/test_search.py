@@ -62,11 +62,11 @@ def play(
     chance: random.Random | None = None,
     only: Sequence[str] = (),
 ) -> Search:
-    """Run a study whose outcome is known, one run at a time, in any order."""
+    """Run a study whose outcome is known: in any order, or all at once that can be run."""
     lines: list[dict[str, Any]] = []
     while points := Search(made, lines, only).wanted():
-        point = points[0] if chance is None else chance.choice(points)
-        lines.append(line(point, truth[point.family](point)))
+        some = points if chance is None else chance.sample(points, chance.randint(1, len(points)))
+        lines += [line(point, truth[point.family](point)) for point in some]
         assert len(lines) < 1000
     names = [each["name"] for each in lines]
     assert len(names) == len(set(names))
@@ -206,7 +206,8 @@ def test_a_variant_begins_where_the_family_that_it_varies_has_ended(
     made = study(base, wide, rate_tries=(3, 1), climb=(0, 1))
     truth = {"flat": bowl(size, rate, 2.0), "wide": bowl(size, rate, 2.0)}
     search = play(made, truth, chance)
-    of_wide = [point for name in search.by_name for point in all_points(made, wide, name)]
+    points = all_points(made, wide)
+    of_wide = [points[name] for name in search.by_name if name in points]
     assert {point.budget for point in of_wide} == {1e8}
     assert {point.lr for point in of_wide} == {LRS[rate]}
     low = max(0, min(size - 1, 3))
@@ -218,14 +219,11 @@ def test_a_variant_begins_where_the_family_that_it_varies_has_ended(
     assert search.is_done(1e8)
 
 
-def all_points(made: Study, of: Family, name: str) -> list[Point]:
-    """The point of a name, if it is the family's."""
-    sizes = range(len(of.sizes))
-    every = [
-        made.point(of, budget, size, lr, seed)
-        for budget, size, lr, seed in product(made.budgets, sizes, LRS, range(2))
-    ]
-    return [point for point in every if point.name == name]
+def all_points(made: Study, of: Family) -> dict[str, Point]:
+    """Those that a family may be tried at, by their names."""
+    every = product(made.budgets, range(len(of.sizes)), LRS, range(2))
+    points = (made.point(of, budget, size, lr, seed) for budget, size, lr, seed in every)
+    return {point.name: point for point in points}
 
 
 def test_who_runs_a_variant_alone_runs_what_it_varies_too() -> None:

@@ -159,20 +159,21 @@ def test_scores_are_of_every_piece_and_the_same_for_all(done: Path) -> None:
 
 def test_two_processes_share_the_work(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "blt", "study", str(file), "--out", str(out)]
+    alone = ["--until", "1e8"]
+    command = [sys.executable, "-m", "blt", "study", str(file), "--out", str(out), *alone]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for worker in workers:
         worker.communicate(timeout=300)
     assert [worker.returncode for worker in workers] == [0, 0]
     names = [line["name"] for line in StudyFolder(out).lines()]
     assert len(names) == len(set(names))
-    assert not Search(read_study(file), StudyFolder(out).lines()).wanted()
+    assert not Search(read_study(file).until(1e8), StudyFolder(out).lines()).wanted()
 
 
 def test_a_kill_while_a_run_is_judged_loses_nothing(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, study = tmp_path / "out", read_study(file)
+    out, study = tmp_path / "out", read_study(file).until(1e8)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -180,9 +181,9 @@ def test_a_kill_while_a_run_is_judged_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(training, "validation", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_study(study, out)
+            run_study(study, out, families=["flat"])
     (begun,) = (out / "runs").iterdir()
-    run_study(study, out)
+    run_study(study, out, families=["flat"])
     logged = (begun / "metrics.jsonl").read_text().splitlines()
     steps = [e["step"] for e in map(json.loads, logged) if e["event"] == "train"]
     assert steps == sorted(set(steps))
@@ -249,7 +250,7 @@ def test_a_compiled_training_is_timed_compiled_after_its_operations_are_counted(
         real = getattr(costs, name)
         monkeypatch.setattr(costs, name, lambda *of: began.append(name) or real(*of))
 
-    for name in ("_executed", "_seconds"):
+    for name in ("_executed", "megabyte_seconds"):
         noted(name)
     monkeypatch.setattr(costs, "TIMED", 1)
     monkeypatch.setattr(
@@ -261,7 +262,7 @@ def test_a_compiled_training_is_timed_compiled_after_its_operations_are_counted(
     recipe = replace(point.recipe, train=replace(point.recipe.train, compile=True))
     model = trainings.model(point.name, recipe)
     found = costs.costs_of(model, recipe, trainings.sources(recipe))
-    assert began == ["_executed", "compile=True", "_seconds"]
+    assert began == ["_executed", "compile=True", "megabyte_seconds"]
     assert found["executed_flops_per_byte"] > found["flops_per_byte"] > 0
 
 
@@ -286,7 +287,7 @@ def test_a_tokenizer_is_learned_once_for_all_runs(
     changed(file, '["byte_model.dim=', '["token_model.vocab_size=300", "byte_model.dim=')
     text = file.read_text().replace('"byte_model.', '"token_model.')
     file.write_text(text)
-    run_study(read_study(file), tmp_path / "out")
+    run_study(read_study(file).until(1e8), tmp_path / "out", families=["flat"])
     assert learned == [300]
 
 
@@ -295,7 +296,7 @@ def test_a_run_beyond_its_budget_is_named(
 ) -> None:
     changed(file, "budgets = [1e8, 2e8]", "budgets = [8e6]")
     changed(file, "seeds = [2, 1]\nrate_tries = [3, 1]", "seeds = [1]")
-    run_study(read_study(file), tmp_path / "out")
+    run_study(read_study(file), tmp_path / "out", families=["flat"])
     assert "times its budget of FLOPs" in caplog.text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from small_study import ASKED, WIDE, changed, copied
 
 
 def test_a_changed_study_does_not_reuse_runs(done: Path, tmp_path: Path) -> None:
-    out, file = done.parent / "out", Path(shutil.copy(done, tmp_path))
+    file, out = copied(done, tmp_path)
     text = file.read_text()
     for old, new, key in (
         ("batch_bytes = 256", "batch_bytes = 128", "data.batch_bytes"),

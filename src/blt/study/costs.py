@@ -50,7 +50,7 @@ def costs_of(model: LanguageModel, recipe: Recipe, sources: Sequence[Source]) ->
         "flops_per_byte": formula,
         "executed_flops_per_byte": executed,
         **_tables(model, steps[-1].patch_size),
-        "seconds_per_megabyte": _seconds(trainer),
+        "seconds_per_megabyte": megabyte_seconds(trainer),
         "threads": torch.get_num_threads(),
         "device": model.device.type,
     }
@@ -90,7 +90,7 @@ def _tables(model: LanguageModel, token_size: float | None) -> dict[str, Any]:
     return found
 
 
-def _seconds(trainer: Trainer) -> float:
+def megabyte_seconds(trainer: Trainer) -> float:
     """Of a million bytes, in whole steps: laying out, forward, backward, optimisers.
 
     The median of steps: one that compiles, for a number of patches that is new, takes seconds.
