@@ -19,6 +19,7 @@ from blt.chat import ChatTemplate
 from blt.checkpoint.convert import convert
 from blt.serve.settings import Settings
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
+from once import once
 from pages import ROOT
 from served import serving
 from shapes import TINY, tiny_config
@@ -29,7 +30,10 @@ TEXT = "".join(f"{n} bottles of beer, and the old man counts them.\n" for n in r
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages' commands name."""
-    folder = tmp_path_factory.mktemp("stand-ins")
+    return once(tmp_path_factory, "stand-ins", write_stand_ins)
+
+
+def write_stand_ins(folder: Path) -> None:
     write_texts(folder)
     train_recipe(small_patcher(folder / "books"), folder / "runs" / "entropy")
     train_recipe(
@@ -45,7 +49,6 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert(mine, folder / "facebook" / "blt-1b", "meta")
     theirs = folder / "facebook"
     (theirs / "blt-1b" / "entropy_model").rename(theirs / "blt-entropy")
-    return folder
 
 
 def write_texts(folder: Path) -> None:

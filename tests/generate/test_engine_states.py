@@ -154,7 +154,7 @@ def test_a_long_prompt_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> Non
     assert stream.result().data == lm.generate("stream", max_bytes=400, ignore_eos=True).data
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 2**32))
 def test_long_prompts_read_beside_others_are_continued_as_alone(form: str, seed: int) -> None:
     """Equal ones are read once; some are cancelled while they are read, some go on a state."""

@@ -27,7 +27,7 @@ from blt.model.kernels import flash
 from blt.model.kernels.blocks import block_attention
 from shapes import tiny_config
 
-BATCHES = 20
+BATCHES = 10  # of 1 to 7 documents each
 MOST_OPEN = 11  # bytes, documents, patches, the longest of each: none of the weights' own
 SHALLOW = {"decoder_layers": 1, "global_layers": 1}  # tracing takes most of the time
 
@@ -87,8 +87,19 @@ def gradients(model: LanguageModel, documents: list[Tensor]) -> tuple[Tensor, di
     return logits.detach(), found
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["one graph", "layer by layer"])
-@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "lines"])
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [
+        *((kind, True) for kind in MODELS if kind != "lines"),
+        ("other layers", False),
+        *(
+            pytest.param(kind, False, marks=pytest.mark.slow)
+            for kind in MODELS
+            if kind not in ("other layers", "lines")
+        ),
+    ],
+    ids=lambda value: {True: "one graph", False: "layer by layer"}.get(value, value),
+)
 def test_compiled_equals_plain_and_later_batches_compile_nothing(
     kind: str, whole: bool, graphs: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,14 +16,15 @@ from blt.model import compiling
 from blt.model.config import TokenTransformerConfig
 from blt.patching import PatchingConfig
 from blt.train import DataConfig, Recipe, TrainConfig, read_recipe, train_recipe
+from once import once
 from shapes import TINY, TINY_BLT
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    path.write_text("".join(f"{n} bottles of beer on the wall, " for n in range(400)))
-    return DataConfig((str(path),), context_bytes=100, batch_bytes=256)
+    text = "".join(f"{n} bottles of beer on the wall, " for n in range(400))
+    corpus = once(tmp_path_factory, "corpus", lambda to: (to / "text.txt").write_text(text))
+    return DataConfig((str(corpus / "text.txt"),), context_bytes=100, batch_bytes=256)
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +45,8 @@ def token_recipe(data: DataConfig, train: TrainConfig) -> Recipe:
 
 @pytest.fixture(scope="session")
 def entropy_folder(byte_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("entropy") / "run"
-    train_recipe(byte_recipe, run)
-    return run / "checkpoint"
+    made = once(tmp_path_factory, "entropy", lambda to: train_recipe(byte_recipe, to / "run"))
+    return made / "run" / "checkpoint"
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +80,14 @@ def runs(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """A run of each kind."""
-    folder = tmp_path_factory.mktemp("runs")
-    made = {"blt": blt_recipe, "byte": byte_recipe, "token": token_recipe}
-    for kind, recipe in made.items():
-        train_recipe(recipe, folder / kind)
-    return {kind: folder / kind for kind in made}
+    recipes = {"blt": blt_recipe, "byte": byte_recipe, "token": token_recipe}
+
+    def train(folder: Path) -> None:
+        for kind, recipe in recipes.items():
+            train_recipe(recipe, folder / kind)
+
+    made = once(tmp_path_factory, "runs", train)
+    return {kind: made / kind for kind in recipes}
 
 
 @pytest.fixture

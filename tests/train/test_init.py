@@ -168,7 +168,7 @@ def test_a_hub_id_is_told_whole_and_a_folder_by_its_last_name(name: str, expecte
     assert shown(name) == expected
 
 
-@pytest.mark.parametrize("kind", ["blt", "byte", "token"])
+@pytest.mark.parametrize("kind", ["blt", "byte", pytest.param("token", marks=pytest.mark.slow)])
 def test_two_processes_begin_from_a_model_as_one_does(
     kind: str, runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
 ) -> None:

@@ -82,7 +82,9 @@ def test_muon_in_two_processes_is_muon_in_one(blt_recipe: Recipe, tmp_path: Path
         assert b["bits_per_byte"] == pytest.approx(a["bits_per_byte"], rel=2e-3)
 
 
-@pytest.mark.parametrize("faster", [(True, False), (True, True)])
+@pytest.mark.parametrize(
+    "faster", [(True, False), pytest.param((True, True), marks=pytest.mark.slow)]
+)
 def test_processes_that_measure_otherwise_train_in_one_precision(
     blt_recipe: Recipe, tmp_path: Path, faster: tuple[bool, bool]
 ) -> None:

@@ -112,7 +112,8 @@ def test_a_byte_model_s_step_can_be_replayed_too() -> None:
     assert_same(blt.ByteLM(TINY), 0)
 
 
-@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 3])
 def test_steps_are_graphs_without_breaks_and_few_serve_all_sizes(n: int) -> None:
     """What ``torch.compile`` can trace whole asks the host for nothing."""
     lm = random_blt(newline_reset=True, max_patch_length=9)

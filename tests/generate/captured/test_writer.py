@@ -121,7 +121,7 @@ def test_a_stride_that_is_split_has_as_many_patches_as_are_counted(
     for length in (1, 50, 300):
         cut = lm.patcher.cut(b"a" * length)
         assert len(cut.lengths) <= CachedBLT.most_patches(lm, length)
-    sampling = [Sampling(max_bytes=250, ignore_eos=True)]
+    sampling = [Sampling(max_bytes=130, ignore_eos=True)]
     assert_equal(*(written(lm, how, [b"ab"], sampling) for how in (True, False)))
 
 
@@ -300,7 +300,7 @@ def test_a_rule_that_needs_the_host_is_said_to_on_a_gpu_and_refused_if_asked_for
 def test_on_a_gpu_prompts_are_read_in_the_precision_that_steps_are_taken_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lm, prompt = random_blt(), MULTILINGUAL * 3
+    lm, prompt = random_blt(), MULTILINGUAL[:1500]
     monkeypatch.setattr("blt.generate.incremental.PIECE_BYTES", 64)
     logits = {}
     for on_gpu in (False, True):
