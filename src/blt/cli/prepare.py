@@ -55,8 +55,9 @@ def prepare(
         segment_bytes: Longest run of bytes that can be trained on at once.
         shard_mb: Megabytes of text in a shard.
         max_broken: Lines without a document that are left out of one file before it is an error.
-        learn: Of conversations, and of prompts with completions: all, or completions alone (which
-            is what None says).
+        learn: What is learned of conversations, and of prompts with completions. completions: what
+            the assistant says, or the completion; each with its end. all: everything. Left out:
+            completions. Plain text is always learned whole.
         template: Of conversations: file of a chat template, or a model folder that has one. Left
             out: the default one. Models trained on the shards get it.
         engine: local, or ray: on the Ray cluster of RAY_ADDRESS, or one started here.
