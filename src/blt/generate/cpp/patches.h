@@ -66,7 +66,7 @@ class Pool {
     for (int64_t p = mine.begin; p < mine.end; p++) attend(p);
     team_.barrier();
     multiply(attended_, queries, p_.out, queries_.data(), rank);
-    const Share outs = share(p_.dim, rank, size, LANES);
+    const Share outs = outputs(p_.out, rank, size);
     for (int64_t q = 0; q < queries; q++)
       for (int64_t o = q * p_.dim + outs.begin; o < q * p_.dim + outs.end; o++)
         y_[o] = 2.0f * y_[o] + queries_[o];
@@ -77,7 +77,7 @@ class Pool {
 
   void multiply(const std::vector<float>& x, int64_t rows, const Weight& weight, float* y,
                 int rank) const {
-    product(x.data(), rows, weight, y, share(weight.out, rank, team_.size(), LANES));
+    product(x.data(), rows, weight, y, outputs(weight, rank, team_.size()));
   }
 
   void maximum(int64_t p) {
@@ -119,7 +119,7 @@ class See {
 
   void work(int rank) {
     const Weight& projection = c_.projection;
-    const Share mine = share(projection.out, rank, team_.size(), LANES);
+    const Share mine = outputs(projection, rank, team_.size());
     product(x_, patches_, projection, states_.data(), mine);
     team_.barrier();
     for (int64_t l = 0; l < c_.count; l++)
@@ -132,7 +132,7 @@ class See {
  private:
   void keys_values(int64_t l, int rank) {
     const Weight& weight = c_.layers[l].key_value;
-    const Share mine = share(weight.out, rank, team_.size(), LANES);
+    const Share mine = outputs(weight, rank, team_.size());
     float* both = both_.data() + l * rows_ * 2 * c_.dim;
     product(normed_.data() + l * rows_ * c_.dim, rows_, weight, both, mine);
     for (int64_t r = 0; r < rows_; r++)

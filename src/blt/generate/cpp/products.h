@@ -15,6 +15,13 @@ struct Weight {
 };
 
 constexpr int BLOCK = 16;  // outputs
+static_assert(BLOCK % LANES == 0, "a block is tiles of whole vectors");
+
+// A thread's share of the outputs, in whole blocks: an output beside a block is added up in another
+// order, and where those lie must not depend on the number of threads.
+inline Share outputs(const Weight& weight, int rank, int size) {
+  return share(weight.out, rank, size, BLOCK);
+}
 
 // Brings weights of the next outputs into the cache while these are multiplied: narrow rows end
 // before the processor has found out that they are read in a row.

@@ -110,7 +110,7 @@ class Run {
     const float* states = static_cast<const float*>(job_.input);
     if (stack_.projection) {
       const Weight& weight = *stack_.projection;
-      product(states, job_.rows, weight, job_.x, share(weight.out, rank, team_.size(), LANES));
+      product(states, job_.rows, weight, job_.x, outputs(weight, rank, team_.size()));
     } else {
       for (int64_t r = mine.begin; r < mine.end; r++) {
         float* x = job_.x + r * stack_.dim;
@@ -154,13 +154,13 @@ class Run {
   }
 
   void product_all(const float* x, const Weight& weight, float* y, int rank) {
-    product(x, job_.rows, weight, y, share(weight.out, rank, team_.size(), LANES));
+    product(x, job_.rows, weight, y, outputs(weight, rank, team_.size()));
     team_.barrier();
   }
 
   // x += factor * x + y, where each thread has the outputs that it computed itself
   void add(const float* x, const Weight& weight, float factor, int rank) {
-    const Share mine = share(weight.out, rank, team_.size(), LANES);
+    const Share mine = outputs(weight, rank, team_.size());
     product(x, job_.rows, weight, update_.data(), mine);
     for (int64_t r = 0; r < job_.rows; r++)
       for (int64_t o = mine.begin; o < mine.end; o++) {
@@ -290,7 +290,7 @@ class Run {
   }
 
   void product_down(const Weight& weight, int rank) {
-    const Share mine = share(weight.out, rank, team_.size(), LANES);
+    const Share mine = outputs(weight, rank, team_.size());
     product(update_.data(), job_.rows, weight, wide_.data(), mine);
     for (int64_t r = 0; r < job_.rows; r++)
       for (int64_t o = mine.begin; o < mine.end; o++)

@@ -4,7 +4,7 @@
 // between operations. So a whole stack of layers runs in one call, on threads that stay awake
 // between them. Weights are float32, bfloat16 or int8, caches float32 or bfloat16, sums float32.
 //
-// Plain C++17 with the vector extensions of GCC and Clang; called through ctypes, see __init__.py.
+// Plain C++17 with the vector extensions of GCC; called through ctypes, see __init__.py.
 
 #include "patches.h"
 #include "stack.h"
@@ -36,8 +36,7 @@ void blt_product(const blt::Weight* weight, const float* x, int64_t rows, float*
                  int64_t threads) {
   blt::Team team{int(threads)};
   team.run([&](int rank) {
-    const blt::Share mine = blt::share(weight->out, rank, team.size(), blt::LANES);
-    blt::product(x, rows, *weight, y, mine);
+    blt::product(x, rows, *weight, y, blt::outputs(*weight, rank, team.size()));
   });
 }
 
