@@ -84,11 +84,7 @@ def _library(source: Path) -> Path:
         ValueError: a quote in ``CXX`` that does not end.
         subprocess.SubprocessError: the compiler failed.
     """
-    told = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
-    found = shutil.which("c++") or shutil.which("g++")
-    compiler = told or ([] if found is None else [found])
-    if not compiler:
-        raise OSError("no C++ compiler")
+    compiler = _compiler()
     # -march=native: a library is for one kind of processor, also where a home is shared.
     headers = sorted({*source.parent.glob("*.h"), *HERE.glob("*.h")})
     key = hashlib.sha256(b"".join(path.read_bytes() for path in (source, *headers)))
@@ -108,6 +104,20 @@ def _library(source: Path) -> Path:
             )
             built.replace(target)
     return target
+
+
+def _compiler() -> list[str]:
+    """The words that begin its command: those of ``CXX``, such as "ccache g++", or what is here.
+
+    Raises:
+        OSError: there is no compiler.
+        ValueError: a quote in ``CXX`` that does not end.
+    """
+    told = shlex.split(os.environ.get("CXX", ""))
+    found = shutil.which("c++") or shutil.which("g++")
+    if not told and found is None:
+        raise OSError("no C++ compiler")
+    return told or [str(found)]
 
 
 def _forget_old(folder: Path, stem: str) -> None:

@@ -1,5 +1,5 @@
-// Vectors as wide as the processor's, by the extensions of GCC and Clang, and the types weights come
-// in. Of wider ones GCC makes copies in memory.
+// Vectors as wide as the processor's, by the extensions of GCC (not Clang, which lacks
+// __builtin_shuffle), and the types weights come in. Of wider ones GCC makes copies in memory.
 
 #pragma once
 
