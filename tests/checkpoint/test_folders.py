@@ -46,6 +46,10 @@ def folder(tmp_path: Path, lm: blt.BLT) -> Path:
     return tmp_path / "model"
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 def edit_config(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["model"] |= changes
@@ -165,7 +169,7 @@ def test_a_model_in_any_layout_is_overwritten(tmp_path: Path) -> None:
 def test_where_folders_cannot_be_exchanged_an_interrupt_loses_neither_model(
     folder: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    before = contents(folder)
     calls: list[Any] = []
 
     def replace(written: Any, place: Any) -> None:
@@ -178,7 +182,42 @@ def test_where_folders_cannot_be_exchanged_an_interrupt_loses_neither_model(
     monkeypatch.setattr("blt.checkpoint.folders.durable.replace", replace)
     with pytest.raises(KeyboardInterrupt):
         lm.save(folder)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert contents(folder) == before
+
+
+def test_a_folder_that_stays_in_its_place_is_refused_before_a_model_is_made(
+    folder: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current one, and where a disk is mounted; whoever writes."""
+    before = contents(folder)
+    monkeypatch.chdir(folder)
+    for place in (".", folder):
+        for write in (lm.save, lambda place: convert("pretrained", place)):
+            with pytest.raises(UserError, match=r"is the current folder, .* name another folder"):
+                write(place)
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    with pytest.raises(UserError, match=r"is where a disk is mounted, .* name another folder"):
+        lm.save(folder)
+    assert contents(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_folder_that_the_system_keeps_in_its_place_is_as_it_was(
+    tmp_path: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder is moved away by the name '..': known only when it is tried."""
+    shape = ByteTransformerConfig(dim=32, heads=2, layers=1, ff_dim=96, sliding_window=64)
+    blt.ByteLM(shape).save(tmp_path / "model/inside")
+    lm.save(tmp_path / "model.other")
+    for file in (tmp_path / "model.other").iterdir():
+        file.replace(tmp_path / "model" / file.name)
+    monkeypatch.chdir(tmp_path / "model/inside")
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    with pytest.raises(UserError, match=r"^\.\.: cannot be replaced \(.*busy\), and is as it was"):
+        lm.save("..")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == names
+    assert blt.load(tmp_path / "model").config == lm.config
 
 
 def test_the_rule_of_an_entropy_model_goes_where_it_goes(tmp_path: Path) -> None:
@@ -196,10 +235,25 @@ def test_the_rule_of_an_entropy_model_goes_where_it_goes(tmp_path: Path) -> None
     assert load_patcher(tmp_path / "three").config == found
 
 
+@pytest.mark.parametrize("kind", ["blt", "byte"])
+def test_what_a_model_began_as_goes_where_it_goes(tmp_path: Path, lm: blt.BLT, kind: str) -> None:
+    model = lm if kind == "blt" else blt.ByteLM(ByteTransformerConfig(dim=24, heads=2, layers=1))
+    model.save(tmp_path / "one")
+    begun = {"init": "other", "changed": []}
+    (tmp_path / "one/init.json").write_text(json.dumps(begun))
+    blt.load(tmp_path / "one").save(tmp_path / "two")
+    convert(tmp_path / "two", tmp_path / "three")
+    blt.load(tmp_path / "three").save(tmp_path / "one")  # over itself
+    for name in ("one", "two", "three"):
+        assert json.loads((tmp_path / name / "init.json").read_text()) == begun
+    model.save(tmp_path / "one")  # of another, which began anew
+    assert not (tmp_path / "one/init.json").exists()
+
+
 def test_an_interrupted_save_leaves_the_old_model(
     folder: Path, lm: blt.BLT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    before = contents(folder)
 
     def fail(tensors: Any, path: Path) -> None:
         path.write_bytes(b"half")
@@ -208,5 +262,5 @@ def test_an_interrupted_save_leaves_the_old_model(
     monkeypatch.setattr("blt.files.tensors.save_file", fail)
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be written \(disk full\)"):
         lm.save(folder)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert contents(folder) == before
     assert [file.name for file in folder.parent.iterdir()] == ["model"]

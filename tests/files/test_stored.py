@@ -6,12 +6,14 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from blt.errors import UserError
 from blt.files import stored
 from blt.files.stored import DTYPES, Stored
 from blt.files.tensors import Held, Joined, Piece, Rearranged
@@ -67,3 +69,24 @@ def test_pieces_are_put_together_and_taken_apart(
             assert torch.equal(apart.read(name), held.read(name))
     both = Joined(held, "other.", held)
     assert torch.equal(both.read("other.part 0"), both.read("part 0"))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path: Path, mapped: bool) -> None:
+    stored.write(tmp_path, Held({"a": torch.ones(50, 3)}))
+    found, path = Stored(tmp_path), tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with (
+        patch("blt.files.stored.MAPPED_BYTES", 1 if mapped else 2**30),
+        pytest.raises(UserError, match=rf"^{path}: (damaged|ended early)"),
+    ):
+        found.read("a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", stored.INDEX])
+def test_a_file_that_a_full_disk_does_not_take_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    two = Held({"a": torch.ones(50, 3), "b": torch.ones(50, 3)})
+    with pytest.raises(UserError, match=rf"^{tmp_path / name}: cannot be written \(.*No space"):
+        stored.write(tmp_path, two, shard_bytes=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,16 @@ def test_a_byte_model_gets_tables_that_add_nothing_at_first(
     was, now = blt.load(runs["byte"] / "checkpoint"), blt.load(tmp_path / "run" / "checkpoint")
     assert torch.equal(was.logits(blt.encode(TEXT)), now.logits(blt.encode(TEXT)))
     assert now.config.hash_ngram_sizes == (3, 4)
+
+
+def test_the_trained_model_keeps_what_it_began_as_wherever_it_is_saved(
+    runs: dict[str, Path], from_file: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = from_file("byte", runs["byte"])
+    for resume in (False, True):
+        train_recipe(recipe, tmp_path / "run", resume).save(tmp_path / "saved")
+        kept = json.loads((tmp_path / "saved/init.json").read_text())
+        assert kept == begun(tmp_path / "run")
 
 
 def test_target_patch_size_is_kept_unless_it_is_given(

@@ -19,7 +19,7 @@ from blt.files import checksums, durable
 from blt.files.stored import WEIGHTS
 from blt.files.strict_json import read_object
 from blt.files.swap import exchange
-from blt.files.tensors import Spec, Tensors, save_whole
+from blt.files.tensors import Spec, Tensors, UnwrittenError, save_whole
 
 FORMAT = "blt-1"
 CONFIG, CARD = "config.json", "README.md"
@@ -32,6 +32,7 @@ BESIDE = (
     *("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md"),
     *("merges.txt", "vocab.txt", ".gitattributes", ".cache"),
 )
+ANOTHER = "name another folder, such as one in it"
 TRAINER = "trainer.json"  # beside a model in training: what it goes on with
 INIT = "init.json"  # of a model that began as another one: which, what was changed, what it cost
 
@@ -59,6 +60,9 @@ def move_into_place(written: Path, folder: Path) -> None:
     but for its card, which people write.
 
     Where the system can swap folders, a kill at any moment leaves the old or the new one, whole.
+
+    Raises:
+        UnwrittenError: the system keeps the old one where it is, and it stays as it was.
     """
     if (folder / CARD).is_file() and not (written / CARD).exists():
         shutil.copy(folder / CARD, written)
@@ -73,10 +77,13 @@ def move_into_place(written: Path, folder: Path) -> None:
     try:
         durable.replace(folder, old)
         durable.replace(written, folder)
-    except BaseException:
+    except BaseException as error:
         if old.exists() and not folder.exists():
             old.replace(folder)  # it would go with the temporary folder that it lies in
-        raise
+        if not isinstance(error, OSError):
+            raise
+        kept = f"cannot be replaced ({error.strerror or error}), and is as it was"
+        raise UnwrittenError(f"{folder}: {kept}; {ANOTHER}") from None
 
 
 def check_target(folder: Path, config: str = CONFIG) -> None:
@@ -86,8 +93,10 @@ def check_target(folder: Path, config: str = CONFIG) -> None:
         config: the file that makes a folder one of its kind.
 
     Raises:
-        UserError: a file, or a folder that holds something else or a training's checkpoint.
+        UserError: a file, or a folder that holds something else or a training's checkpoint, or
+            that stays where it is.
     """
+    _check_movable(folder)
     if (folder / TRAINER).is_file():
         raise UserError(f"{folder}: is the checkpoint of a training, and is not overwritten")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -100,6 +109,14 @@ def check_target(folder: Path, config: str = CONFIG) -> None:
     other = next((path.name for path in sorted(folder.iterdir()) if not _is_part(path)), None)
     if other is not None:
         raise UserError(f"{folder}: has {other!r}, which is no part of a model, and {refused}")
+
+
+def _check_movable(folder: Path) -> None:
+    """Refuse a folder that cannot give its place to a new one, before that is made."""
+    if folder.exists() and folder.samefile(os.curdir):
+        raise UserError(f"{folder}: is the current folder, which cannot be replaced; {ANOTHER}")
+    if os.path.ismount(folder):
+        raise UserError(f"{folder}: is where a disk is mounted, and stays so; {ANOTHER}")
 
 
 def _tells_of_model(config: Path) -> bool:

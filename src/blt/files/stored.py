@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from blt.errors import UserError, require
 from blt.files.strict_json import MAX_BYTES, RESTORE, parse_object, read_object
-from blt.files.tensors import BLOCK_BYTES, Spec, Tensors, check_finite
+from blt.files.tensors import BLOCK_BYTES, Spec, Tensors, check_finite, unwritten
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file; a larger tensor has one of its own
@@ -81,7 +82,7 @@ class Stored(Tensors):
         with entry.path.open("rb", buffering=0) as file:
             row_bytes = entry.spec.nbytes // max(1, entry.spec.shape[0])
             file.seek(entry.offset + start * row_bytes)
-            _fill(file, out)
+            _fill(file, out, entry.path)
         check_finite(out, str(entry.path), name)
         return out
 
@@ -90,8 +91,22 @@ class Stored(Tensors):
         if entry.spec.nbytes < MAPPED_BYTES:
             return super().read(name)
         threading.Thread(target=_warm, args=(entry,), daemon=True).start()
-        with safe_open(entry.path, "pt") as file:
-            return file.get_tensor(name)
+        with _opened(entry.path) as file:
+            return file.get_tensor(name)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file as the library opens it.
+
+    Raises:
+        UserError: it is damaged, or was changed while it was read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); {RESTORE}") from None
 
 
 def _warm(entry: Entry) -> None:
@@ -108,12 +123,12 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(tensor.flatten().view(torch.uint8).numpy().data)
 
 
-def _fill(file: RawIOBase, out: Tensor) -> None:
+def _fill(file: RawIOBase, out: Tensor, path: Path) -> None:
     rest = _bytes_of(out)
     while rest:
         count = file.readinto(rest)
         if not count:
-            raise UserError("weights ended early: were they changed while they were read?")
+            raise UserError(f"{path}: ended early; was it changed while it was read?")
         rest = rest[count:]
 
 
@@ -189,11 +204,8 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
         if length > MAX_BYTES:
             raise UserError(f"{path}: damaged (a header of {length} bytes); {RESTORE}")
         header = file.read(length)
-    try:
-        with safe_open(path, "pt"):  # refuses gaps, overlaps, and offsets past the end
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); {RESTORE}") from None
+    with _opened(path):  # refuses gaps, overlaps, and offsets past the end
+        pass
     found = parse_object(header, str(path))
     found.pop("__metadata__", None)
     return 8 + length, found
@@ -215,7 +227,11 @@ def _entry(
 
 
 def write(folder: Path, tensors: Tensors, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write all tensors into ``folder``: one file, or shards of about this size and an index."""
+    """Write all tensors into ``folder``: one file, or shards of about this size and an index.
+
+    Raises:
+        UnwrittenError: names the file.
+    """
     shards = _shards(tensors, shard_bytes)
     if len(shards) == 1:
         _write_file(folder / WEIGHTS, tensors, shards[0])
@@ -227,7 +243,8 @@ def write(folder: Path, tensors: Tensors, shard_bytes: int = SHARD_BYTES) -> Non
         weight_map |= dict.fromkeys(names, file)
     total = sum(spec.nbytes for spec in tensors.specs.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    with unwritten(folder / INDEX):
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _shards(tensors: Tensors, shard_bytes: int) -> list[list[str]]:
@@ -245,7 +262,7 @@ def _shards(tensors: Tensors, shard_bytes: int) -> list[list[str]]:
 def _write_file(path: Path, tensors: Tensors, names: Iterable[str]) -> None:
     # Wide ones first: each tensor then begins at a multiple of its own width.
     order = sorted(names, key=lambda name: -tensors.specs[name].dtype.itemsize)
-    with path.open("wb") as file:
+    with unwritten(path), path.open("wb") as file:
         file.write(header(tensors, order))
         for name in order:
             for start, stop in tensors.specs[name].blocks():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -75,17 +76,28 @@ class UnwrittenError(UserError, OSError):
     """A file that could not be written: no such folder, no room on the disk, ..."""
 
 
+@contextmanager
+def unwritten(path: Path) -> Iterator[None]:
+    """What goes wrong inside names the file that was to be written: a full disk names none.
+
+    Raises:
+        UnwrittenError: names the file.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        said = f"{path}: cannot be written ({error}); check folder and disk"
+        raise UnwrittenError(said) from None
+
+
 def save_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file.
 
     Raises:
         UnwrittenError: names the file.
     """
-    try:
+    with unwritten(path):
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
-    except (OSError, SafetensorError) as error:
-        said = f"{path}: cannot be written ({error}); check folder and disk"
-        raise UnwrittenError(said) from None
 
 
 def widest(tensors: Tensors) -> str:

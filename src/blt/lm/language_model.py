@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from blt import vocab
 from blt.chat.source import TEMPLATE, read_source
 from blt.checkpoint import adapters, folders
 from blt.checkpoint.adapters import Adapter
+from blt.checkpoint.folders import INIT
 from blt.errors import UserError, require_whole
 from blt.files.configs import to_dict
 from blt.generate import Generation, State
@@ -38,6 +40,7 @@ class LanguageModel(nn.Module):
     config: Any
     loss: Callable[[Tensor, Tensor], Tensor]  # logits [N, V], ids [N] → nats, summed
     chat_template: str | None = None  # for :class:`blt.chat.ChatTemplate`, kept in the folder
+    begun: Mapping[str, Any] | None = None  # what init.json says: which model it began as
     adapter: Adapter | None = None  # that is trained in place of the weights
     scoring_ids = SCORING_BYTES  # of continuations that are scored together
 
@@ -268,7 +271,8 @@ class LanguageModel(nn.Module):
         if self.adapter is not None:
             adapters.save(folder, self.adapter, weights, self.chat_template)
             return
-        folders.save(folder, config, weights, self.files())
+        begun = {} if self.begun is None else {INIT: json.dumps(self.begun, indent=2) + "\n"}
+        folders.save(folder, config, weights, self.files() | begun)
 
     @property
     def threshold(self) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from blt.chat.source import read_source
 from blt.checkpoint import adapters
-from blt.checkpoint.folders import PATCHING, Checkpoint
+from blt.checkpoint.folders import INIT, PATCHING, Checkpoint
 from blt.checkpoint.layouts import transformers
 from blt.checkpoint.open import open_checkpoint, opened
 from blt.checkpoint.pretrained import PRETRAINED, shipped
@@ -70,6 +70,7 @@ def _adapted(
     model = opened(found, FACES)
     assert isinstance(model, LanguageModel)
     model.read_files(folder)
+    model.begun = found.files.get(INIT)
     if isinstance(model, ByteLM):
         model.patching = found.files.get(PATCHING)
     own = None if adapter is None else read_source(local_folder(adapter))

@@ -155,9 +155,15 @@ def begun_model(
 
 def patching_of_init(run: RunFolder) -> PatchingConfig:
     """Rule and θ of the byte model that a run began from; the defaults where it began anew."""
+    found = (begun_of(run) or {}).get("patching")
+    where = str(run.path / INIT)
+    return from_dict(PatchingConfig, found, where) if found else PatchingConfig()
+
+
+def begun_of(run: RunFolder) -> dict[str, Any] | None:
+    """What its init.json says of the model that a run began from; None where it began anew."""
     path = run.path / INIT
-    found = read_object(path).get("patching") if path.is_file() else None
-    return from_dict(PatchingConfig, found, str(path)) if found else PatchingConfig()
+    return read_object(path) if path.is_file() else None
 
 
 def _changed(

@@ -35,6 +35,7 @@ from blt.train.begin import (
     Say,
     begin,
     begun_model,
+    begun_of,
     patching_of_init,
     with_shape_of_init,
 )
@@ -168,6 +169,7 @@ def _ready_to_train(
         model = model_of(*known, hooks)
     else:
         model = begun_model(opened.beginning, *known, say)
+    model.begun = begun_of(run)
     if opened.template is not None:
         model.chat_template = opened.template.source
     hooks.begin(model, recipe, sources, new=not run.has_checkpoint)
