@@ -31,8 +31,8 @@ def require(holds: bool, message: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong in one line; its kind, where it has no message."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """What went wrong in one line; its kind, where it has no words."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def require_whole(name: str, value: Any, least: int) -> None:

@@ -375,6 +375,23 @@ def test_questions_with_answers_that_are_learned_whole_are_plain_text(
     assert byteify(changed(replace(recipe, data=data), steps=1), tmp_path / "run", show=quiet)
 
 
+def test_each_source_is_compared_on_some_bytes_or_it_is_refused(
+    recipe: Recipe, data: DataConfig, tmp_path: Path
+) -> None:
+    """A byte for two sources would be none for either, and nothing to compare on."""
+    (tmp_path / "other").mkdir()
+    for n in range(40):
+        (tmp_path / f"other/{n}.txt").write_text(f"{n} cups of tea on the table. " * 20)
+    sources = (*data.sources, str(tmp_path / "other"))
+    both = replace(recipe, data=replace(data, sources=sources, weights=(1.0, 1.0)))
+    with pytest.raises(UserError, match=r"^train\.eval_bytes: 1 are none for each of 2 sources"):
+        byteify(changed(both, eval_bytes=1), tmp_path / "run", show=quiet)
+    assert not (tmp_path / "run").exists()
+    result = byteify(changed(both, eval_bytes=2, steps=1), tmp_path / "run", show=quiet)
+    assert result is not None
+    assert result["heldout_bytes"] == 2
+
+
 def test_what_cannot_be_is_said_before_anything_is_written(
     recipe: Recipe, data: Any, train: Any, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from blt.report.verify import verify
 from checkpoints import equal_weights
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+httpx = pytest.importorskip("httpx")
 
 
 @pytest.fixture
@@ -168,6 +169,29 @@ def test_an_id_that_is_nowhere_is_told_in_one_line(hub: Path, tmp_path: Path) ->
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such folder"):  # no id: never asked for
         blt.load(tmp_path / "a/b/c")
+
+
+@pytest.mark.parametrize("words", ["", "\n", " \nmore", "no route\nmore"])
+@pytest.mark.parametrize("kind", [httpx.ReadTimeout, OSError])
+def test_an_error_of_the_hub_is_one_line_also_without_words(
+    hub: Path,
+    tmp_path: Path,
+    lm: blt.BLT,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
+    words: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise kind(words)
+
+    said = (words.split() or [kind.__name__])[0]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=rf"^a/b: .*not from the hub \({said}.*\)$"):
+        blt.load("a/b")
+    lm.save(tmp_path / "ours")
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", fail)
+    with pytest.raises(UserError, match=rf"^me/mine: .*not taken it \({said}.*\)$"):
+        push_to_hub(tmp_path / "ours", "me/mine")
 
 
 def test_a_folder_here_comes_before_the_hub(hub: Path, tmp_path: Path, lm: blt.BLT) -> None:

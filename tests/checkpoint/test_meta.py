@@ -299,6 +299,28 @@ def test_without_its_entropy_model_the_way_out_is_named(tmp_path: Path) -> None:
     assert config.patching.threshold == 1.5
 
 
+def test_an_entropy_model_that_is_not_in_metas_layout_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    made = random_config(0)
+    write_hub(tmp_path, made, transformers.BltForCausalLM(their_config(made)))
+    convert(tmp_path / "entropy", tmp_path / "ours")
+    convert(
+        tmp_path / "blt", tmp_path / "theirs", "transformers", entropy_model=tmp_path / "entropy"
+    )
+    for name, said in (
+        ("ours", f"is in our own layout, .* blt convert {tmp_path / 'ours'} OUT --to meta"),
+        ("theirs", "is no entropy model in Meta's layout"),
+        ("blt", "is no entropy model in Meta's layout"),
+    ):
+        with pytest.raises(UserError, match=f"^{tmp_path / name}: {said}"):
+            convert(tmp_path / "blt", tmp_path / "out", entropy_model=tmp_path / name)
+        assert not (tmp_path / "out").exists()
+    convert(tmp_path / "ours", tmp_path / "again", "meta")  # that way out
+    convert(tmp_path / "blt", tmp_path / "out", entropy_model=tmp_path / "again")
+    assert blt.load(tmp_path / "out").config.entropy_model == made.entropy_model
+
+
 @pytest.mark.parametrize("threshold", [None, 1.5])
 def test_the_longest_patch_is_read_among_the_models_arguments_too(threshold: float | None) -> None:
     given = {"patching_threshold": threshold, "max_patch_length": 6}

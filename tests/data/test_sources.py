@@ -115,6 +115,18 @@ def test_datasets_in_the_layout_of_the_hub_are_streamed(tmp_path: Path) -> None:
         read([f"hf:{tmp_path}@none"])
 
 
+def test_an_error_of_the_hub_without_words_is_told_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(UserError, match=r"^hf:a/b: cannot be read \(ConnectionError\); check"):
+        read(["hf:a/b"])
+
+
 def test_two_configurations_of_one_dataset_are_two_sources() -> None:
     of = [SourceConfig("hf:owner/set", config=config, split="test") for config in ("en", "de")]
     found = Found()

@@ -209,8 +209,9 @@ def _hub(name: str, broken: Broken, form: Form) -> Iterator[bytes]:
     except UserError:
         raise
     except (library.exceptions.DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip() or type(error).__name__
         raise UserError(
-            f"{name}: cannot be read ({error}); check the name, configuration and split"
+            f"{name}: cannot be read ({reason}); check the name, configuration and split"
         ) from None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from blt.checkpoint.folders import (
     CONFIG,
+    FORMAT,
     PATCHING,
     Checkpoint,
     check_layers,
@@ -81,7 +82,7 @@ def open_folder(folder: Path, entropy_folder: Path | None = None) -> Checkpoint:
 
     Raises:
         UserError: an option that this library does not have, weights that do not fit, or a BLT
-            whose entropy model is missing.
+            whose entropy model is missing, or in another layout.
     """
     args, tensors = meta_config.read_args(folder), _weights(folder)
     if meta_config.is_entropy_model(args):
@@ -91,7 +92,7 @@ def open_folder(folder: Path, entropy_folder: Path | None = None) -> Checkpoint:
         entropy_folder = inner
     entropy_args = None
     if entropy_folder is not None:
-        entropy_args = meta_config.read_args(entropy_folder)
+        entropy_args = _entropy_args(entropy_folder)
         tensors = Joined(tensors, OWN, _weights(entropy_folder))
     # Of the hub's folder only the JSON of its own entropy model is here: that has θ.
     places = [folder, inner] + ([] if entropy_folder is None else [entropy_folder])
@@ -110,6 +111,25 @@ def _open_entropy_model(folder: Path, args: dict[str, Any], tensors: Tensors) ->
     patching = to_dict(meta_config.read_patching([folder], {}))
     renamed = _renamed(tensors, "byte", config, str(folder))
     return Checkpoint(str(folder), "byte", config, renamed, {PATCHING: patching})
+
+
+def _entropy_args(folder: Path) -> dict[str, Any]:
+    """Arguments of the entropy model beside a BLT of Meta's, which is in Meta's layout too.
+
+    Raises:
+        UserError: it is in another layout, or no entropy model.
+    """
+    args = meta_config.read_args(folder)
+    require(
+        args.get("format") != FORMAT,
+        f"{folder}: is in our own layout, and the entropy model of a BLT of Meta's must be in "
+        f"Meta's; try: blt convert {folder} OUT --to meta",
+    )
+    require(
+        meta_config.is_entropy_model(args) and "n_heads" in args,
+        f"{folder}: is no entropy model in Meta's layout; name one, such as facebook/blt-entropy",
+    )
+    return args
 
 
 def _has_weights(folder: Path) -> bool:
