@@ -149,6 +149,36 @@ def test_a_model_that_cuts_by_entropy_shows_its_threshold_and_keeps_its_longest_
     wait_for(page, "#count-patches", str(len(patches)))
 
 
+def test_a_threshold_between_two_steps_of_the_slider_stays_until_it_is_moved(
+    page: Any, shipped: BLT
+) -> None:
+    """One just above an entropy of the text, which would be below that if it were rounded."""
+    entropies = cut(shipped, TEXT, threshold=1.0).entropies
+    assert entropies is not None
+    own = 5e-5 + next(h for h in entropies[1:] if h > 1 and round(h + 5e-5, 3) < h - 5e-5)
+
+    def with_a_threshold(route: Any) -> None:
+        models = route.fetch().json()
+        models["data"][0] |= {"rule": "entropy", "threshold": own, "parameters": {"threshold": own}}
+        route.fulfill(json=models)
+
+    def patches(nats: float) -> int:
+        return len(cut(shipped, TEXT, threshold=nats).lengths)
+
+    page.route("**/v1/models", with_a_threshold)
+    page.reload()
+    type_text(page, TEXT)
+    assert page.locator("#theta-value").text_content() == f"{own:.3f}"
+    page.locator("#rule").select_option("entropy")
+    assert patches(own) < patches(round(own, 3))
+    wait_for(page, "#count-patches", re.compile(f"^{patches(own)}$"))
+    page.locator("#theta").press("ArrowRight")
+    moved = float(page.locator("#theta").input_value())
+    assert 0 < moved - own < 0.002
+    wait_for(page, "#theta-value", f"{moved:.3f}")
+    wait_for(page, "#count-patches", re.compile(f"^{patches(moved)}$"))
+
+
 def test_rules_stand_side_by_side(page: Any, shipped: BLT) -> None:
     type_text(page, TEXT)
     rows = page.locator("#rules-body tr")

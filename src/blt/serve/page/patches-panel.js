@@ -41,6 +41,7 @@ export class PatchesPanel {
   #starts = [];
   #abort = new AbortController();
   #remark = ""; // about what is in the box, until that changes
+  #theta = 0; // in nats: of any value until the slider is moved, which has steps
 
   /** @param {{kind: string, rule?: string, threshold?: number, max_prompt_bytes?: number,
    *   parameters: Record<string, number>, rules: import("./patching.js").RuleCard[]}} model */
@@ -92,14 +93,26 @@ export class PatchesPanel {
     for (const id of ["as-text", "as-hex"]) byId(id).addEventListener("change", () => this.#convert());
     for (const id of ["theta", "theta-add", "stride"]) {
       byId(id).addEventListener("input", () => {
-        if (id === "theta" && byId("rule").value === "model") byId("rule").value = "entropy";
+        if (id === "theta") this.#moveTheta();
         recut();
       });
     }
     byId("rule").addEventListener("change", () => this.#changeRule());
     byId("show-bytes").addEventListener("change", () => this.#cut());
     byId("values").addEventListener("toggle", () => this.#fillValues());
-    byId("theta").value = this.#modelThreshold();
+    this.#setTheta(this.#modelThreshold());
+  }
+
+  /** @param {number} nats */
+  #setTheta(nats) {
+    this.#theta = nats;
+    byId("theta").value = nats;
+  }
+
+  /** A threshold of one's own is a rule of one's own. */
+  #moveTheta() {
+    this.#theta = Number(byId("theta").value);
+    if (byId("rule").value === "model") byId("rule").value = "entropy";
   }
 
   /** The model's own or, where it has none, that of the released BLT. */
@@ -185,13 +198,18 @@ export class PatchesPanel {
     this.#fillValues();
   }
 
-  /** Another entropy rule begins with the threshold that makes as many patches as there are. */
+  /**
+   * Another entropy rule begins with the threshold that makes as many patches as there are, the
+   * model's with its own.
+   */
   #changeRule() {
     const rule = this.#rule();
-    if (rule.rule === "model") {
-      byId("theta").value = this.#modelThreshold();
+    const own = this.#modelThreshold();
+    const isOwn = rule.rule === this.model.rule && this.#theta === own; // not moved
+    if (rule.rule === "model" || isOwn) {
+      this.#setTheta(own);
     } else if (this.#answer?.entropies.length && this.#parametersOf(rule.rule).includes("threshold")) {
-      byId("theta").value = thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts)));
+      this.#setTheta(thresholdFor(rule, this.#answer.entropies, Math.max(1, patchCount(this.#starts))));
     }
     this.#cut();
   }
@@ -203,7 +221,7 @@ export class PatchesPanel {
   #rule() {
     return {
       rule: byId("rule").value,
-      threshold: Number(byId("theta").value),
+      threshold: this.#theta,
       threshold_add: Number(byId("theta-add").value),
       stride: Number(byId("stride").value),
       max_patch_length: this.model.rule?.startsWith("entropy") ? this.model.parameters.max_patch_length : undefined,
@@ -234,7 +252,7 @@ export class PatchesPanel {
     byId("theta-control").hidden = !taken.includes("threshold");
     byId("theta-add-control").hidden = !taken.includes("threshold_add");
     byId("stride-control").hidden = !taken.includes("stride");
-    byId("theta-value").textContent = threshold.toFixed(2);
+    byId("theta-value").textContent = threshold.toFixed(3);
     byId("theta-add-value").textContent = threshold_add.toFixed(2);
     byId("stride-value").textContent = String(stride);
   }

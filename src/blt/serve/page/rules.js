@@ -53,7 +53,7 @@ function matched({ rule, parameters: taken }, chosen, entropies, starts) {
 }
 
 function noteOf({ rule, threshold = 0, threshold_add = 0, stride }) {
-  const theta = `θ = ${threshold.toFixed(2)}`;
+  const theta = `θ = ${threshold.toFixed(3)}`;
   if (rule === "entropy") return theta;
   if (rule === "entropy-monotonic") return `rise above ${theta}`;
   if (rule === "entropy-combined") return `${theta}, rise above ${threshold_add.toFixed(2)}`;
