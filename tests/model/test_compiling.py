@@ -91,11 +91,11 @@ def gradients(model: LanguageModel, documents: list[Tensor]) -> tuple[Tensor, di
     ("kind", "whole"),
     [
         *((kind, True) for kind in MODELS if kind != "lines"),
-        ("other layers", False),
+        ("blt", False),
         *(
             pytest.param(kind, False, marks=pytest.mark.slow)
             for kind in MODELS
-            if kind not in ("other layers", "lines")
+            if kind not in ("blt", "lines")
         ),
     ],
     ids=lambda value: {True: "one graph", False: "layer by layer"}.get(value, value),
