@@ -259,6 +259,7 @@ def test_nobody_is_compared_on_other_pieces(tmp_path: Path) -> None:
     write_report(both, out)
     table = (out / "table.md").read_text().split("invalid_characters, difference to flat")[1]
     assert "| nothing |  |" in table
+    assert "A cell is empty where the samples are not the same as of flat: deep." in table
 
 
 def test_a_report_says_who_was_left_out_and_what_was_searched(tmp_path: Path) -> None:

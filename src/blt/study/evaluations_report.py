@@ -19,6 +19,7 @@ from blt.study.markdown import table_head, table_row
 RATIOS = ("more_bits",)  # columns that are compared as shares, not as differences
 MAIN = "Mean over seeds; in brackets the middle 95 % of a bootstrap over seeds and {pieces}."
 BESIDE = "On the same {pieces}, resampled together with the seeds."
+APART = "A cell is empty where the {pieces} are not the same as of {beside}: {names}.\n"
 OTHER = "Mean over seeds; in brackets the least and the most of them."
 Cell = Callable[[str, str], Interval | None]  # of a row and a family
 
@@ -54,13 +55,22 @@ class Asked:
         values = [one.values for one in seeds]
         return interval(values, self._sizes(seeds), seeds[0].strata)
 
+    def _both(self, row: str, family: str, beside: str) -> tuple[Sequence[Measured], ...] | None:
+        """What two families answered, the one beside first; None: one of them did not."""
+        first, other = (self.rows[row].get(name, ()) for name in (beside, family))
+        return (first, other) if first and other and first[0].values else None
+
+    def apart(self, row: str, family: str, beside: str) -> bool:
+        """Were two families asked about other pieces, so that nothing can be paired?"""
+        both = self._both(row, family, beside)
+        return both is not None and not all(alike(both[0][0], one) for of in both for one in of)
+
     def compared(self, row: str, family: str, beside: str) -> Interval | None:
         """A family's ratio or difference to another; None where they had other pieces."""
-        first, other = (self.rows[row].get(name, ()) for name in (beside, family))
-        if not first or not other or not first[0].values:
+        both = self._both(row, family, beside)
+        if both is None or self.apart(row, family, beside):
             return None
-        if not all(alike(first[0], one) for one in (*first, *other)):
-            return None
+        first, other = both
         ones, others = ([one.values for one in seeds] for seeds in (first, other))
         pair = paired(ones, others, first[0].sizes, first[0].strata)
         found = pair.ratio if first[0].key in RATIOS else pair.difference
@@ -115,6 +125,14 @@ def _sections(asked: Asked) -> Iterator[str]:
             others = [family for family in asked.families if family != beside]
             yield f"{title}: {key}, {how} to {beside}\n\n{BESIDE.format(pieces=pieces)}\n"
             yield _table(asked, key, others, partial(asked.compared, beside=beside))
+            yield from _apart(asked, others, beside)
+
+
+def _apart(asked: Asked, families: Sequence[str], beside: str) -> Iterator[str]:
+    """Says whose cells are empty since their pieces are not those of ``beside``."""
+    names = [one for one in families if any(asked.apart(row, one, beside) for row in asked.rows)]
+    if names:
+        yield APART.format(pieces=_pieces(asked.one), names=", ".join(names), beside=beside)
 
 
 def _pieces(one: Evaluation) -> str:
