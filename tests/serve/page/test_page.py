@@ -370,7 +370,7 @@ def test_model_writes_what_the_engine_writes(page: Any, shipped: BLT) -> None:
 
 def test_stop_ends_the_writing(page: Any) -> None:
     """In the page, at the first patch: from here a text may have ended meanwhile."""
-    page.locator("#max-bytes").fill("2000")
+    page.locator("#max-bytes").fill("8192")
     page.locator("#draft").fill("0")
     page.evaluate(
         """() => new MutationObserver((_, observer) => {
@@ -382,6 +382,32 @@ def test_stop_ends_the_writing(page: Any) -> None:
     page.locator("#write").click()
     wait_for(page, "#write-notice", "Stopped after")
     assert page.locator("#write").is_enabled()
+
+
+def test_nothing_is_taken_after_stop_also_of_an_answer_that_is_here_as_a_whole(page: Any) -> None:
+    found = page.evaluate(
+        """async () => {
+          const { complete } = await import("/page/api.js");
+          const lines = ['{"choices": [1]}', '{"choices": [2]}', "[DONE]"];
+          const body = lines.map((line) => "data: " + line + "\\n\\n").join("");
+          const usual = window.fetch;
+          window.fetch = async () => new Response(body);
+          const abort = new AbortController();
+          const taken = [];
+          try {
+            for await (const chunk of complete({}, { signal: abort.signal })) {
+              taken.push(chunk.choices[0]);
+              abort.abort();
+            }
+          } catch (error) {
+            taken.push(error.name);
+          } finally {
+            window.fetch = usual;
+          }
+          return taken;
+        }"""
+    )
+    assert found == [1, "AbortError"]
 
 
 def test_costs_of_languages_are_compared(page: Any, shipped: BLT) -> None:

@@ -73,6 +73,7 @@ export function chat(body, options) {
 async function* chunks(path, body, options) {
   const response = await send(path, { ...body, stream: true }, options);
   for await (const data of events(response)) {
+    options?.signal?.throwIfAborted(); // all of it may be here by now
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new ApiError(chunk.error.message, 200);
