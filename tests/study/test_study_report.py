@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blt.study import Family, Study, read_study
+from blt.study import Family, Study, figures, read_study
 from blt.study.cells import Compared
 from blt.study.evaluations import Evaluation
 from blt.study.figures import legend, panels
 from blt.study.fit import LEAST_FLOOR, band, fit
-from blt.study.folder import EVALS, SCORES, StudyFolder
+from blt.study.folder import COSTS, EVALS, SCORES, StudyFolder
 from blt.study.report import write_report
 from blt.study.tables import bits_table, tables_into, tables_of
 
@@ -382,6 +382,28 @@ def test_a_legend_names_the_lines_of_all_panels_once() -> None:
             axes.plot([0, 1], [0, 1], label=name)
     legend(figure, axes_of)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["flat", "deep", "wide"]
+
+
+def test_a_legend_names_nobody_who_is_nowhere_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, drawn = folder(tmp_path), dict[str, Any]()
+    for points in Compared.read(study(), StudyFolder(out)).points.values():
+        if points[0].family == "flat":
+            cost = {"name": points[0].name, "seconds_per_megabyte": 9.0}
+            StudyFolder(out).append(cost, COSTS)
+
+    def keep(figure: Any, path: Path) -> None:
+        drawn[path.name] = figure
+
+    monkeypatch.setattr(figures, "save_picture", keep)
+    figures.write_figures(Compared.read(study(), StudyFolder(out)), out)
+    named = {
+        name: [text.get_text() for text in figure.legends[0].get_texts()]
+        for name, figure in drawn.items()
+    }
+    assert named["bits-over-seconds.png"] == ["flat"]
+    assert named["bits-over-flops.png"] == named["bowls.png"] == ["flat", "deep"]
 
 
 def test_tables_need_no_library_of_figures() -> None:

@@ -105,6 +105,8 @@ def _curve(
     seconds = [compared.seconds(compared.points[family.name, b][0]) for b in budgets]
     flops = [family.spends * budget for budget in budgets]
     x = flops if axis == FLOPS else [math.nan if s is None else s for s in seconds]
+    if all(map(math.isnan, x)):  # it would be in the legend, and nowhere else
+        return
     y = [cell.value for cell in cells]
     errors = [[c.value - c.low for c in cells], [c.high - c.value for c in cells]]
     axes.errorbar(x, y, np.abs(errors), linewidth=1.3, capsize=2, **how)
