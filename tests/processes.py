@@ -6,7 +6,6 @@ it anew takes longer than these trainings do.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import socket
@@ -67,11 +66,6 @@ def train(recipe: Path, run: Path, *more: str, processes: int = 1, verb: Verb = 
         process.join()
         said = run.with_name(f"{run.name}.{rank}.log").read_text()
         assert process.exitcode == 0, said
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "train"]
 
 
 def _run(verb: Verb, arguments: list[str], env: dict[str, str], said: Path) -> None:

@@ -19,6 +19,7 @@ from blt.tokens.tokenizer import ByteTokenizer
 from blt.train import DataConfig, Recipe, TrainConfig, train_recipe
 from blt.train.sections import ByteifyConfig
 from llamas import their_model
+from metrics import losses
 from shapes import tiny_config
 from texts import MULTILINGUAL
 
@@ -101,10 +102,9 @@ def test_a_family_s_model_becomes_a_byte_model(
     recipe = hooks_of(recipe).resolve(recipe)
     run = tmp_path / "run"
     train_recipe(recipe, run, hooks=hooks_of(recipe))
-    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    losses = [event["bits_per_byte"] for event in events if event["event"] == "train"]
-    assert min(losses[4:8]) < losses[0]  # the first stage
-    assert losses[-1] < losses[8]
+    found = losses(run)
+    assert min(found[4:8]) < found[0]  # the first stage
+    assert found[-1] < found[8]
 
     lm = blt.load(run / "checkpoint")
     assert isinstance(lm, blt.BLT)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from blt.train import Recipe
-from processes import reports, train, write
+from metrics import reports
+from processes import train, write
 
 
 def test_two_processes_byteify_as_one_does_in_both_stages(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from blt.checkpoint.pretrained import load_shipped
 from blt.demo import recipes
 from blt.demo.run import _Demo
 from blt.train.recipe import read_recipe
+from metrics import events, reports
 from shapes import TINY, TINY_BLT
 from texts import write_documents
 
@@ -47,10 +47,9 @@ def test_demo_leaves_everything_it_promises(
     recipe = read_recipe(folder / "recipe.toml")
     assert recipe.model is not None
     assert recipe.model.patching == model.config.patching
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    (scores,) = [event for event in metrics if event["event"] == "scores"]
+    (scores,) = events(folder, "scores")
     assert {"BLT", "byte transformer", "xz -9"} <= scores["bits_per_byte"].keys()
-    assert [event for event in metrics if event["event"] == "train"]
+    assert reports(folder)
     assert (folder / "samples.txt").stat().st_size > 0
     assert "<svg" in (folder / "report.html").read_text()
     # A second demo never writes into the first one's folder.

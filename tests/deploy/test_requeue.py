@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from blt.train import DataConfig, Recipe, TrainConfig, write_recipe
+from metrics import reports
 from shapes import TINY
 
 SBATCH = Path(__file__).parents[2] / "deploy" / "slurm" / "train.sbatch"
@@ -48,13 +48,6 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     train = TrainConfig(steps=STEPS, precision="float32", eval_bytes=300)
     write_recipe(tmp_path / "recipe.toml", Recipe("byte", data, train, byte_model=TINY))
     return ["bash", str(SBATCH), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    events = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [event for event in events if event["event"] == "train"]
 
 
 def test_a_training_over_a_time_limit_goes_on_after_it(job: list[str], tmp_path: Path) -> None:

@@ -18,11 +18,7 @@ from blt.errors import UserError
 from blt.machine import precision
 from blt.train import Recipe, TrainConfig, job, read_recipe, train_recipe
 from checkpoints import equal_weights
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "train"]
+from metrics import events, losses, reports
 
 
 def changes(run: Path) -> list[dict[str, Any]]:
@@ -156,9 +152,7 @@ def test_moved_text_goes_on_bit_for_bit_and_other_text_is_refused(
     train_recipe(longer(after), run, resume=True)
     assert changes(run)[0]["name"] == "data.sources"
     assert equal_weights(blt.load(run / "checkpoint"), blt.load(tmp_path / "stays" / "checkpoint"))
-    assert [e["bits_per_byte"] for e in reports(run)] == [
-        e["bits_per_byte"] for e in reports(tmp_path / "stays")
-    ]
+    assert losses(run) == losses(tmp_path / "stays")
     (text,) = Path(after.data.sources[0]).iterdir()
     text.write_text(text.read_text() + "and one more")
     held = read_recipe(run / "recipe.toml")
@@ -203,10 +197,9 @@ def test_epochs_end_after_so_many_passes(
 ) -> None:
     train = TrainConfig(epochs=epochs, lr=1e-3, precision="float32", evals=0)
     train_recipe(replace(byte_recipe, train=train), tmp_path / "run")
-    events = [json.loads(s) for s in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    (size,) = [event["train_bytes"] for event in events if event["event"] == "data"]
+    (data,) = events(tmp_path / "run", "data")
     steps = reports(tmp_path / "run")
-    wanted = epochs * size
+    wanted = epochs * data["train_bytes"]
     assert steps[-2]["bytes_seen"] < wanted <= steps[-1]["bytes_seen"]
     assert steps[-1]["bytes_seen"] - wanted < byte_recipe.data.batch_bytes
     assert steps[-1]["progress"] == 1

@@ -26,7 +26,8 @@ from blt.errors import UserError
 from blt.train import Recipe, TrainConfig, read_recipe, train_recipe
 from checkpoints import equal_weights, random_model
 from conversations import write as write_rows
-from processes import reports, train, write
+from metrics import events, reports
+from processes import train, write
 from shapes import tiny_config
 
 
@@ -327,8 +328,7 @@ def test_where_nothing_is_held_out_no_score_is_told(
     assert "no text is held out to score it by" in said[0]
     begun = json.loads((tmp_path / "run" / "init.json").read_text())
     assert begun["heldout"]["as_it_was"]["bits_per_byte"] is None
-    events = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    assert not any("heldout_patch_size" in event for event in events)
+    assert not any("heldout_patch_size" in event for event in events(tmp_path / "run"))
     card = write_card(open_checkpoint(tmp_path / "run" / "checkpoint"), "blt", "a/b", None)
     assert "began from" in card
     assert "held out" not in card

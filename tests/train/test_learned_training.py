@@ -26,6 +26,7 @@ from blt.train.corpus import open_text
 from blt.train.loop import Loop
 from blt.train.trainer import Trainer
 from conversations import CHAT, PAIR
+from metrics import events
 
 Part = tuple[list[int], bool]
 RAGGED = [
@@ -195,11 +196,6 @@ def test_a_resumed_training_on_conversations_is_the_uninterrupted_one(
     score = measured(load(tmp_path / "whole/checkpoint"), source.heldout, torch.float32)
     if sum(map(len, source.heldout)) <= recipe.train.eval_bytes:
         assert last["heldout_bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-4)
-
-
-def events(run: Path, kind: str) -> list[dict[str, object]]:
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == kind]
 
 
 def test_text_of_which_nothing_is_asked_is_not_evaluated_and_that_is_said(

@@ -30,7 +30,8 @@ from blt.train import DataConfig, Recipe, TrainConfig, lora, train_recipe
 from blt.train.sections import LoraConfig
 from blt.train.trainer import Trainer
 from commands import fails
-from processes import reports, train, write
+from metrics import reports
+from processes import train, write
 from shapes import random_blt
 
 peft = pytest.importorskip("peft")

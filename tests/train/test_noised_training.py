@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,7 @@ from blt.data.segments import MemorySegments
 from blt.data.text import Source
 from blt.train import Recipe, Report, train_recipe
 from blt.train.corpus import texts_of
-
-
-def losses(run: Path) -> list[float]:
-    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [event["bits_per_byte"] for event in events if event["event"] == "train"]
+from metrics import losses
 
 
 @pytest.mark.parametrize("kind", ["byte", "lookup", "token"])

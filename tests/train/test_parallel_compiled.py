@@ -18,7 +18,8 @@ import blt
 from blt import cli
 from blt.train import DataConfig, Recipe, TrainConfig
 from blt.train.trainer import Step, Trainer
-from processes import reports, train, write
+from metrics import reports
+from processes import train, write
 from shapes import tiny_config
 
 STEPS = 6

@@ -31,14 +31,10 @@ from blt.patching.patcher import SAMPLE_BYTES
 from blt.train import Recipe, build, train_recipe
 from blt.train.corpus import open_text
 from commands import fails
+from metrics import events, losses
 from shapes import TINY
 
 READ: Any = {"heldout": 0.1, "context_bytes": 128, "heldout_bytes": 4096}
-
-
-def losses(run: Path) -> list[float]:
-    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [event["bits_per_byte"] for event in events if event["event"] == "train"]
 
 
 @pytest.fixture
@@ -142,10 +138,13 @@ def test_sources_are_mixed_and_scored_one_by_one(
     text = Path(byte_recipe.data.sources[0])
     recipe = on(byte_recipe, tmp_path / "shards", text, weights=(1.0, 3.0))
     train_recipe(recipe, tmp_path / "run")
-    events = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    scored = [event["heldout_by_source"] for event in events if "heldout_by_source" in event]
+    scored = [
+        event["heldout_by_source"]
+        for event in events(tmp_path / "run")
+        if "heldout_by_source" in event
+    ]
     assert [set(scores) for scores in scored] == [{str(tmp_path / "shards"), str(text)}] * 2
-    assert {event["source"] for event in events if event["event"] == "data"} == set(scored[0])
+    assert {event["source"] for event in events(tmp_path / "run", "data")} == set(scored[0])
 
 
 @pytest.fixture
@@ -226,8 +225,7 @@ def test_a_model_gets_the_template_that_its_shards_were_prepared_with(
         assert (one.data, one.specials) == (other.data, other.specials)
     assert b"user: " in one.data
     train_recipe(both, tmp_path / "both")
-    events = map(json.loads, (tmp_path / "both/metrics.jsonl").read_text().splitlines())
-    sizes = {event["train_bytes"] for event in events if event["event"] == "data"}
+    sizes = {event["train_bytes"] for event in events(tmp_path / "both", "data")}
     assert len(sizes) == 1
 
 

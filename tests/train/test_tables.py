@@ -13,7 +13,8 @@ import blt
 from blt.model.embedding import NgramTables
 from blt.train import Recipe, Report, train_recipe
 from blt.train.optim import RowwiseAdam, optimizers
-from processes import reports, train, write
+from metrics import reports
+from processes import train, write
 
 TABLES: dict[str, Any] = {"hash_ngram_sizes": (2, 4), "hash_rows": 97}
 OF_BYTES: dict[str, Any] = {**TABLES, "hash_of": "bytes", "hash_fold": ("case", "repeats")}
