@@ -170,6 +170,7 @@ def test_ray_writes_the_same(tmp_path: Path, sources: tuple[str, ...], entropy_f
     ray = pytest.importorskip("ray")
     options = Options(sources, heldout=0.2, entropy_model=entropy_folder)
     prepare(tmp_path / "here", options)
+    ray.init(num_cpus=2, include_dashboard=False)  # nobody looks at it
     try:
         prepare(tmp_path / "ray", options, ray_workers=2)
     finally:

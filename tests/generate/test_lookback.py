@@ -21,7 +21,7 @@ from blt.vocab import encode
 from shapes import TINY, tiny_config
 
 FOLDS = [(), ("case",), ("repeats",), ("case", "repeats")]
-TEXT = b"Hello, hello, HELLLO world!\n\nAaaa bbb\naaa" * 4 + b"l" * 40 + b" end"
+TEXT = b"Hello, hello, HELLLO world!\n\nAaaa bbb\naaa" * 2 + b"l" * 40 + b" end"
 GATE: dict[str, Any] = {"hash_gate": True}
 NATIVE = [False, pytest.param(True, marks=pytest.mark.skipif(library() is None, reason="no C++"))]
 
