@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from on_page import wait_for
+
 GROUPS = ("#beginnings", "#examples")
 ARABIC = "العربية"
 KHMER = "ខ្មែរ"
@@ -50,7 +52,7 @@ def test_a_beginning_is_chosen_with_keys_and_gone_on_from(page: Any) -> None:
         page.locator("#write").click()
     begun = {sample["lang"]: sample["text"] for sample in samples(page, "BEGINNINGS")}
     assert asked.value.post_data_json["prompt"] == begun["ar"]
-    page.locator("#write-notice").filter(has_text="Finished.").wait_for()
+    wait_for(page, "#write-notice", "Finished.")
     assert page.locator("#written-prompt").text_content() == begun["ar"]
 
 
@@ -63,7 +65,7 @@ def test_a_beginning_does_not_disturb_what_is_being_written(page: Any) -> None:
     assert page.locator("#write-notice").text_content() == before == "Writing …"
     assert page.locator("#written-prompt").text_content() == "The history of the"
     page.locator("#stop").click()
-    page.locator("#write-notice").filter(has_text="Stopped after 0 bytes.").wait_for()
+    wait_for(page, "#write-notice", "Stopped after 0 bytes.")
 
 
 @pytest.mark.parametrize("name", [KHMER, "Any bytes", ARABIC], ids=["km", "bytes", "ar"])
@@ -72,7 +74,7 @@ def test_an_example_is_cut_when_its_button_is_pressed(page: Any, name: str) -> N
     digits = sample.get("hex")
     size = len(bytes.fromhex(digits) if digits else sample["text"].encode())
     button(page, "#examples", name).click()
-    page.locator("#count-bytes").filter(has_text=re.compile(f"^{size}$")).wait_for()
+    wait_for(page, "#count-bytes", re.compile(f"^{size}$"))
     assert page.locator("#text").input_value() == (digits or sample["text"])
     assert page.locator("#as-hex").is_checked() == bool(digits)
 

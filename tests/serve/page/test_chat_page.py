@@ -8,13 +8,14 @@ import pytest
 
 from blt.chat import ChatTemplate
 from blt.lm import BLT
+from on_page import wait_for
 
 
 def ask(page: Any, text: str) -> None:
     """Ask, and wait for the answer."""
     page.locator("#chat-text").fill(text)
     page.locator("#chat-text").press("Enter")
-    page.locator("#chat-notice").filter(has_text="Finished.").wait_for()
+    wait_for(page, "#chat-notice", "Finished.")
 
 
 def turns(page: Any) -> list[str]:
@@ -55,7 +56,7 @@ def test_answers_are_the_engines_and_all_that_was_said_goes_along(
     second = greedy(shipped, *questions, system="be brief")
     assert turns(chat_page) == [*questions, second]
     chat_page.locator("#chat-again").click()
-    chat_page.locator("#chat-notice").filter(has_text="Finished.").wait_for()
+    wait_for(chat_page, "#chat-notice", "Finished.")
     assert turns(chat_page) == [*questions, second]
     chat_page.locator("#chat-undo").click()
     assert turns(chat_page) == list(questions[:2])
@@ -71,11 +72,11 @@ def test_an_answer_is_stopped_and_a_refusal_shown_in_the_servers_words(chat_page
     chat_page.locator("#chat-send").click()
     chat_page.locator("#chat-log .assistant").wait_for()
     chat_page.locator("#chat-stop").click()
-    chat_page.locator("#chat-notice").filter(has_text="Stopped.").wait_for()
+    wait_for(chat_page, "#chat-notice", "Stopped.")
     assert len(turns(chat_page)) == 2
     chat_page.locator("#chat-text").fill("x" * 40_000)
     chat_page.locator("#chat-send").click()
-    chat_page.locator("#chat-notice").filter(has_text="at most 32768 are read").wait_for()
+    wait_for(chat_page, "#chat-notice", "at most 32768 are read")
 
 
 def test_axe_finds_nothing_in_a_chat(chat_page: Any) -> None:

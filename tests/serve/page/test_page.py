@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 import subprocess
@@ -17,27 +16,16 @@ from blt import patching, vocab
 from blt.checkpoint.pretrained import load_shipped
 from blt.lm import BLT
 from blt.patching import Cut
+from on_page import type_text, wait_for
 
 VIEW = "#patch-view [role=option]"
 TEXT = "Two ferries, one é and 漢字."
-KEY = "Bearer sesame"
 
 
 def cut(shipped: BLT, text: str, **changes: Any) -> Cut:
     """What the library makes of a text: as the model cuts it, or by another rule."""
     patcher = load_shipped() if changes else shipped.patcher
     return replace(patcher, config=replace(patcher.config, **changes)).cut(text.encode())
-
-
-def wait_for(page: Any, selector: str, text: str | re.Pattern[str]) -> None:
-    page.locator(selector).filter(has_text=text).wait_for()
-
-
-def type_text(page: Any, text: str) -> None:
-    """Put in a text and wait until it is the one that is cut."""
-    with page.expect_response("**/v1/patches"):
-        page.locator("#text").fill(text)
-    wait_for(page, "#count-bytes", re.compile(f"^{len(text.encode())}$"))
 
 
 def rgb(page: Any) -> tuple[int, ...]:
@@ -96,17 +84,6 @@ def test_typed_text_is_shown_in_the_models_patches(page: Any, shipped: BLT) -> N
     expected = cut(shipped, "Plain words, cut as they are typed.")
     assert page.locator(VIEW).all_text_contents() == [patch.decode() for patch in expected.patches]
     assert page.locator("#mean-size").text_content() == f"{expected.mean_size:.2f}"
-
-
-def test_an_answer_to_an_older_text_is_dropped(page: Any) -> None:
-    held: list[Any] = []
-    page.route("**/v1/patches", lambda route: held.append(route) if not held else route.continue_())
-    with page.expect_request("**/v1/patches"):
-        page.locator("#text").fill("the older text")
-    type_text(page, "newer")
-    held[0].continue_()
-    page.wait_for_timeout(200)
-    assert page.locator("#patch-view").text_content() == "newer"
 
 
 def test_slider_cuts_at_once_and_asks_nobody(page: Any, shipped: BLT) -> None:
@@ -236,38 +213,6 @@ def test_bytes_that_are_no_text_stay_bytes_and_say_so(page: Any) -> None:
         assert page.locator("#text").input_value() == digits
 
 
-def test_what_is_waited_for_is_dimmed_until_it_is_there(page: Any) -> None:
-    results = ("#facts", "#patch-view", "#plot", "#rules-result")
-    held: list[Any] = []
-    page.route("**/v1/patches", lambda route: held.append(route))
-    page.locator("#text").fill("a text that takes its time")
-    wait_for(page, "#patches-notice", "The server is reading")
-    for result in results:
-        assert page.locator(result).get_attribute("aria-busy") == "true"
-        assert page.evaluate(f"getComputedStyle(document.querySelector('{result}')).opacity") < "1"
-    held[0].continue_()
-    wait_for(page, "#count-bytes", "26")
-    assert page.locator("#patches-notice").text_content() == ""
-    for result in results:
-        assert page.locator(result).get_attribute("aria-busy") == "false"
-        assert page.evaluate(f"getComputedStyle(document.querySelector('{result}')).opacity") == "1"
-
-
-def test_the_start_is_waited_for_visibly_and_its_failure_told(page: Any, address: str) -> None:
-    held: list[Any] = []
-    page.route("**/v1/models", lambda route: held.append(route))
-    page.goto(address)
-    wait_for(page, "#page-notice", "Asking the server")
-    assert page.locator("#facts").get_attribute("aria-busy") == "true"
-    held[0].abort("connectionrefused")
-    wait_for(page, "#page-notice", "does not answer")
-    assert page.locator("#facts").get_attribute("aria-busy") == "false"
-    page.unroute("**/v1/models")
-    page.locator("#page-notice button").click()
-    page.locator(VIEW).first.wait_for()
-    assert page.locator("#page-notice").text_content() == ""
-
-
 def test_every_rule_is_explained(page: Any) -> None:
     page.get_by_text("What do I see?").click()
     explained = page.locator(".glossary dt").all_text_contents()
@@ -311,32 +256,6 @@ def test_curve_has_its_numbers_in_words_and_as_a_table(page: Any, shipped: BLT) 
     assert "Patch 1," in page.locator("#patch-inspector").text_content()
 
 
-def test_a_rule_that_the_page_does_not_know_is_offered_and_cut_by_the_server(page: Any) -> None:
-    def with_a_new_rule(route: Any) -> None:
-        models = route.fetch().json()
-        new = {"rule": "every-third", "about": "Every third byte.", "parameters": []}
-        models["data"][0]["rules"].append(new)
-        route.fulfill(json=models)
-
-    def answer(route: Any) -> None:
-        asked = route.request.post_data_json
-        assert asked["rules"] == [{"rule": "model"}, {"rule": "every-third"}]
-        size = len(base64.b64decode(asked["bytes"]))
-        starts = {"model": [0], "every-third": list(range(0, size, 3))}
-        patches = [{"rule": rule, "starts": at, "mean_size": 3.0} for rule, at in starts.items()]
-        route.fulfill(
-            json={"entropies": [1.0] * size, "surprise": [1.0] * size, "patches": patches}
-        )
-
-    page.route("**/v1/models", with_a_new_rule)
-    page.route("**/v1/patches", answer)
-    page.reload()
-    type_text(page, "abcdefghi")
-    page.locator("#rule").select_option("every-third")
-    assert page.locator(VIEW).all_text_contents() == ["abc", "def", "ghi"]
-    assert "Every third byte." in page.locator("#rules-explained").text_content()
-
-
 def test_long_text_is_capped_and_says_so(page: Any) -> None:
     def answer(route: Any) -> None:
         values = [0.5, 3.0] * 10_000
@@ -348,66 +267,6 @@ def test_long_text_is_capped_and_says_so(page: Any) -> None:
     wait_for(page, "#patches-notice", "the last 5000 characters are left out")
     wait_for(page, "#count-patches", "4,000")
     page.locator(VIEW).nth(3999).wait_for()
-
-
-def test_model_writes_what_the_engine_writes(page: Any, shipped: BLT) -> None:
-    page.locator("#prompt").fill("The sea ")
-    page.locator("#max-bytes").fill("60")
-    page.locator("#temperature").fill("0")
-    page.locator("#write").click()
-    wait_for(page, "#write-notice", "Finished.")
-    written = shipped.generate("The sea ", max_bytes=60, valid_utf8=True)
-    shown = page.locator("#written [role=option]").all_text_contents()
-    assert shown == [patch.decode() for patch in written.patches]
-    assert page.locator("#written .accepted").count() > 0
-    assert page.locator("#written .replaced").count() > 0
-    assert "guesses accepted" in page.locator(".tally").text_content()
-    page.locator("#written [role=option]").nth(1).hover()
-    alternatives = page.locator("#write-inspector .alternatives").first
-    assert alternatives.locator("li").count() == 5
-    assert "%" in alternatives.locator(".taken").text_content()
-
-
-def test_stop_ends_the_writing(page: Any) -> None:
-    """In the page, at the first patch: from here a text may have ended meanwhile."""
-    page.locator("#max-bytes").fill("8192")
-    page.locator("#draft").fill("0")
-    page.evaluate(
-        """() => new MutationObserver((_, observer) => {
-            if (!document.querySelector("#written [role=option]")) return;
-            observer.disconnect();
-            document.getElementById("stop").click();
-        }).observe(document.getElementById("written"), {childList: true, subtree: true})"""
-    )
-    page.locator("#write").click()
-    wait_for(page, "#write-notice", "Stopped after")
-    assert page.locator("#write").is_enabled()
-
-
-def test_nothing_is_taken_after_stop_also_of_an_answer_that_is_here_as_a_whole(page: Any) -> None:
-    found = page.evaluate(
-        """async () => {
-          const { complete } = await import("/page/api.js");
-          const lines = ['{"choices": [1]}', '{"choices": [2]}', "[DONE]"];
-          const body = lines.map((line) => "data: " + line + "\\n\\n").join("");
-          const usual = window.fetch;
-          window.fetch = async () => new Response(body);
-          const abort = new AbortController();
-          const taken = [];
-          try {
-            for await (const chunk of complete({}, { signal: abort.signal })) {
-              taken.push(chunk.choices[0]);
-              abort.abort();
-            }
-          } catch (error) {
-            taken.push(error.name);
-          } finally {
-            window.fetch = usual;
-          }
-          return taken;
-        }"""
-    )
-    assert found == [1, "AbortError"]
 
 
 def test_costs_of_languages_are_compared(page: Any, shipped: BLT) -> None:
@@ -422,58 +281,6 @@ def test_costs_of_languages_are_compared(page: Any, shipped: BLT) -> None:
     assert numbers[3] == f"{shipped.bits_per_byte('Grüße'):.2f}"
     rows.nth(12).get_by_role("button", name="Remove Mine").click()
     assert rows.count() == 12
-
-
-def test_a_server_that_is_gone_is_reported_and_asked_again(page: Any) -> None:
-    page.route("**/v1/**", lambda route: route.abort("connectionrefused"))
-    page.locator("#text").fill("anyone?")
-    wait_for(page, "#patches-notice", "does not answer")
-    page.locator("#write").click()
-    wait_for(page, "#write-notice", "does not answer")
-    page.unroute("**/v1/**")
-    page.locator("#patches-notice button").click()
-    wait_for(page, "#count-bytes", "7")
-    assert page.locator("#patches-notice").text_content() == ""
-
-
-def test_a_busy_server_is_waited_for(page: Any) -> None:
-    busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": {"message": "full"}}}
-    page.route("**/v1/patches", lambda route: route.fulfill(**busy), times=1)
-    page.locator("#text").fill("patience")
-    wait_for(page, "#patches-notice", "busy. Trying again in 1 s")
-    wait_for(page, "#count-bytes", re.compile("^8$"))
-    assert page.locator("#patches-notice").text_content() == ""
-
-
-def test_what_the_server_refuses_is_shown_in_its_words(page: Any) -> None:
-    refused = {"status": 400, "json": {"error": {"message": "temperature must be at least 0"}}}
-    page.route("**/v1/completions", lambda route: route.fulfill(**refused))
-    page.locator("#write").click()
-    wait_for(page, "#write-notice", "temperature must be at least 0")
-    page.unroute("**/v1/completions")
-    broken = {"content_type": "text/event-stream", "body": 'data: {"choices": []}\n\n'}
-    page.route("**/v1/completions", lambda route: route.fulfill(**broken))
-    page.locator("#write").click()
-    wait_for(page, "#write-notice", "broke off")
-
-
-def test_a_key_is_asked_for_until_it_fits(page: Any) -> None:
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == KEY:
-            return route.continue_()
-        return route.fulfill(status=401, json={"error": {"message": "wrong key"}})
-
-    page.route("**/v1/**", guard)
-    page.locator("#text").fill("locked")
-    dialog = page.locator("#key-dialog")
-    dialog.wait_for()
-    page.locator("#key").fill("wrong")
-    page.keyboard.press("Enter")
-    page.locator("#key-wrong").wait_for()
-    page.locator("#key").fill("sesame")
-    dialog.get_by_role("button", name="Use it").click()
-    wait_for(page, "#count-bytes", "6")
-    assert not dialog.is_visible()
 
 
 def test_dark_as_the_system_has_it_or_as_chosen(page: Any) -> None:
