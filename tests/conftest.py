@@ -29,6 +29,7 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: many tests wait for other processes, or for a clock."""
     return (os.cpu_count() or 1) + 1

@@ -10,11 +10,12 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from blt import vocab
-from blt.chat import ChatTemplate, Segment, check_messages
+from blt.chat import ChatTemplate, Segment, check_messages, sandbox
 from blt.chat.messages import ROLES
 from blt.chat.sandbox import Marks
 from blt.chat.template import DEFAULT
@@ -203,12 +204,48 @@ def test_an_end_that_no_model_writes_is_refused() -> None:
         ("{{ eos_token | upper }}", "mine: changes the text of a special token"),
         ("{% for i in range(99999) %}{{ 'x' * 999 }}{% endfor %}", "mine: writes more"),
         ("{{ 'a' * 2 ** 19 }}" + " " * 2**18, "mine: is longer than the 262.1 kB"),
+        ("\n{{ 'ab' * 2 ** 24 }}", "mine, line 2: makes something longer than 16777216 with *"),
+        ("{{ 9 ** (9 ** 9) }}", "mine, line 1: makes something longer than 16777216 with **"),
+        ("{{ lipsum(n=10 ** 9) }}", "mine, line 1: 'lipsum' is undefined"),
     ],
 )
 def test_a_template_that_fails_is_named_with_its_line(source: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         ChatTemplate(source, "mine").render(TURNS)
     assert str(error.value).startswith(message)
+
+
+LOOP = "{% for i in range(9999) %}"
+MACRO = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "\n" + LOOP * 9 + "{% endfor %}" * 9,
+        "\n" + MACRO + "{{ m(99) }}",
+        "\n{% for i in [1, 1] recursive %}{{ loop([1, 1]) if loop.depth < 99 }}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_not_end_is_ended(
+    endless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"mine, line 2: runs for more than 0\.1 seconds"):
+        ChatTemplate(endless, "mine").render(TURNS)
+
+
+def test_loops_know_where_they_are() -> None:
+    """As jinja2 has it, though each round is looked at."""
+    told = "{{ loop.index }}/{{ loop.length }}{{ loop.previtem }}{{ loop.nextitem }}{{ loop.last }}"
+    source = "{% for i in [7, 8, 9] if i != 8 %}" + told + "{% else %}no{% endfor %}"
+    source += (
+        "{% for i in nothing %}{{ i }}{% else %}no{% endfor %}{% for k, v in {1: 2}.items() %}"
+    )
+    source += "{{ k }}{{ v }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    plain = ImmutableSandboxedEnvironment().from_string(source).render(messages=TURNS)
+    (segment,) = ChatTemplate(source).render(TURNS, add_generation_prompt=True)
+    assert bytes(i - 4 for i in segment.ids).decode() == plain
 
 
 @pytest.mark.parametrize(

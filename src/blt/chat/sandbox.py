@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from blt import vocab
 from blt.errors import UserError
 
-MAX_CHARACTERS = 2**24  # of a rendered conversation
+MAX_CHARACTERS = 2**24  # of a rendered conversation, and of what a product or a power makes
+MAX_SECONDS = 10  # of a processor, in one rendering
 SPECIALS = {
     "bos_token": vocab.BOS,
     "eos_token": vocab.EOS,
@@ -27,6 +31,7 @@ SPECIALS = {
 }
 LEARNED, LEARNED_END = "blt_learned", "blt_learned_end"  # what {% generation %} writes
 CODE = "<template>"  # as tracebacks call it
+ROUNDS = "rounds of a loop"  # a filter that no template can name
 
 
 class Generation(Extension):
@@ -41,6 +46,48 @@ class Generation(Extension):
         return [marks[0].set_lineno(line), *body, marks[1].set_lineno(line)]
 
 
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Where a template reaches nothing, and ends: the clock is looked at in each round of a loop
+    and at each call."""
+
+    intercepted_binops = frozenset(["*", "**"])  # which are not computed before it runs, either
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        del self.globals["lipsum"]  # as much text as is asked for
+        self.filters[ROUNDS] = self._rounds
+        self._run = threading.local()  # a server renders in several threads
+
+    def begin(self) -> None:
+        """The time of this thread's rendering begins."""
+        self._run.end = time.thread_time() + MAX_SECONDS
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Of templates, each ``f(x)``."""
+        self._look()
+        return super().call(context, obj, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """``*`` and ``**``, which of small things make large ones."""
+        if _length(operator, left, right) > MAX_CHARACTERS:
+            raise TemplateError(f"makes something longer than {MAX_CHARACTERS} with {operator}")
+        return super().call_binop(context, operator, left, right)
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        for loop in source.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, ROUNDS, [], [], None, None, lineno=loop.lineno)
+        return super()._generate(source, *args, **kwargs)
+
+    def _rounds(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            self._look()
+            yield item
+
+    def _look(self) -> None:
+        if time.thread_time() > self._run.end:
+            raise TemplateError(f"runs for more than {MAX_SECONDS} seconds")
+
+
 class Program:
     """A compiled template.
 
@@ -50,7 +97,7 @@ class Program:
 
     def __init__(self, text: str, where: str) -> None:
         self.where = where
-        environment = ImmutableSandboxedEnvironment(
+        environment = self._environment = Sandbox(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[Generation, "jinja2.ext.loopcontrols"],
@@ -69,9 +116,11 @@ class Program:
         """What it writes.
 
         Raises:
-            UserError: it fails, or writes more than MAX_CHARACTERS; names the line.
+            UserError: it fails, writes more than MAX_CHARACTERS, or runs for more than MAX_SECONDS;
+                names the line.
         """
         pieces, length = [], 0
+        self._environment.begin()
         try:
             for piece in self._template.generate(**marks.variables, **variables):
                 pieces.append(piece)
@@ -113,6 +162,15 @@ class Marks:
 
 def _has_generation(tree: nodes.Template) -> bool:
     return any(name.name == LEARNED for name in tree.find_all(nodes.Name))
+
+
+def _length(operator: str, left: Any, right: Any) -> int:
+    """Items that a product repeats, or about as many bits as a power has."""
+    if operator == "**":
+        whole = isinstance(left, int) and isinstance(right, int)
+        return left.bit_length() * right if whole else 0
+    (items, count) = (right, left) if isinstance(left, int) else (left, right)
+    return len(items) * count if isinstance(count, int) and hasattr(items, "__len__") else 0
 
 
 def _refuse(message: object) -> NoReturn:
