@@ -46,10 +46,10 @@ def assert_equal(found: list[Generation], expected: list[Generation]) -> None:
 
 
 SAMPLINGS = [
-    Sampling(max_bytes=30),
-    Sampling(max_bytes=30, temperature=1.0, seed=1),
-    Sampling(max_bytes=25, temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.2, seed=2),
-    Sampling(max_bytes=30, temperature=1.0, min_p=0.01, valid_utf8=True, ignore_eos=True, seed=3),
+    Sampling(max_bytes=20),
+    Sampling(max_bytes=20, temperature=1.0, seed=1),
+    Sampling(max_bytes=18, temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.2, seed=2),
+    Sampling(max_bytes=20, temperature=1.0, min_p=0.01, valid_utf8=True, ignore_eos=True, seed=3),
 ]
 PROMPTS = [b"", b"hello wor", b"\xff\xfe\n\x00" * 9, MULTILINGUAL[:100]]
 
